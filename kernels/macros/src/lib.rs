@@ -1,0 +1,3 @@
+//! `#[ringhold::actor]`.
+#[allow(dead_code)]
+mod ir;

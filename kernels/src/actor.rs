@@ -1,0 +1,127 @@
+//! What an actor is: the trait that `#[ringhold::actor]` implements, and what a handler can do.
+
+use crate::hlc::Hlc;
+use crate::id::{ActorId, TypeId};
+use crate::plain::Plain;
+use crate::schema::Schema;
+
+/// An actor type. `#[ringhold::actor]` on a module makes a unit struct `Actor` in it that implements this.
+pub trait Actor: Send + Sync + 'static {
+    type State: Plain;
+    type Message: Plain + MessageOf<Actor = Self>;
+    type Reply: Plain;
+
+    /// The registered name.
+    const NAME: &'static str;
+    const TYPE: TypeId = TypeId::of(Self::NAME);
+    /// The name of the module, by which other modules' device code refers to this one.
+    const MODULE: &'static str;
+    /// Whether a handler can end in a fault; if not, no copy of the state is kept while it runs.
+    const CAN_FAULT: bool;
+    const THREADS_PER_ACTOR: u32;
+    /// The types of this module as CUDA C++.
+    const CUDA_TYPES: &'static str;
+    /// The functions of this module as CUDA C++; every registered module's types come before.
+    const CUDA_FUNCTIONS: &'static str;
+
+    /// Names, types and offsets of state, messages and replies.
+    fn schema() -> Schema;
+
+    /// Runs one message. On a fault the caller undoes what the handler did.
+    fn handle(state: &mut Self::State, message: Self::Message, ctx: &mut Context<'_>) -> Handled;
+}
+
+/// A message enum knows its actor, so that a send needs no more than an id and a message.
+pub trait MessageOf: Plain {
+    type Actor: Actor<Message = Self>;
+}
+
+/// What running a handler came to.
+pub type Handled = Result<(), Fault>;
+
+/// Why a handler could not go on. The message then has had no effect: state, sends and reply are undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} at line {line}")]
+pub struct Fault {
+    pub kind: FaultKind,
+    /// The line of the actor's source file.
+    pub line: u32,
+}
+
+/// The kinds of faults, with the numbers by which devices report them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[repr(u8)]
+pub enum FaultKind {
+    #[error("division by zero")]
+    DivisionByZero = 1,
+    #[error("index out of bounds")]
+    IndexOutOfBounds = 2,
+    #[error("clamp with its low bound above its high bound")]
+    ClampBounds = 3,
+}
+
+/// What a handler can do besides changing its state. Nothing here blocks or fails.
+pub struct Context<'a> {
+    id: ActorId,
+    sender: ActorId,
+    now: Hlc,
+    effects: &'a mut dyn Effects,
+}
+
+/// Where a handler's effects go: a worker, or a recorder in tests.
+pub trait Effects {
+    /// `payload` writes the message's `size` bytes into zeroed memory.
+    fn send(&mut self, delay_us: u64, to: ActorId, message_type: TypeId, payload: &dyn Fn(*mut u8), size: usize);
+    fn reply(&mut self, payload: &dyn Fn(*mut u8), size: usize);
+    fn stop(&mut self);
+}
+
+impl<'a> Context<'a> {
+    pub fn new(id: ActorId, sender: ActorId, now: Hlc, effects: &'a mut dyn Effects) -> Context<'a> {
+        Context { id, sender, now, effects }
+    }
+
+    /// This actor.
+    #[inline(always)]
+    pub fn id(&self) -> ActorId {
+        self.id
+    }
+
+    /// Who sent the message. A client's id has type 0 and is good for nothing but comparing.
+    #[inline(always)]
+    pub fn sender(&self) -> ActorId {
+        self.sender
+    }
+
+    /// The HLC stamp of this run of the handler.
+    #[inline(always)]
+    pub fn now(&self) -> u64 {
+        self.now.0
+    }
+
+    /// Answers the asker. The first reply counts; when nobody asked, it goes nowhere and is counted.
+    #[inline(always)]
+    pub fn reply<R: Plain>(&mut self, reply: R) {
+        // SAFETY: the receiver gives zeroed memory of the size it is told.
+        self.effects.reply(&|to| unsafe { reply.write(to) }, R::SIZE)
+    }
+
+    /// Sends a message. It never fails here: what cannot be delivered goes to the dead-letter queue.
+    #[inline(always)]
+    pub fn send<M: MessageOf>(&mut self, to: ActorId, message: M) {
+        self.send_after(0, to, message)
+    }
+
+    /// Sends a message once at least `delay_us` microseconds have passed.
+    #[inline(always)]
+    pub fn send_after<M: MessageOf>(&mut self, delay_us: u64, to: ActorId, message: M) {
+        // SAFETY: the receiver gives zeroed memory of the size it is told.
+        self.effects.send(delay_us, to, M::Actor::TYPE, &|at| unsafe { message.write(at) }, M::SIZE)
+    }
+
+    /// Frees this actor when the handler returns: the next message finds a new one, its state zero.
+    #[inline(always)]
+    pub fn stop(&mut self) {
+        self.effects.stop()
+    }
+}

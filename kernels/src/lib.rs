@@ -1,0 +1,27 @@
+//! What an actor is and what runs it.
+//!
+//! This is Ringhold's lowest floor. It holds the words everything else is built from (ids, messages,
+//! hybrid logical clocks, schemas), the shared-memory protocol between a node and its devices (segment,
+//! rings), and the CPU device. It knows nothing of networks, disks, processes or async runtimes: time is an
+//! argument and effects go through the few traits in [`edge`].
+//!
+//! Read [`actor::Actor`] first (what `#[ringhold::actor]` makes of a module), then [`worker::Worker`] (what
+//! runs it).
+
+pub mod actor;
+pub mod arith;
+pub mod hlc;
+pub mod id;
+pub mod plain;
+pub mod schema;
+pub mod trial;
+
+/// What the code made by `#[ringhold::actor]` refers to; not for use by hand.
+#[doc(hidden)]
+pub mod rt {
+    pub use crate::actor::{Actor, Context, Fault, FaultKind, Handled, MessageOf};
+    pub use crate::arith;
+    pub use crate::id::{ActorId, Key, TypeId};
+    pub use crate::plain::Plain;
+    pub use crate::schema;
+}
