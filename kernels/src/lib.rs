@@ -12,6 +12,7 @@ pub mod actor;
 pub mod arith;
 pub mod hlc;
 pub mod id;
+pub mod message;
 pub mod plain;
 pub mod schema;
 pub mod trial;
