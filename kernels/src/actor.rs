@@ -2,6 +2,7 @@
 
 use crate::hlc::Hlc;
 use crate::id::{ActorId, TypeId};
+use crate::outbox::Outbox;
 use crate::plain::Plain;
 use crate::schema::Schema;
 
@@ -65,20 +66,14 @@ pub struct Context<'a> {
     id: ActorId,
     sender: ActorId,
     now: Hlc,
-    effects: &'a mut dyn Effects,
-}
-
-/// Where a handler's effects go: a worker, or a recorder in tests.
-pub trait Effects {
-    /// `payload` writes the message's `size` bytes into zeroed memory.
-    fn send(&mut self, delay_us: u64, to: ActorId, message_type: TypeId, payload: &dyn Fn(*mut u8), size: usize);
-    fn reply(&mut self, payload: &dyn Fn(*mut u8), size: usize);
-    fn stop(&mut self);
+    outbox: &'a mut Outbox,
 }
 
 impl<'a> Context<'a> {
-    pub fn new(id: ActorId, sender: ActorId, now: Hlc, effects: &'a mut dyn Effects) -> Context<'a> {
-        Context { id, sender, now, effects }
+    /// For whoever runs handlers: a worker, or [`crate::trial`].
+    #[inline(always)]
+    pub(crate) fn new(id: ActorId, sender: ActorId, now: Hlc, outbox: &'a mut Outbox) -> Context<'a> {
+        Context { id, sender, now, outbox }
     }
 
     /// This actor.
@@ -102,26 +97,24 @@ impl<'a> Context<'a> {
     /// Answers the asker. The first reply counts; when nobody asked, it goes nowhere and is counted.
     #[inline(always)]
     pub fn reply<R: Plain>(&mut self, reply: R) {
-        // SAFETY: the receiver gives zeroed memory of the size it is told.
-        self.effects.reply(&|to| unsafe { reply.write(to) }, R::SIZE)
+        self.outbox.reply(self.id, self.sender, &reply);
     }
 
     /// Sends a message. It never fails here: what cannot be delivered goes to the dead-letter queue.
     #[inline(always)]
     pub fn send<M: MessageOf>(&mut self, to: ActorId, message: M) {
-        self.send_after(0, to, message)
+        self.outbox.send(self.id, to, &message);
     }
 
     /// Sends a message once at least `delay_us` microseconds have passed.
     #[inline(always)]
     pub fn send_after<M: MessageOf>(&mut self, delay_us: u64, to: ActorId, message: M) {
-        // SAFETY: the receiver gives zeroed memory of the size it is told.
-        self.effects.send(delay_us, to, M::Actor::TYPE, &|at| unsafe { message.write(at) }, M::SIZE)
+        self.outbox.send_after(delay_us, self.id, to, &message);
     }
 
     /// Frees this actor when the handler returns: the next message finds a new one, its state zero.
     #[inline(always)]
     pub fn stop(&mut self) {
-        self.effects.stop()
+        self.outbox.stopped = true;
     }
 }

@@ -13,7 +13,10 @@ pub mod arith;
 pub mod hlc;
 pub mod id;
 pub mod message;
+pub mod outbox;
 pub mod plain;
+pub mod queue;
+pub mod registry;
 pub mod schema;
 pub mod trial;
 

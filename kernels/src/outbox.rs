@@ -1,0 +1,225 @@
+//! Where a handler's effects go before they leave the worker.
+//!
+//! Everything a handler does but changing its state lands here, so that a fault can undo it: the outbox
+//! marks where its queues stood when the handler began, and cuts them back.
+
+use crate::actor::{Actor, MessageOf};
+use crate::hlc::Hlc;
+use crate::id::{ActorId, Key};
+use crate::message::{HEADER_BYTES, Header, Kind, Reason};
+use crate::plain::Plain;
+use crate::queue::{Mark, Queue};
+
+/// Shards a cluster has: slices of the key space, by the high bits of [`Key::mix`].
+pub const SHARDS: usize = 4096;
+
+/// Which shard an actor belongs to: by its key alone, so actors of different types with one key lie together.
+#[inline(always)]
+pub fn shard_of(key: Key) -> usize {
+    (key.mix() >> (64 - SHARDS.trailing_zeros())) as usize
+}
+
+/// A worker of this device by its number, or [`AWAY`].
+pub type Owner = u16;
+
+/// The shard is on another device.
+pub const AWAY: Owner = u16::MAX;
+
+/// Which worker of this device owns each shard.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Owners(Box<[Owner; SHARDS]>);
+
+impl Owners {
+    /// Every shard on this device, dealt out to its workers in turn.
+    pub fn all_here(workers: usize) -> Owners {
+        Owners::from_fn(|shard| (shard % workers) as Owner)
+    }
+
+    pub fn from_fn(owner: impl FnMut(usize) -> Owner) -> Owners {
+        let owners: Vec<Owner> = (0..SHARDS).map(owner).collect();
+        Owners(owners.into_boxed_slice().try_into().unwrap_or_else(|_| unreachable!("SHARDS entries were collected")))
+    }
+
+    #[inline(always)]
+    pub fn of(&self, key: Key) -> Owner {
+        self.0[shard_of(key)]
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Owner> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+/// A message that waits for its time.
+pub struct Timer {
+    pub delay_us: u64,
+    pub header: Header,
+    pub payload: Box<[u8]>,
+}
+
+/// What a worker's handlers sent, by where it goes next.
+pub struct Outbox {
+    worker: Owner,
+    owners: Owners,
+    /// The worker's clock. Every send takes the next stamp.
+    pub(crate) hlc: Hlc,
+    /// To actors of this worker: its run queue.
+    pub(crate) here: Queue,
+    /// To actors of this device's other workers, by worker; what finds no credit waits here.
+    pub(crate) others: Vec<Queue>,
+    /// Answers, for the node.
+    pub(crate) replies: Queue,
+    /// To actors of other devices, and dead letters: for the node.
+    pub(crate) away: Queue,
+    pub(crate) timers: Vec<Timer>,
+
+    // Of the handler that is running:
+    pub(crate) asked: bool,
+    pub(crate) replied: bool,
+    pub(crate) stopped: bool,
+    here_mark: Mark,
+    reply_mark: Mark,
+    away_mark: Mark,
+    timers_mark: usize,
+    /// `others[i]` was sent to in this run and stood at the mark before.
+    touched: Vec<(usize, Mark)>,
+
+    /// Replies that went nowhere because nobody asked, or one was given before.
+    pub(crate) replies_unasked: u64,
+    pub(crate) dead: u64,
+    /// Messages put into `here` and `others`, for the device's account of what is under way.
+    pub(crate) sent: u64,
+    sent_mark: u64,
+}
+
+impl Outbox {
+    pub(crate) fn new(worker: Owner, workers: usize, owners: Owners) -> Outbox {
+        let empty = Queue::default().mark();
+        Outbox {
+            worker,
+            owners,
+            hlc: Hlc(0),
+            here: Queue::default(),
+            others: (0..workers).map(|_| Queue::default()).collect(),
+            replies: Queue::default(),
+            away: Queue::default(),
+            timers: Vec::new(),
+            asked: false,
+            replied: false,
+            stopped: false,
+            here_mark: empty,
+            reply_mark: empty,
+            away_mark: empty,
+            timers_mark: 0,
+            touched: Vec::new(),
+            replies_unasked: 0,
+            dead: 0,
+            sent: 0,
+            sent_mark: 0,
+        }
+    }
+
+    /// Before a handler runs: nothing has been done yet, and `asked` says whether a reply is waited for.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self, asked: bool) {
+        self.asked = asked;
+        self.replied = false;
+        self.stopped = false;
+    }
+
+    /// Before a handler that can fault: as [`Outbox::begin`], and remembers what to cut back to.
+    #[inline(always)]
+    pub(crate) fn begin_undoable(&mut self, asked: bool) {
+        self.begin(asked);
+        self.here_mark = self.here.mark();
+        self.reply_mark = self.replies.mark();
+        self.away_mark = self.away.mark();
+        self.timers_mark = self.timers.len();
+        self.touched.clear();
+        self.sent_mark = self.sent;
+    }
+
+    /// After a fault: as if the handler had not run. The clock alone keeps what it ticked.
+    #[cold]
+    pub(crate) fn undo(&mut self) {
+        self.here.truncate(self.here_mark);
+        self.replies.truncate(self.reply_mark);
+        self.away.truncate(self.away_mark);
+        self.timers.truncate(self.timers_mark);
+        // Several marks of one queue may lie here; the first is the oldest, so it goes last.
+        for (worker, mark) in self.touched.drain(..).rev() {
+            self.others[worker].truncate(mark);
+        }
+        self.sent = self.sent_mark;
+        self.replied = false;
+        self.stopped = false;
+    }
+
+    #[inline(always)]
+    pub(crate) fn send<M: MessageOf>(&mut self, from: ActorId, to: ActorId, message: &M) {
+        if to.type_id != M::Actor::TYPE {
+            return self.wrong_type(from, to, message);
+        }
+        let stamp = self.next_stamp();
+        let queue = match self.owners.of(to.key) {
+            owner if owner == self.worker => {
+                self.sent += 1;
+                &mut self.here
+            }
+            AWAY => &mut self.away,
+            owner => {
+                self.sent += 1;
+                self.touched.push((owner as usize, self.others[owner as usize].mark()));
+                &mut self.others[owner as usize]
+            }
+        };
+        put(queue, Header::new(Kind::Tell, to, from, M::SIZE, stamp), message);
+    }
+
+    #[inline(never)]
+    pub(crate) fn send_after<M: MessageOf>(&mut self, delay_us: u64, from: ActorId, to: ActorId, message: &M) {
+        if to.type_id != M::Actor::TYPE {
+            return self.wrong_type(from, to, message);
+        }
+        let header = Header::new(Kind::Tell, to, from, M::SIZE, self.next_stamp());
+        self.timers.push(Timer { delay_us, header, payload: message.to_bytes().into() });
+    }
+
+    #[cold]
+    fn wrong_type<M: MessageOf>(&mut self, from: ActorId, to: ActorId, message: &M) {
+        let stamp = self.next_stamp();
+        self.dead += 1;
+        let header = Header::new(Kind::DeadLetter, to, from, M::SIZE, stamp).with_reason(Reason::WrongType);
+        put(&mut self.away, header, message);
+    }
+
+    #[inline(always)]
+    pub(crate) fn reply<R: Plain>(&mut self, from: ActorId, to: ActorId, reply: &R) {
+        if !self.asked || self.replied {
+            self.replies_unasked += 1;
+            return;
+        }
+        self.replied = true;
+        let stamp = self.next_stamp();
+        put(&mut self.replies, Header::new(Kind::Reply, to, from, R::SIZE, stamp), reply);
+    }
+
+    #[inline(always)]
+    fn next_stamp(&mut self) -> Hlc {
+        self.hlc = Hlc(self.hlc.0 + 1);
+        self.hlc
+    }
+}
+
+/// Pushes a message whose payload is `value`.
+#[inline(always)]
+fn put<T: Plain>(queue: &mut Queue, header: Header, value: &T) {
+    let at = queue.reserve(T::SIZE);
+    // SAFETY: `reserve` gave room for the header and the payload padded to eight bytes, all of it written here.
+    unsafe {
+        at.cast::<Header>().write(header);
+        let body = at.add(HEADER_BYTES);
+        body.write_bytes(0, (T::SIZE + 7) & !7);
+        value.write(body);
+    }
+}

@@ -1,0 +1,307 @@
+//! A growable queue of messages that never moves what it holds.
+//!
+//! Messages lie packed (header, payload, padding to eight bytes) in chunks; a full queue takes another
+//! chunk, an emptied chunk is used again at once, so that a short queue stays in the first-level cache.
+//! Because nothing moves, a handler reads its message in place while it pushes new ones behind it.
+//!
+//! It is a worker's run queue, and its spill lists: what had no credit waits here, in order.
+
+use std::collections::VecDeque;
+use std::ptr::NonNull;
+
+use crate::message::{HEADER_BYTES, Header};
+
+/// Room for the largest message several times over, and two chunks fit the first-level cache.
+const CHUNK_BYTES: usize = 16 * 1024;
+/// Empty chunks kept for later; the rest go back to the allocator.
+const SPARE_CHUNKS_MAX: usize = 64;
+
+#[repr(C, align(64))]
+struct Chunk {
+    bytes: [std::mem::MaybeUninit<u8>; CHUNK_BYTES],
+}
+
+/// See the module's documentation.
+pub struct Queue {
+    /// Every chunk but the last is read up to its recorded end; the last, up to `write`.
+    chunks: VecDeque<(NonNull<Chunk>, usize)>,
+    spare: Vec<NonNull<Chunk>>,
+    /// Offset in the first chunk.
+    read: usize,
+    /// The next free byte of the last chunk, and its end. Null when there is no chunk yet.
+    write: *mut u8,
+    write_end: *mut u8,
+    messages: usize,
+}
+
+// SAFETY: the chunks are owned by the queue alone; nothing in it is tied to a thread.
+unsafe impl Send for Queue {}
+
+/// A place in a queue to cut back to: see [`Queue::truncate`].
+#[derive(Clone, Copy)]
+pub struct Mark {
+    chunks: usize,
+    write: *mut u8,
+    messages: usize,
+}
+
+impl Default for Queue {
+    fn default() -> Queue {
+        Queue {
+            chunks: VecDeque::new(),
+            spare: Vec::new(),
+            read: 0,
+            write: std::ptr::null_mut(),
+            write_end: std::ptr::null_mut(),
+            messages: 0,
+        }
+    }
+}
+
+impl Queue {
+    /// Messages in the queue.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.messages
+    }
+
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.messages == 0
+    }
+
+    /// Room for one message of `payload_bytes`: 8-aligned and not yet initialised. It is in the queue when
+    /// this returns, so the caller writes the header and all of the padded payload before anything else.
+    #[inline(always)]
+    pub fn reserve(&mut self, payload_bytes: usize) -> *mut u8 {
+        let bytes = HEADER_BYTES + ((payload_bytes + 7) & !7);
+        if (self.write_end as usize) - (self.write as usize) < bytes {
+            self.grow(bytes);
+        }
+        let at = self.write;
+        // SAFETY: `bytes` are free between `write` and `write_end`, as checked or made so just above.
+        self.write = unsafe { self.write.add(bytes) };
+        self.messages += 1;
+        at
+    }
+
+    #[cold]
+    fn grow(&mut self, bytes: usize) {
+        assert!(bytes <= CHUNK_BYTES, "a message is never larger than the largest slot");
+        if let Some((chunk, end)) = self.chunks.back_mut() {
+            *end = self.write as usize - chunk.as_ptr() as usize;
+        }
+        let chunk = self.spare.pop().unwrap_or_else(|| {
+            NonNull::from(Box::leak(Box::new(Chunk { bytes: [std::mem::MaybeUninit::uninit(); CHUNK_BYTES] })))
+        });
+        self.chunks.push_back((chunk, CHUNK_BYTES));
+        self.write = chunk.as_ptr().cast();
+        // SAFETY: one past the end of the chunk.
+        self.write_end = unsafe { self.write.add(CHUNK_BYTES) };
+    }
+
+    /// Copies a message in.
+    #[inline]
+    pub fn push(&mut self, header: &Header, payload: &[u8]) {
+        debug_assert_eq!(header.len as usize, payload.len());
+        let at = self.reserve(payload.len());
+        // SAFETY: `reserve` gave room for the header and the padded payload.
+        unsafe {
+            at.cast::<Header>().write(*header);
+            let body = at.add(HEADER_BYTES);
+            if header.padded_len() > 0 {
+                body.add(header.padded_len() - 8).cast::<u64>().write(0);
+            }
+            body.copy_from_nonoverlapping(payload.as_ptr(), payload.len());
+        }
+    }
+
+    /// The oldest message: its header, its payload behind it. It stays valid until [`Queue::pop`], also
+    /// while more is pushed.
+    #[inline(always)]
+    pub fn front(&mut self) -> Option<NonNull<Header>> {
+        if self.messages == 0 {
+            return None;
+        }
+        let (chunk, end) = self.chunks[0];
+        if self.read == end && self.chunks.len() > 1 {
+            return Some(self.next_chunk());
+        }
+        // SAFETY: a message is left, and it is not in a later chunk, so it starts at `read` in this one.
+        Some(unsafe { NonNull::new_unchecked(chunk.as_ptr().cast::<u8>().add(self.read)) }.cast())
+    }
+
+    #[cold]
+    fn next_chunk(&mut self) -> NonNull<Header> {
+        let (done, _) = self.chunks.pop_front().expect("there were two chunks");
+        self.recycle(done);
+        self.read = 0;
+        self.chunks[0].0.cast()
+    }
+
+    /// Removes the message that [`Queue::front`] gave.
+    #[inline(always)]
+    pub fn pop(&mut self, front: NonNull<Header>) {
+        // SAFETY: `front` is the first message of the queue and still in its chunk.
+        self.read += HEADER_BYTES + unsafe { front.as_ref() }.padded_len();
+        self.messages -= 1;
+        if self.messages == 0 {
+            self.rewind();
+        }
+    }
+
+    /// An empty queue starts over at the head of its last chunk, where the cache is warm.
+    #[inline(always)]
+    fn rewind(&mut self) {
+        while self.chunks.len() > 1 {
+            let (done, _) = self.chunks.pop_front().expect("there were two chunks");
+            self.recycle(done);
+        }
+        self.read = 0;
+        self.write = self.chunks[0].0.as_ptr().cast();
+    }
+
+    fn recycle(&mut self, chunk: NonNull<Chunk>) {
+        if self.spare.len() < SPARE_CHUNKS_MAX {
+            self.spare.push(chunk);
+        } else {
+            free(chunk);
+        }
+    }
+
+    /// Where the queue ends now. It is good until the next `pop` of this queue.
+    #[inline(always)]
+    pub fn mark(&self) -> Mark {
+        Mark { chunks: self.chunks.len(), write: self.write, messages: self.messages }
+    }
+
+    /// Forgets everything pushed since `mark`.
+    pub fn truncate(&mut self, mark: Mark) {
+        while self.chunks.len() > mark.chunks {
+            let (chunk, _) = self.chunks.pop_back().expect("there are more chunks than at the mark");
+            self.recycle(chunk);
+        }
+        self.messages = mark.messages;
+        self.write = mark.write;
+        if let Some((chunk, end)) = self.chunks.back_mut() {
+            *end = CHUNK_BYTES;
+            // SAFETY: one past the end of the chunk that `write` points into.
+            self.write_end = unsafe { chunk.as_ptr().cast::<u8>().add(CHUNK_BYTES) };
+        } else {
+            self.write_end = std::ptr::null_mut();
+        }
+    }
+
+    /// Takes messages from the front while `take` says that it took them.
+    pub fn drain(&mut self, mut take: impl FnMut(&Header, &[u8]) -> bool) {
+        while let Some(front) = self.front() {
+            // SAFETY: a whole message lies at `front` until it is popped.
+            let (header, payload) = unsafe { parts(front) };
+            if !take(header, payload) {
+                return;
+            }
+            self.pop(front);
+        }
+    }
+
+    /// Bytes of memory held, in use or spare.
+    pub fn memory_bytes(&self) -> usize {
+        (self.chunks.len() + self.spare.len()) * CHUNK_BYTES
+    }
+}
+
+/// Header and payload of a message in place.
+///
+/// # Safety
+/// `at` points to a header with its payload behind it, and both stay unchanged as long as the result lives.
+#[inline(always)]
+pub unsafe fn parts<'a>(at: NonNull<Header>) -> (&'a Header, &'a [u8]) {
+    // SAFETY: the caller's.
+    unsafe {
+        let header = at.as_ref();
+        let payload = std::slice::from_raw_parts(at.as_ptr().add(1).cast::<u8>(), header.len as usize);
+        (header, payload)
+    }
+}
+
+fn free(chunk: NonNull<Chunk>) {
+    // SAFETY: chunks come from `Box::leak` and each is freed once, by the queue that owns it.
+    drop(unsafe { Box::from_raw(chunk.as_ptr()) });
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.chunks.drain(..).for_each(|(chunk, _)| free(chunk));
+        self.spare.drain(..).for_each(free);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hlc::Hlc;
+    use crate::id::ActorId;
+    use crate::message::Kind;
+
+    fn header(stamp: u64, len: usize) -> Header {
+        Header::new(Kind::Tell, ActorId::default(), ActorId::default(), len, Hlc(stamp))
+    }
+
+    #[test]
+    fn what_goes_in_comes_out_in_order_across_chunks() {
+        let mut queue = Queue::default();
+        let (mut pushed, mut popped) = (0u64, 0u64);
+        for round in 0..200u64 {
+            for _ in 0..round * 7 % 101 {
+                let len = (pushed % 300) as usize;
+                queue.push(&header(pushed, len), &vec![pushed as u8; len]);
+                pushed += 1;
+            }
+            for _ in 0..round * 5 % 97 {
+                let Some(front) = queue.front() else { break };
+                let (h, payload) = unsafe { parts(front) };
+                assert_eq!(h.hlc, popped);
+                assert!(payload.iter().all(|b| *b == popped as u8));
+                queue.pop(front);
+                popped += 1;
+            }
+        }
+        queue.drain(|h, _| {
+            assert_eq!(h.hlc, popped);
+            popped += 1;
+            true
+        });
+        assert_eq!(pushed, popped);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn truncating_forgets_only_what_came_after_the_mark() {
+        for before in [0u64, 1, 300, 700] {
+            let mut queue = Queue::default();
+            (0..before).for_each(|i| queue.push(&header(i, 24), &[0; 24]));
+            let mark = queue.mark();
+            (0..1000).for_each(|i| queue.push(&header(9_000 + i, 24), &[0; 24]));
+            queue.truncate(mark);
+            assert_eq!(queue.len(), before as usize);
+            (before..before + 500).for_each(|i| queue.push(&header(i, 24), &[0; 24]));
+            let mut next = 0;
+            queue.drain(|h, _| {
+                assert_eq!(h.hlc, next);
+                next += 1;
+                true
+            });
+            assert_eq!(next, before + 500);
+        }
+    }
+
+    #[test]
+    fn a_message_stays_in_place_while_others_are_pushed() {
+        let mut queue = Queue::default();
+        queue.push(&header(1, 8), &[7; 8]);
+        let front = queue.front().unwrap();
+        (0..5_000).for_each(|i| queue.push(&header(i, 60), &[1; 60]));
+        let (h, payload) = unsafe { parts(front) };
+        assert_eq!((h.hlc, payload), (1, &[7u8; 8][..]));
+    }
+}

@@ -1,0 +1,165 @@
+//! The actor types a binary can run.
+
+use std::collections::HashMap;
+
+use crate::actor::{Actor, Context, Fault};
+use crate::id::{TypeId, fnv1a};
+use crate::plain::Plain;
+use crate::schema::Schema;
+
+/// How a device runs an actor type it knows only by its number.
+pub struct ActorType {
+    pub schema: Schema,
+    pub type_id: TypeId,
+    pub layout_hash: u64,
+    /// The module's name, by which device code refers to it.
+    pub module: &'static str,
+    pub state_bytes: usize,
+    pub message_bytes: usize,
+    pub reply_bytes: usize,
+    pub can_fault: bool,
+    pub cuda_types: &'static str,
+    pub cuda_functions: &'static str,
+    pub(crate) run: Run,
+    pub(crate) store: Store,
+}
+
+/// Runs one message over the state at the pointer; on a fault the state is as before.
+///
+/// # Safety
+/// `state` is an aligned, valid state of the type that nothing else refers to; `payload` is valid for reads of
+/// the type's message size.
+pub(crate) type Run = unsafe fn(state: *mut u8, payload: *const u8, ctx: &mut Context<'_>) -> Ran;
+
+/// Writes the state at the pointer as its bytes, padding zero.
+///
+/// # Safety
+/// `state` is an aligned, valid state of the type.
+pub(crate) type Store = unsafe fn(state: *const u8) -> Vec<u8>;
+
+/// What came of running a message.
+pub(crate) enum Ran {
+    Done,
+    Fault(Fault),
+    /// The payload is no message of the type; the handler did not run.
+    Malformed,
+}
+
+impl ActorType {
+    pub fn of<A: Actor>() -> ActorType {
+        let schema = A::schema();
+        ActorType {
+            type_id: A::TYPE,
+            layout_hash: schema.layout_hash(),
+            module: A::MODULE,
+            state_bytes: A::State::SIZE,
+            message_bytes: A::Message::SIZE,
+            reply_bytes: A::Reply::SIZE,
+            can_fault: A::CAN_FAULT,
+            cuda_types: A::CUDA_TYPES,
+            cuda_functions: A::CUDA_FUNCTIONS,
+            run: run::<A>,
+            store: store::<A>,
+            schema,
+        }
+    }
+}
+
+/// # Safety
+/// As [`Run`] says.
+unsafe fn run<A: Actor>(state: *mut u8, payload: *const u8, ctx: &mut Context<'_>) -> Ran {
+    // SAFETY: the caller's.
+    let (state, message) = unsafe { (&mut *state.cast::<A::State>(), A::Message::read(payload)) };
+    let Some(message) = message else { return Ran::Malformed };
+    if !A::CAN_FAULT {
+        let _ = A::handle(state, message, ctx);
+        return Ran::Done;
+    }
+    let before = *state;
+    match A::handle(state, message, ctx) {
+        Ok(()) => Ran::Done,
+        Err(fault) => {
+            *state = before;
+            Ran::Fault(fault)
+        }
+    }
+}
+
+/// # Safety
+/// As [`Store`] says.
+unsafe fn store<A: Actor>(state: *const u8) -> Vec<u8> {
+    // SAFETY: the caller's.
+    unsafe { &*state.cast::<A::State>() }.to_bytes()
+}
+
+/// The actor types a binary was built with, in the order registered.
+#[derive(Default)]
+pub struct Registry {
+    types: Vec<ActorType>,
+    by_id: HashMap<TypeId, usize>,
+}
+
+/// Why a type was not registered.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("actor type `{0}` is registered twice: register each module once")]
+    Twice(String),
+    #[error("actor types `{0}` and `{1}` have the same type id: rename one with `#[ringhold::actor(name = \"…\")]`")]
+    SameId(String, String),
+    #[error(
+        "actor types `{0}` and `{1}` are both modules named `{2}`, which device code cannot tell apart: rename one module"
+    )]
+    SameModule(String, String, String),
+    #[error("actor type `{0}` is one too many: a binary has at most {TYPES_MAX}")]
+    TooMany(String),
+}
+
+/// Actor types in one binary.
+pub const TYPES_MAX: usize = 1024;
+
+impl Registry {
+    pub fn new() -> Registry {
+        Registry::default()
+    }
+
+    /// Adds an actor type.
+    pub fn register<A: Actor>(&mut self) -> Result<&mut Registry, Error> {
+        let new = ActorType::of::<A>();
+        let name = new.schema.name.clone();
+        if let Some(old) = self.get(new.type_id) {
+            let same_name = old.schema.name == name;
+            return Err(if same_name { Error::Twice(name) } else { Error::SameId(old.schema.name.clone(), name) });
+        }
+        if let Some(old) = self.types.iter().find(|old| old.module == new.module) {
+            return Err(Error::SameModule(old.schema.name.clone(), name, new.module.into()));
+        }
+        if self.types.len() == TYPES_MAX {
+            return Err(Error::TooMany(name));
+        }
+        self.by_id.insert(new.type_id, self.types.len());
+        self.types.push(new);
+        Ok(self)
+    }
+
+    pub fn get(&self, type_id: TypeId) -> Option<&ActorType> {
+        self.index_of(type_id).map(|index| &self.types[index])
+    }
+
+    pub fn by_name(&self, name: &str) -> Option<&ActorType> {
+        self.types.iter().find(|t| t.schema.name == name)
+    }
+
+    pub fn types(&self) -> &[ActorType] {
+        &self.types
+    }
+
+    pub(crate) fn index_of(&self, type_id: TypeId) -> Option<usize> {
+        self.by_id.get(&type_id).copied()
+    }
+
+    /// One hash for all: a node and its device host must have been built with the same types.
+    pub fn layout_hash(&self) -> u64 {
+        let hashes: Vec<u8> = self.types.iter().flat_map(|t| t.layout_hash.to_le_bytes()).collect();
+        fnv1a(&hashes)
+    }
+}
