@@ -12,12 +12,14 @@ pub mod actor;
 pub mod arith;
 pub mod hlc;
 pub mod id;
+pub mod json;
 pub mod message;
 pub mod outbox;
 pub mod plain;
 pub mod queue;
 pub mod registry;
 pub mod schema;
+pub mod suggest;
 pub mod trial;
 
 /// What the code made by `#[ringhold::actor]` refers to; not for use by hand.
