@@ -1,1 +1,10 @@
-//! Nothing yet.
+//! What must survive a restart.
+//!
+//! [`folder::DataFolder`] is the node's folder: one process at a time, one format version, one node id.
+//! [`dead_letters::DeadLetters`] keeps the messages that nobody handled, in sled or, for simulation, in memory.
+//!
+//! This floor knows messages but not who sends them: no networks, no devices, no clocks. Time and randomness are
+//! arguments.
+
+pub mod dead_letters;
+pub mod folder;
