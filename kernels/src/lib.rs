@@ -10,17 +10,29 @@
 
 pub mod actor;
 pub mod arith;
+pub mod bell;
+pub mod clock;
+#[cfg(not(loom))]
+pub mod cpu;
 pub mod hlc;
 pub mod id;
 pub mod json;
+#[cfg(not(loom))]
+pub mod link;
 pub mod message;
 pub mod outbox;
 pub mod plain;
 pub mod queue;
 pub mod registry;
+pub mod ring;
 pub mod schema;
+#[cfg(not(loom))]
+pub mod segment;
 pub mod suggest;
+pub mod table;
 pub mod trial;
+#[cfg(not(loom))]
+pub mod worker;
 
 /// What the code made by `#[ringhold::actor]` refers to; not for use by hand.
 #[doc(hidden)]

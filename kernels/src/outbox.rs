@@ -125,6 +125,7 @@ impl Outbox {
         self.asked = asked;
         self.replied = false;
         self.stopped = false;
+        self.touched.clear();
     }
 
     /// Before a handler that can fault: as [`Outbox::begin`], and remembers what to cut back to.
@@ -135,7 +136,6 @@ impl Outbox {
         self.reply_mark = self.replies.mark();
         self.away_mark = self.away.mark();
         self.timers_mark = self.timers.len();
-        self.touched.clear();
         self.sent_mark = self.sent;
     }
 
@@ -161,7 +161,19 @@ impl Outbox {
             return self.wrong_type(from, to, message);
         }
         let stamp = self.next_stamp();
-        let queue = match self.owners.of(to.key) {
+        put(self.road_to(to), Header::new(Kind::Tell, to, from, M::SIZE, stamp), message);
+    }
+
+    /// Sends a message whose time has come, with a stamp of its own.
+    pub(crate) fn forward(&mut self, header: &Header, payload: &[u8]) {
+        let header = Header { hlc: self.next_stamp().0, ..*header };
+        self.road_to(header.to()).push(&header, payload);
+    }
+
+    /// The queue that leads to an actor.
+    #[inline(always)]
+    fn road_to(&mut self, to: ActorId) -> &mut Queue {
+        match self.owners.of(to.key) {
             owner if owner == self.worker => {
                 self.sent += 1;
                 &mut self.here
@@ -169,11 +181,11 @@ impl Outbox {
             AWAY => &mut self.away,
             owner => {
                 self.sent += 1;
-                self.touched.push((owner as usize, self.others[owner as usize].mark()));
-                &mut self.others[owner as usize]
+                let queue = &mut self.others[owner as usize];
+                self.touched.push((owner as usize, queue.mark()));
+                queue
             }
-        };
-        put(queue, Header::new(Kind::Tell, to, from, M::SIZE, stamp), message);
+        }
     }
 
     #[inline(never)]

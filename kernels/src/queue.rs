@@ -45,6 +45,9 @@ pub struct Mark {
     messages: usize,
 }
 
+// SAFETY: a mark is only ever used through the queue it was taken from.
+unsafe impl Send for Mark {}
+
 impl Default for Queue {
     fn default() -> Queue {
         Queue {

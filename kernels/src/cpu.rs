@@ -1,0 +1,115 @@
+//! The CPU device: a thread per worker.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Release;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::bell::{Bell, EventBell};
+use crate::clock::Clock;
+use crate::registry::Registry;
+use crate::segment::Segment;
+use crate::worker::{Bells, Worker, workers};
+
+/// How a device's threads are run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Pin worker `i` to the `i`-th core that the process may use. Good where the cores are the device's alone.
+    pub pin: bool,
+}
+
+/// Idle steps before a worker parks: it looks around for about a microsecond, so that a reply to what it just sent
+/// finds it awake, and never burns a core to wait.
+const IDLE_STEPS_MAX: u32 = 16;
+
+/// Threads that run a device. Dropping it does not stop them: the segment's stop word does.
+pub struct Host {
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Starts the workers of a device. `own` holds each worker's bell, `node` the node's.
+pub fn start(
+    segment: &Arc<Segment>,
+    registry: &Arc<Registry>,
+    own: Vec<Arc<EventBell>>,
+    node: Arc<dyn Bell>,
+    clock: &Arc<dyn Clock>,
+    options: Options,
+) -> io::Result<Host> {
+    let as_bells = own.iter().map(|bell| bell.clone() as Arc<dyn Bell>).collect();
+    let bells = Bells { workers: Arc::new(as_bells), node: node.clone() };
+    segment.device().pid.store(std::process::id(), Release);
+    let mut threads = Vec::new();
+    for (worker, bell) in workers(segment, registry, &bells).into_iter().zip(own) {
+        let clock = clock.clone();
+        let name = format!("worker-{}", worker.index());
+        threads.push(std::thread::Builder::new().name(name).spawn(move || {
+            if options.pin {
+                pin(worker.index());
+            }
+            run(worker, &bell, &*clock)
+        })?);
+    }
+    let term = segment.node().term.load(std::sync::atomic::Ordering::Acquire);
+    segment.device().running_term.store(term as u32, Release);
+    node.ring();
+    Ok(Host { threads })
+}
+
+impl Host {
+    /// Waits until all workers have ended. An error names a worker that panicked instead.
+    pub fn join(self) -> Result<(), String> {
+        let mut failed = Vec::new();
+        for thread in self.threads {
+            let name = thread.thread().name().unwrap_or("worker").to_owned();
+            if thread.join().is_err() {
+                failed.push(name);
+            }
+        }
+        if failed.is_empty() { Ok(()) } else { Err(format!("panicked: {}", failed.join(", "))) }
+    }
+
+    /// Whether any worker has ended, in order or not.
+    pub fn is_over(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
+    }
+}
+
+fn run(mut worker: Worker, bell: &EventBell, clock: &dyn Clock) {
+    let mut idle_steps = 0;
+    loop {
+        let now_us = clock.now_us();
+        let step = worker.step(now_us);
+        if worker.may_end(step.idle) {
+            return worker.end();
+        }
+        if step.ran > 0 {
+            idle_steps = 0;
+            continue;
+        }
+        idle_steps += 1;
+        if idle_steps < IDLE_STEPS_MAX {
+            std::hint::spin_loop();
+        } else if !step.idle {
+            // Something waits for room on the other side, which rings no bell: look again soon.
+            std::thread::sleep(Duration::from_micros(50));
+        } else if worker.park() {
+            bell.wait(step.next_timer_us.map(|due| Duration::from_micros(due.saturating_sub(now_us).max(1))));
+            worker.unpark();
+            idle_steps = 0;
+        }
+    }
+}
+
+/// Pins the calling thread to one of the cores that the process may use. Where it cannot be, the thread runs on.
+fn pin(worker: usize) {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let Ok(allowed) = sched_getaffinity(None) else { return };
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
+    if let Some(core) = cores.get(worker % cores.len().max(1)) {
+        let mut one = CpuSet::new();
+        one.set(*core);
+        let _ = sched_setaffinity(None, &one);
+    }
+}

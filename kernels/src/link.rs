@@ -1,0 +1,228 @@
+//! The node's end of a device: pushes messages in, takes answers out, reads the device's words.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use crate::bell::{Bell, park, wake};
+use crate::message::Header;
+use crate::outbox::{AWAY, Owners};
+use crate::queue::parts;
+use crate::ring::{Consumer, Producer};
+use crate::segment::{Pulse, Segment, SegmentRing, Telemetry};
+
+/// See the module's documentation. One thread uses it at a time.
+pub struct Link {
+    segment: Arc<Segment>,
+    owners: Owners,
+    workers: Arc<Vec<Arc<dyn Bell>>>,
+    ingress: Vec<Producer<SegmentRing>>,
+    egress: Vec<Consumer<SegmentRing>>,
+    /// Workers that were pushed to since the last [`Link::ring`].
+    pushed: Vec<bool>,
+}
+
+/// Where a message lies in the device's ingress: enough to tell later whether it was taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    pub worker: u16,
+    /// Counted from the ring's beginning.
+    pub index: u64,
+}
+
+/// Why a message was not pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The worker's ingress ring is full.
+    Full,
+    /// The payload is larger than a slot takes.
+    TooLarge,
+    /// The actor's shard is not on this device.
+    NotHere,
+}
+
+/// A consistent-enough look at one worker; see [`Telemetry`] for the meanings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    pub pulse: Pulse,
+    pub hand_type: u32,
+    pub hand_key: u64,
+    pub finished: u64,
+    pub beat_us: u64,
+    pub accepted: u64,
+    pub sent: u64,
+    pub faults: u64,
+    pub dead: u64,
+    pub replies: u64,
+    pub replies_unasked: u64,
+    pub actors: u64,
+    pub created: u64,
+    pub stopped: u64,
+    pub queued: u64,
+    pub spilled: u64,
+    pub timers: u64,
+    pub table_bytes: u64,
+    pub throttled: bool,
+    /// Messages in the worker's ingress ring.
+    pub ingress_waiting: u64,
+}
+
+impl Link {
+    /// Takes up the node's end. `workers` are the bells of the device's workers.
+    pub fn new(segment: Arc<Segment>, workers: Arc<Vec<Arc<dyn Bell>>>) -> Link {
+        let count = segment.shape().workers as usize;
+        assert_eq!(count, workers.len(), "each worker has one bell");
+        Link {
+            owners: segment.owners(),
+            ingress: (0..count).map(|w| Producer::attach(segment.ingress(w))).collect(),
+            egress: (0..count).map(|w| Consumer::attach(segment.egress(w))).collect(),
+            pushed: vec![false; count],
+            workers,
+            segment,
+        }
+    }
+
+    pub fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// Puts a message into the ingress ring of its actor's worker. Call [`Link::ring`] after the last of several.
+    #[inline]
+    pub fn push(&mut self, header: &Header, payload: &[u8]) -> Result<Position, Refused> {
+        if payload.len() > self.segment.shape().payload_bytes_max() {
+            return Err(Refused::TooLarge);
+        }
+        let worker = self.owners.of(header.to().key);
+        if worker == AWAY {
+            return Err(Refused::NotHere);
+        }
+        let ring = &mut self.ingress[worker as usize];
+        if !ring.push(header, payload) {
+            return Err(Refused::Full);
+        }
+        self.pushed[worker as usize] = true;
+        Ok(Position { worker, index: ring.pushed() - 1 })
+    }
+
+    /// Wakes the workers that were pushed to, where they sleep.
+    pub fn ring(&mut self) {
+        for (worker, pushed) in self.pushed.iter_mut().enumerate() {
+            if std::mem::take(pushed) {
+                wake(&self.segment.worker(worker).parked.0, &*self.workers[worker]);
+            }
+        }
+    }
+
+    /// Whether a worker has taken this message out of its ring.
+    pub fn was_taken(&self, position: Position) -> bool {
+        self.ingress[position.worker as usize].consumed() > position.index
+    }
+
+    /// Takes what the device has sent, at most `most` messages a worker, and says how many there were.
+    pub fn drain(&mut self, most: usize, mut f: impl FnMut(&Header, &[u8])) -> usize {
+        let mut drained = 0;
+        for ring in &mut self.egress {
+            let mut taken = 0;
+            while taken < most
+                && ring
+                    .next(|at| {
+                        // SAFETY: the slot is ours until `publish`.
+                        let (header, payload) = unsafe { parts(at) };
+                        f(header, payload)
+                    })
+                    .is_some()
+            {
+                taken += 1;
+            }
+            if taken > 0 {
+                ring.publish();
+            }
+            drained += taken;
+        }
+        drained
+    }
+
+    /// Says that the node is about to wait for its bell. False if something came in just now.
+    pub fn park(&mut self) -> bool {
+        let parked = &self.segment.node().parked;
+        park(parked);
+        if self.egress.iter().all(Consumer::is_empty) {
+            return true;
+        }
+        parked.store(0, Relaxed);
+        false
+    }
+
+    /// Whether the host of the newest term is up.
+    pub fn is_running(&self) -> bool {
+        let term = self.segment.node().term.load(Relaxed) as u32;
+        term != 0 && self.segment.device().running_term.load(Acquire) == term
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.segment.device().pid.load(Relaxed)
+    }
+
+    /// Begins the term of a new host. The last one must be dead: its counters are cleared here.
+    pub fn begin_term(&mut self) -> u64 {
+        self.segment.reset_telemetry();
+        self.segment.node().stop.store(0, Relaxed);
+        self.segment.node().term.fetch_add(1, Release) + 1
+    }
+
+    /// Asks the workers to finish what is queued and end.
+    pub fn stop(&mut self) {
+        self.segment.node().stop.store(1, Release);
+        self.workers.iter().for_each(|bell| bell.ring());
+    }
+
+    pub fn read(&self) -> Vec<Reading> {
+        (0..self.workers.len()).map(|worker| self.read_worker(worker)).collect()
+    }
+
+    fn read_worker(&self, worker: usize) -> Reading {
+        let t: &Telemetry = &self.segment.worker(worker).telemetry;
+        let ring = &self.ingress[worker];
+        // The pulse first: with acquire, an idle pulse makes the counters stored before it visible.
+        let pulse = Pulse::from_u32(t.pulse.load(Acquire));
+        Reading {
+            pulse,
+            hand_type: t.hand_type.load(Relaxed),
+            hand_key: t.hand_key.load(Relaxed),
+            finished: t.finished.load(Relaxed),
+            beat_us: t.beat_us.load(Relaxed),
+            accepted: t.accepted.load(Relaxed),
+            sent: t.sent.load(Relaxed),
+            faults: t.faults.load(Relaxed),
+            dead: t.dead.load(Relaxed),
+            replies: t.replies.load(Relaxed),
+            replies_unasked: t.replies_unasked.load(Relaxed),
+            actors: t.actors.load(Relaxed),
+            created: t.created.load(Relaxed),
+            stopped: t.stopped.load(Relaxed),
+            queued: t.queued.load(Relaxed),
+            spilled: t.spilled.load(Relaxed),
+            timers: t.timers.load(Relaxed),
+            table_bytes: t.table_bytes.load(Relaxed),
+            throttled: t.throttled.load(Relaxed) != 0,
+            ingress_waiting: ring.pushed() - ring.consumed(),
+        }
+    }
+
+    /// Whether the device had nothing to do at one moment: no message in a ring, in a queue or in hand. Timers that
+    /// wait for their time are not counted. Nobody may push meanwhile, which `&mut` sees to.
+    pub fn is_quiet(&mut self) -> bool {
+        let quiet = |readings: &[Reading]| {
+            let idle = |r: &Reading| r.pulse == Pulse::Idle && r.queued == 0 && r.ingress_waiting == 0;
+            let begun: u64 = readings.iter().map(|r| r.accepted + r.sent).sum();
+            let finished: u64 = readings.iter().map(|r| r.finished).sum();
+            readings.iter().all(idle) && begun == finished
+        };
+        // Two equal looks: a worker that woke for a sibling's message between them has moved a counter.
+        let first = self.read();
+        quiet(&first) && self.egress.iter().all(Consumer::is_empty) && {
+            let counters = |r: &Reading| (r.accepted, r.sent, r.finished);
+            let second = self.read();
+            quiet(&second) && first.iter().map(counters).eq(second.iter().map(counters))
+        }
+    }
+}

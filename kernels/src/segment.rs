@@ -1,0 +1,495 @@
+//! The shared memory through which a node and a device host speak, and nothing else.
+//!
+//! It is a memfd, so it has no name, outlives the device host, and is gone with the node. Everything in it has
+//! one writer; every word that both sides look at while running is atomic and on a line of its own.
+//!
+//! | offset | what |
+//! |---|---|
+//! | 0 | [`Head`]: written once, by the node, before the host starts |
+//! | 256 | [`NodeLine`]: the node's words |
+//! | 384 | [`DeviceLine`]: the device host's words |
+//! | 4096 | the shard table: 4096 × u16, each the owning worker, or [`AWAY`](crate::outbox::AWAY) |
+//! | 12288 | [`WorkerBlock`]s, 1024 bytes each |
+//! | then, 4096-aligned | ingress rings, one a worker, then egress rings, one a worker |
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+
+use crate::message::{Header, payload_bytes_max};
+use crate::outbox::{Owner, Owners, SHARDS};
+use crate::ring::{Line, Memory};
+
+const MAGIC: u64 = u64::from_le_bytes(*b"ringhold");
+/// Grows with every change of the layout: both ends must be of one build.
+const VERSION: u32 = 1;
+
+const NODE_LINE: usize = 256;
+const DEVICE_LINE: usize = 384;
+const SHARD_TABLE: usize = 4096;
+const WORKER_BLOCKS: usize = SHARD_TABLE + SHARDS * size_of::<Owner>();
+const PAGE: usize = 4096;
+
+/// Workers one device may have.
+pub const WORKERS_MAX: usize = 1024;
+/// Slots one ring may have.
+pub const RING_SLOTS_MAX: usize = 1 << 20;
+
+/// What a segment is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Shape {
+    pub workers: u32,
+    /// A power of two from 64 to 4096.
+    pub slot_bytes: u32,
+    /// A power of two, at most [`RING_SLOTS_MAX`]; the same for `egress_slots` and `inbox_slots`.
+    pub ingress_slots: u32,
+    pub egress_slots: u32,
+    /// Slots of a worker's inbox for the device's other workers; also what its run queue is measured against.
+    pub inbox_slots: u32,
+    /// Messages a worker runs before it looks around.
+    pub batch: u32,
+    /// Percent of `inbox_slots` queued at which a worker takes no more from its ingress ring.
+    pub high_water_percent: u32,
+    /// Percent below which it takes again.
+    pub low_water_percent: u32,
+}
+
+impl Default for Shape {
+    fn default() -> Shape {
+        Shape {
+            workers: 1,
+            slot_bytes: 128,
+            ingress_slots: 16_384,
+            egress_slots: 16_384,
+            inbox_slots: 16_384,
+            batch: 256,
+            high_water_percent: 80,
+            low_water_percent: 50,
+        }
+    }
+}
+
+/// Why a segment cannot be made or used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the {0} of a device must be {1}, not {2}")]
+    Shape(&'static str, &'static str, u32),
+    #[error("cannot {0} the shared segment of {1} bytes: {2}")]
+    Io(&'static str, usize, io::Error),
+    #[error(
+        "the descriptor given is no Ringhold segment, or one of another build: start device hosts through the node"
+    )]
+    Foreign,
+    #[error(
+        "the node and the device host were built with different actor types (layouts {0:016x} and {1:016x}): use one binary"
+    )]
+    Registry(u64, u64),
+}
+
+impl Shape {
+    /// Payload bytes a message may have here.
+    pub fn payload_bytes_max(&self) -> usize {
+        payload_bytes_max(self.slot_bytes as usize)
+    }
+
+    pub fn check(&self) -> Result<(), Error> {
+        let ring = |name, slots: u32| {
+            if slots.is_power_of_two() && (2..=RING_SLOTS_MAX as u32).contains(&slots) {
+                Ok(())
+            } else {
+                Err(Error::Shape(name, "a power of two from 2 to 1,048,576", slots))
+            }
+        };
+        ring("ingress slots", self.ingress_slots)?;
+        ring("egress slots", self.egress_slots)?;
+        ring("inbox slots", self.inbox_slots)?;
+        if !self.slot_bytes.is_power_of_two() || !(64..=4096).contains(&self.slot_bytes) {
+            return Err(Error::Shape("slot bytes", "a power of two from 64 to 4096", self.slot_bytes));
+        }
+        if !(1..=WORKERS_MAX as u32).contains(&self.workers) {
+            return Err(Error::Shape("workers", "1 to 1024", self.workers));
+        }
+        if self.batch == 0 {
+            return Err(Error::Shape("batch", "at least 1", 0));
+        }
+        if self.high_water_percent > 100 || self.low_water_percent >= self.high_water_percent {
+            return Err(Error::Shape("low water percent", "below the high water percent", self.low_water_percent));
+        }
+        Ok(())
+    }
+
+    fn ring_bytes(&self, slots: u32) -> usize {
+        (slots as usize * self.slot_bytes as usize).next_multiple_of(PAGE)
+    }
+
+    fn rings_offset(&self) -> usize {
+        (WORKER_BLOCKS + self.workers as usize * size_of::<WorkerBlock>()).next_multiple_of(PAGE)
+    }
+
+    fn ingress_offset(&self, worker: usize) -> usize {
+        self.rings_offset() + worker * self.ring_bytes(self.ingress_slots)
+    }
+
+    fn egress_offset(&self, worker: usize) -> usize {
+        self.ingress_offset(self.workers as usize) + worker * self.ring_bytes(self.egress_slots)
+    }
+
+    /// Bytes of the whole segment.
+    pub fn bytes(&self) -> usize {
+        self.egress_offset(self.workers as usize)
+    }
+}
+
+/// What the node writes before the host starts.
+#[repr(C)]
+struct Head {
+    magic: u64,
+    version: u32,
+    _zero: u32,
+    shape: Shape,
+    /// [`Registry::layout_hash`](crate::registry::Registry::layout_hash) of the node.
+    registry_hash: u64,
+}
+const _: () = assert!(size_of::<Head>() == 56 && size_of::<Head>() <= NODE_LINE);
+
+/// The words the node writes.
+#[repr(C, align(128))]
+pub struct NodeLine {
+    /// Not zero once the host is to finish what is queued and end.
+    pub stop: AtomicU32,
+    /// Not zero while the node waits for its bell.
+    pub parked: AtomicU32,
+    /// How many hosts have served this segment, this one counted.
+    pub term: AtomicU64,
+}
+
+/// The words the device host writes.
+#[repr(C, align(128))]
+pub struct DeviceLine {
+    pub pid: AtomicU32,
+    /// The term of the host whose workers are all up; smaller than the node's term while it starts.
+    pub running_term: AtomicU32,
+}
+
+/// One worker's words. Every counter counts from the start of its host.
+#[repr(C, align(128))]
+pub struct WorkerBlock {
+    /// Written by the worker: messages taken from its ingress ring, since the ring's beginning.
+    pub ingress_consumed: Line<AtomicU64>,
+    /// Written by the node: messages taken from the worker's egress ring, since the ring's beginning.
+    pub egress_consumed: Line<AtomicU64>,
+    /// Not zero while the worker waits for its bell. Set by the worker, cleared by whoever rings.
+    pub parked: Line<AtomicU32>,
+    pub telemetry: Telemetry,
+}
+const _: () = assert!(size_of::<Line<AtomicU64>>() == 128 && size_of::<WorkerBlock>() == 1024);
+const _: () = assert!(std::mem::offset_of!(WorkerBlock, telemetry) == 384);
+
+/// What a worker says of itself, from inside its loop; the heartbeat is here. 640 bytes.
+#[repr(C, align(128))]
+pub struct Telemetry {
+    /// [`Pulse`] as a number.
+    pub pulse: AtomicU32,
+    /// The type of the message in hand; the key is in `hand_key`.
+    pub hand_type: AtomicU32,
+    pub hand_key: AtomicU64,
+    /// Messages finished, each counted before the next is begun: this is what moves while a worker is healthy.
+    pub finished: AtomicU64,
+    /// When the worker last began a batch or parked, in microseconds since the Unix epoch.
+    pub beat_us: AtomicU64,
+    /// Messages taken from the ingress ring.
+    pub accepted: AtomicU64,
+    /// Messages sent to actors of this device, by handlers and timers.
+    pub sent: AtomicU64,
+    /// Handlers that ended in a fault.
+    pub faults: AtomicU64,
+    /// Dead letters made here.
+    pub dead: AtomicU64,
+    /// Replies and errors sent to askers.
+    pub replies: AtomicU64,
+    /// Replies that nobody had asked for.
+    pub replies_unasked: AtomicU64,
+    /// Actors that exist now.
+    pub actors: AtomicU64,
+    pub created: AtomicU64,
+    pub stopped: AtomicU64,
+    /// Messages in the run queue and in spill lists now.
+    pub queued: AtomicU64,
+    /// Messages that found no credit or no room when they were first to leave, and waited in a spill list.
+    pub spilled: AtomicU64,
+    /// Messages waiting for their time now.
+    pub timers: AtomicU64,
+    /// Bytes of memory the actor table holds.
+    pub table_bytes: AtomicU64,
+    /// Not zero while the worker takes nothing from its ingress ring because its queue is past high water.
+    pub throttled: AtomicU64,
+    _spare: [u64; 62],
+}
+const _: () = assert!(size_of::<Telemetry>() == 640);
+
+/// What a worker is doing. A parked worker is healthy; a busy one is, as long as `finished` moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Pulse {
+    Starting = 0,
+    /// Nothing queued; parked or about to be.
+    Idle = 1,
+    Busy = 2,
+    Stopped = 3,
+}
+
+impl Pulse {
+    pub fn from_u32(value: u32) -> Pulse {
+        match value {
+            1 => Pulse::Idle,
+            2 => Pulse::Busy,
+            3 => Pulse::Stopped,
+            _ => Pulse::Starting,
+        }
+    }
+}
+
+/// A mapped segment. Cheap to share; unmapped with its last user.
+pub struct Segment {
+    base: NonNull<u8>,
+    shape: Shape,
+    fd: OwnedFd,
+}
+
+// SAFETY: what is written while both sides run is atomic, or a slot that the ring protocol gives to one side.
+unsafe impl Send for Segment {}
+// SAFETY: as above.
+unsafe impl Sync for Segment {}
+
+impl Segment {
+    /// A new segment, zero but for its head and its shard table.
+    pub fn create(shape: Shape, registry_hash: u64, owners: &Owners) -> Result<Arc<Segment>, Error> {
+        shape.check()?;
+        let bytes = shape.bytes();
+        let fail = |what| move |e: rustix::io::Errno| Error::Io(what, bytes, e.into());
+        let fd = rustix::fs::memfd_create("ringhold-device", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+            .map_err(fail("create"))?;
+        rustix::fs::ftruncate(&fd, bytes as u64).map_err(fail("size"))?;
+        // A host that shrank the file would kill the node with SIGBUS; sealed, it cannot.
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+            .map_err(fail("seal"))?;
+        let segment = Segment { base: map(&fd, bytes)?, shape, fd };
+        // SAFETY: nobody else has the segment yet, and head and table lie in its first pages.
+        unsafe {
+            let head = Head { magic: MAGIC, version: VERSION, _zero: 0, shape, registry_hash };
+            segment.base.cast::<Head>().write(head);
+            let table = segment.base.add(SHARD_TABLE).cast::<Owner>();
+            owners.iter().enumerate().for_each(|(shard, owner)| table.add(shard).write(owner));
+        }
+        Ok(Arc::new(segment))
+    }
+
+    /// Maps the segment behind a descriptor that a node handed over.
+    pub fn open(fd: OwnedFd, registry_hash: u64) -> Result<Arc<Segment>, Error> {
+        let bytes = rustix::fs::fstat(&fd).map_err(|_| Error::Foreign)?.st_size as usize;
+        if bytes < WORKER_BLOCKS {
+            return Err(Error::Foreign);
+        }
+        let base = map(&fd, bytes)?;
+        // SAFETY: at least the first pages are mapped, and any bytes are a `Head`.
+        let head = unsafe { base.cast::<Head>().read() };
+        let segment = Segment { base, shape: head.shape, fd };
+        if head.magic != MAGIC || head.version != VERSION || head.shape.check().is_err() || head.shape.bytes() != bytes
+        {
+            // The mapping's true length is `bytes`; forget the shape that lies about it.
+            std::mem::forget(segment);
+            return Err(Error::Foreign);
+        }
+        if head.registry_hash != registry_hash {
+            return Err(Error::Registry(head.registry_hash, registry_hash));
+        }
+        Ok(Arc::new(segment))
+    }
+
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub fn node(&self) -> &NodeLine {
+        // SAFETY: mapped, aligned, and made of atomics alone.
+        unsafe { self.base.add(NODE_LINE).cast().as_ref() }
+    }
+
+    pub fn device(&self) -> &DeviceLine {
+        // SAFETY: as for `node`.
+        unsafe { self.base.add(DEVICE_LINE).cast().as_ref() }
+    }
+
+    /// # Panics
+    /// If there is no such worker.
+    pub fn worker(&self, worker: usize) -> &WorkerBlock {
+        assert!(worker < self.shape.workers as usize);
+        // SAFETY: mapped (the shape was checked against the length), aligned, and made of atomics alone.
+        unsafe { self.base.add(WORKER_BLOCKS + worker * size_of::<WorkerBlock>()).cast().as_ref() }
+    }
+
+    pub fn owners(&self) -> Owners {
+        let table = self.base.as_ptr().wrapping_add(SHARD_TABLE).cast::<Owner>();
+        // SAFETY: the table is mapped and was written before anybody else had the segment.
+        Owners::from_fn(|shard| unsafe { table.add(shard).read() })
+    }
+
+    /// Node to worker.
+    pub fn ingress(self: &Arc<Segment>, worker: usize) -> SegmentRing {
+        let consumed = NonNull::from(&self.worker(worker).ingress_consumed.0);
+        self.ring(self.shape.ingress_offset(worker), self.shape.ingress_slots, consumed)
+    }
+
+    /// Worker to node.
+    pub fn egress(self: &Arc<Segment>, worker: usize) -> SegmentRing {
+        let consumed = NonNull::from(&self.worker(worker).egress_consumed.0);
+        self.ring(self.shape.egress_offset(worker), self.shape.egress_slots, consumed)
+    }
+
+    fn ring(self: &Arc<Segment>, offset: usize, slots: u32, consumed: NonNull<AtomicU64>) -> SegmentRing {
+        // SAFETY: the shape was checked against the mapping's length, so the ring's slots lie inside it.
+        let base = unsafe { self.base.add(offset) };
+        let slots = Slots { base, capacity: slots as u64, slot_bytes: self.shape.slot_bytes as usize };
+        SegmentRing { slots, consumed, _segment: self.clone() }
+    }
+
+    /// Makes the counters of all workers start over, for a new host.
+    pub fn reset_telemetry(&self) {
+        for worker in 0..self.shape.workers as usize {
+            let telemetry = std::ptr::from_ref(&self.worker(worker).telemetry).cast::<AtomicU64>();
+            for word in 0..size_of::<Telemetry>() / 8 {
+                // SAFETY: the block is 640 bytes of integers, all of which may be stored to as atomics.
+                unsafe { (*telemetry.add(word)).store(0, Ordering::Relaxed) };
+            }
+            self.worker(worker).parked.0.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+fn map(fd: &OwnedFd, bytes: usize) -> Result<NonNull<u8>, Error> {
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a fresh mapping at an address of the kernel's choice.
+    let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), bytes, prot, MapFlags::SHARED, fd, 0) };
+    let base = base.map_err(|e| Error::Io("map", bytes, e.into()))?;
+    Ok(NonNull::new(base.cast()).expect("a mapping is never at address zero"))
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // SAFETY: mapped by us with this length; rings hold the segment, so nothing refers to it any more.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.shape.bytes()) };
+    }
+}
+
+/// Raw slots in memory.
+struct Slots {
+    base: NonNull<u8>,
+    capacity: u64,
+    slot_bytes: usize,
+}
+
+impl Slots {
+    #[inline(always)]
+    fn at(&self, slot: u64) -> NonNull<u8> {
+        debug_assert!(slot < self.capacity);
+        // SAFETY: callers mask the slot by the capacity.
+        unsafe { self.base.add(slot as usize * self.slot_bytes) }
+    }
+
+    #[inline(always)]
+    fn lap(&self, slot: u64) -> &AtomicU32 {
+        // SAFETY: a slot starts with its lap word, which both sides touch only as an atomic.
+        unsafe { self.at(slot).cast().as_ref() }
+    }
+}
+
+/// A ring in a segment.
+#[cfg(not(loom))]
+pub struct SegmentRing {
+    slots: Slots,
+    consumed: NonNull<AtomicU64>,
+    _segment: Arc<Segment>,
+}
+
+// SAFETY: as for `Segment`; the ring's ends each belong to one thread at a time.
+unsafe impl Send for SegmentRing {}
+// SAFETY: as above.
+unsafe impl Sync for SegmentRing {}
+
+impl Memory for SegmentRing {
+    #[inline(always)]
+    fn capacity(&self) -> u64 {
+        self.slots.capacity
+    }
+
+    #[inline(always)]
+    fn lap(&self, slot: u64) -> &AtomicU32 {
+        self.slots.lap(slot)
+    }
+
+    #[inline(always)]
+    fn consumed(&self) -> &AtomicU64 {
+        // SAFETY: the word is in the segment, which this ring keeps mapped.
+        unsafe { self.consumed.as_ref() }
+    }
+
+    #[inline(always)]
+    fn with<R>(&self, slot: u64, f: impl FnOnce(NonNull<Header>) -> R) -> R {
+        f(self.slots.at(slot).cast())
+    }
+}
+
+/// A ring in a process's own memory: what a worker's inbox for its siblings lies in.
+pub struct LocalRing {
+    slots: Slots,
+    consumed: AtomicU64,
+    _memory: Vec<Line<[u64; 16]>>,
+}
+
+// SAFETY: slots are touched as the ring protocol says, by one thread at a time.
+unsafe impl Send for LocalRing {}
+// SAFETY: as above.
+unsafe impl Sync for LocalRing {}
+
+impl LocalRing {
+    pub fn new(slots: u32, slot_bytes: u32) -> LocalRing {
+        let bytes = slots as usize * slot_bytes as usize;
+        let mut memory: Vec<Line<[u64; 16]>> = Vec::new();
+        memory.resize_with(bytes.div_ceil(128), Line::default);
+        let base = NonNull::new(memory.as_mut_ptr().cast()).expect("a vector's pointer is not null");
+        let slots = Slots { base, capacity: slots as u64, slot_bytes: slot_bytes as usize };
+        LocalRing { slots, consumed: AtomicU64::new(0), _memory: memory }
+    }
+}
+
+impl Memory for LocalRing {
+    #[inline(always)]
+    fn capacity(&self) -> u64 {
+        self.slots.capacity
+    }
+
+    #[inline(always)]
+    fn lap(&self, slot: u64) -> &AtomicU32 {
+        self.slots.lap(slot)
+    }
+
+    #[inline(always)]
+    fn consumed(&self) -> &AtomicU64 {
+        &self.consumed
+    }
+
+    #[inline(always)]
+    fn with<R>(&self, slot: u64, f: impl FnOnce(NonNull<Header>) -> R) -> R {
+        f(self.slots.at(slot).cast())
+    }
+}

@@ -1,0 +1,298 @@
+//! A worker's actors: from an id to a state, by one probe and one load.
+//!
+//! An open-addressed index of 8-byte entries (a pointer and 16 bits of the hash) leads to slots in slabs, one
+//! slab list a type. A slot is a 32-byte header with the state behind it; it never moves, so a handler may run
+//! on the state in place while the index grows.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+
+use crate::id::{ActorId, Key, TypeId};
+use crate::registry::Registry;
+
+/// What lies before an actor's state. 32 bytes.
+#[repr(C)]
+pub struct Slot {
+    pub key: Key,
+    pub type_id: TypeId,
+    /// The type's place in the registry.
+    pub type_index: u32,
+    /// Messages handled, faults included.
+    pub handled: u64,
+    pub faults: u32,
+    _unused: u32,
+}
+
+pub const SLOT_BYTES: usize = size_of::<Slot>();
+const _: () = assert!(SLOT_BYTES == 32 && align_of::<Slot>() == 8);
+
+impl Slot {
+    pub fn id(&self) -> ActorId {
+        ActorId::new(self.type_id, self.key)
+    }
+}
+
+/// The state of the actor in `slot`.
+///
+/// # Safety
+/// `slot` came from a [`Table`] that still holds it.
+#[inline(always)]
+pub unsafe fn state_of(slot: NonNull<Slot>) -> *mut u8 {
+    // SAFETY: the state lies right behind the header, in one allocation.
+    unsafe { slot.as_ptr().add(1).cast() }
+}
+
+/// An entry: 48 bits of pointer, 16 of the hash above them. Zero is empty.
+type Entry = u64;
+const POINTER: u64 = (1 << 48) - 1;
+
+/// See the module's documentation.
+pub struct Table {
+    index: Vec<Entry>,
+    len: usize,
+    slabs: Vec<Slab>,
+}
+
+// SAFETY: all memory the pointers lead to is owned by the table.
+unsafe impl Send for Table {}
+
+/// The slots of one type.
+struct Slab {
+    slot_bytes: usize,
+    slots_per_chunk: usize,
+    chunks: Vec<NonNull<u8>>,
+    /// Slots handed out of the last chunk.
+    used: usize,
+    free: Vec<NonNull<Slot>>,
+}
+
+/// Chunks are about this large: few calls of the allocator, little waste for a rare type.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+impl Table {
+    pub fn new(registry: &Registry) -> Table {
+        let slabs = registry.types().iter().map(|t| Slab::new(t.state_bytes)).collect();
+        Table { index: vec![0; 64], len: 0, slabs }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The slot of an actor, if it exists.
+    #[inline(always)]
+    pub fn find(&self, id: ActorId) -> Option<NonNull<Slot>> {
+        let hash = hash(id);
+        let mask = self.index.len() - 1;
+        let mut at = hash as usize & mask;
+        loop {
+            // SAFETY: `at` is masked to the index's length.
+            let entry = unsafe { *self.index.get_unchecked(at) };
+            if entry == 0 {
+                return None;
+            }
+            if (entry ^ hash) & !POINTER == 0 {
+                let slot = pointer(entry);
+                // SAFETY: entries point at live slots of this table.
+                let held = unsafe { slot.as_ref() };
+                if held.key == id.key && held.type_id == id.type_id {
+                    return Some(slot);
+                }
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    /// Makes an actor that does not exist yet, its state zero. `None` when there is no memory for it.
+    pub fn create(&mut self, id: ActorId, type_index: usize) -> Option<NonNull<Slot>> {
+        debug_assert!(self.find(id).is_none());
+        if (self.len + 1) * 4 > self.index.len() * 3 {
+            self.grow()?;
+        }
+        let slot = self.slabs[type_index].take()?;
+        // SAFETY: a slot fresh from its slab is ours alone and zeroed.
+        unsafe {
+            (*slot.as_ptr()).key = id.key;
+            (*slot.as_ptr()).type_id = id.type_id;
+            (*slot.as_ptr()).type_index = type_index as u32;
+        }
+        self.insert(hash(id), slot);
+        self.len += 1;
+        Some(slot)
+    }
+
+    fn insert(&mut self, hash: u64, slot: NonNull<Slot>) {
+        let mask = self.index.len() - 1;
+        let mut at = hash as usize & mask;
+        while self.index[at] != 0 {
+            at = (at + 1) & mask;
+        }
+        self.index[at] = slot.as_ptr() as u64 | (hash & !POINTER);
+    }
+
+    fn grow(&mut self) -> Option<()> {
+        let len = self.index.len() * 2;
+        let mut index = Vec::new();
+        index.try_reserve_exact(len).ok()?;
+        index.resize(len, 0);
+        for entry in std::mem::replace(&mut self.index, index) {
+            if entry != 0 {
+                let slot = pointer(entry);
+                // SAFETY: entries point at live slots of this table.
+                self.insert(hash(unsafe { slot.as_ref() }.id()), slot);
+            }
+        }
+        Some(())
+    }
+
+    /// Frees an actor's slot. What follows it in its run of entries moves up, so no tombstone is left.
+    pub fn remove(&mut self, slot: NonNull<Slot>) {
+        // SAFETY: the caller has the slot from this table.
+        let (id, type_index) = unsafe { (slot.as_ref().id(), slot.as_ref().type_index as usize) };
+        let mask = self.index.len() - 1;
+        let mut hole = hash(id) as usize & mask;
+        while self.index[hole] == 0 || pointer(self.index[hole]) != slot {
+            hole = (hole + 1) & mask;
+        }
+        let mut at = hole;
+        loop {
+            at = (at + 1) & mask;
+            let entry = self.index[at];
+            if entry == 0 {
+                break;
+            }
+            // SAFETY: entries point at live slots of this table.
+            let home = hash(unsafe { pointer(entry).as_ref() }.id()) as usize & mask;
+            // The entry may fill the hole unless its home lies after the hole, on the way round to it.
+            if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(hole) & mask) {
+                self.index[hole] = entry;
+                hole = at;
+            }
+        }
+        self.index[hole] = 0;
+        self.len -= 1;
+        self.slabs[type_index].give_back(slot);
+    }
+
+    /// Every actor, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = NonNull<Slot>> + '_ {
+        self.index.iter().filter(|entry| **entry != 0).map(|entry| pointer(*entry))
+    }
+
+    /// Bytes of memory held: index, slots in use and slots free.
+    pub fn memory_bytes(&self) -> usize {
+        let slabs: usize = self.slabs.iter().map(|s| s.chunks.len() * s.layout().size() + s.free.capacity() * 8).sum();
+        self.index.capacity() * size_of::<Entry>() + slabs
+    }
+}
+
+#[inline(always)]
+fn pointer(entry: Entry) -> NonNull<Slot> {
+    // SAFETY: entries that are not empty hold the low 48 bits of a pointer, which are all that user-space pointers
+    // have on the 64-bit machines Ringhold runs on (asserted in `Slab::take`).
+    unsafe { NonNull::new_unchecked((entry & POINTER) as *mut Slot) }
+}
+
+/// Where an actor lies in the index, by the low bits; the high 16 are kept in the entry.
+#[inline(always)]
+fn hash(id: ActorId) -> u64 {
+    let mixed = id.key.mix() ^ (id.type_id.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ (mixed >> 32)
+}
+
+impl Slab {
+    fn new(state_bytes: usize) -> Slab {
+        let slot_bytes = (SLOT_BYTES + state_bytes).next_multiple_of(8);
+        Slab {
+            slot_bytes,
+            slots_per_chunk: (CHUNK_BYTES / slot_bytes).max(1),
+            chunks: Vec::new(),
+            used: 0,
+            free: Vec::new(),
+        }
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::from_size_align(self.slot_bytes * self.slots_per_chunk, 64).expect("sizes of states are bounded")
+    }
+
+    /// A zeroed slot, or `None` when there is no memory.
+    fn take(&mut self) -> Option<NonNull<Slot>> {
+        if let Some(slot) = self.free.pop() {
+            return Some(slot);
+        }
+        if self.chunks.is_empty() || self.used == self.slots_per_chunk {
+            // SAFETY: the layout is not empty.
+            let chunk = NonNull::new(unsafe { alloc_zeroed(self.layout()) })?;
+            assert!(chunk.as_ptr() as u64 + (self.layout().size() as u64) <= POINTER, "pointers have 48 bits");
+            self.chunks.push(chunk);
+            self.used = 0;
+        }
+        let chunk = *self.chunks.last().expect("there is a chunk with a free slot");
+        // SAFETY: `used` is less than the slots of a chunk.
+        let slot = unsafe { chunk.add(self.used * self.slot_bytes) }.cast();
+        self.used += 1;
+        Some(slot)
+    }
+
+    fn give_back(&mut self, slot: NonNull<Slot>) {
+        // SAFETY: the slot is of this slab and out of the index, so nothing else refers to it.
+        unsafe { slot.as_ptr().cast::<u8>().write_bytes(0, self.slot_bytes) };
+        self.free.push(slot);
+    }
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        for chunk in &self.chunks {
+            // SAFETY: allocated in `take` with the same layout.
+            unsafe { dealloc(chunk.as_ptr(), self.layout()) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn table(types: usize) -> Table {
+        Table { index: vec![0; 64], len: 0, slabs: (0..types).map(|i| Slab::new(8 + i * 20)).collect() }
+    }
+
+    #[test]
+    fn it_agrees_with_a_hash_map_under_random_creation_and_removal() {
+        let mut table = table(3);
+        let mut model: HashMap<ActorId, u64> = HashMap::new();
+        let mut random = 1u64;
+        for round in 0..200_000u64 {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let type_index = (random >> 60) as usize % 3;
+            let id = ActorId::new(TypeId(type_index as u32 + 1), Key((random >> 33) % 5_000));
+            match (table.find(id), model.get(&id)) {
+                (None, None) => {
+                    let slot = table.create(id, type_index).unwrap();
+                    unsafe {
+                        assert_eq!(*state_of(slot).cast::<u64>(), 0, "a new state is zero");
+                        *state_of(slot).cast::<u64>() = round;
+                    }
+                    model.insert(id, round);
+                }
+                (Some(slot), Some(value)) => {
+                    assert_eq!(unsafe { *state_of(slot).cast::<u64>() }, *value);
+                    if random & 1 == 0 {
+                        table.remove(slot);
+                        model.remove(&id);
+                    }
+                }
+                (found, expected) => panic!("{id:?}: found {}, expected {expected:?}", found.is_some()),
+            }
+            assert_eq!(table.len(), model.len());
+        }
+        assert_eq!(table.iter().count(), model.len());
+    }
+}

@@ -1,0 +1,470 @@
+//! A worker: the event loop that runs actors, one batch a step.
+//!
+//! It has no clock and no thread of its own. Whoever drives it calls [`Worker::step`] with the time, and parks
+//! when told that there is nothing to do: a thread (see [`crate::cpu`]), or a task of the simulator.
+//!
+//! A step: fire due timers; run what is queued here, at most a batch; run what other workers sent; run what came
+//! from outside, unless the queue is past its high-water mark; then send on what the handlers sent.
+
+use std::collections::BinaryHeap;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+use crate::actor::{Context, FaultKind};
+use crate::bell::{Bell, park, wake};
+use crate::hlc::Hlc;
+use crate::id::ActorId;
+use crate::message::{HEADER_BYTES, Header, Inspected, Kind, Reason};
+use crate::outbox::{AWAY, Outbox, Owner, Timer};
+use crate::queue::{Queue, parts};
+use crate::registry::{Ran, Registry};
+use crate::ring::{Consumer, Inbox, InboxEnd, Producer};
+use crate::segment::{LocalRing, Pulse, Segment, SegmentRing, Telemetry};
+use crate::table::{SLOT_BYTES, Slot, Table, state_of};
+
+type Siblings = Arc<Vec<Inbox<LocalRing>>>;
+
+/// One of a device's workers. See the module's documentation.
+pub struct Worker {
+    index: usize,
+    segment: Arc<Segment>,
+    registry: Arc<Registry>,
+    table: Table,
+    outbox: Outbox,
+    ingress: Consumer<SegmentRing>,
+    egress: Producer<SegmentRing>,
+    inbox: InboxEnd<LocalRing, OwnInbox>,
+    siblings: Siblings,
+    bells: Bells,
+    timers: BinaryHeap<Due>,
+    timers_made: u64,
+    throttled: bool,
+    counts: Counts,
+}
+
+/// The bells of a device: every worker's, and the node's.
+#[derive(Clone)]
+pub struct Bells {
+    pub workers: Arc<Vec<Arc<dyn Bell>>>,
+    pub node: Arc<dyn Bell>,
+}
+
+/// A worker's own inbox among those of its device.
+struct OwnInbox(Siblings, usize);
+
+impl std::ops::Deref for OwnInbox {
+    type Target = Inbox<LocalRing>;
+    #[inline(always)]
+    fn deref(&self) -> &Inbox<LocalRing> {
+        &self.0[self.1]
+    }
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Messages run.
+    pub ran: usize,
+    /// Nothing is queued and nothing waits to leave: the caller may park until the bell or the next timer.
+    pub idle: bool,
+    /// When the next timer is due, in microseconds since the Unix epoch.
+    pub next_timer_us: Option<u64>,
+}
+
+#[derive(Default)]
+struct Counts {
+    finished: u64,
+    faults: u64,
+    replies: u64,
+    created: u64,
+    stopped: u64,
+    spilled: u64,
+    /// Messages that were already counted as spilled and still wait.
+    spill_waiting: usize,
+}
+
+/// A timer in the heap: the earliest first, and of two at once the older.
+struct Due {
+    at_us: u64,
+    number: u64,
+    header: Header,
+    payload: Box<[u8]>,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        self.number == other.number
+    }
+}
+impl Eq for Due {}
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
+        (other.at_us, other.number).cmp(&(self.at_us, self.number))
+    }
+}
+
+/// All workers of a device, over its segment. They start with no actors.
+pub fn workers(segment: &Arc<Segment>, registry: &Arc<Registry>, bells: &Bells) -> Vec<Worker> {
+    let shape = segment.shape();
+    let count = shape.workers as usize;
+    let inbox = || Inbox::new(LocalRing::new(shape.inbox_slots, shape.slot_bytes));
+    let siblings: Siblings = Arc::new((0..count).map(|_| inbox()).collect());
+    let owners = segment.owners();
+    let worker = |index| Worker {
+        index,
+        segment: segment.clone(),
+        registry: registry.clone(),
+        table: Table::new(registry),
+        outbox: Outbox::new(index as Owner, count, owners.clone()),
+        ingress: Consumer::attach(segment.ingress(index)),
+        egress: Producer::attach(segment.egress(index)),
+        inbox: InboxEnd::new(OwnInbox(siblings.clone(), index)),
+        siblings: siblings.clone(),
+        bells: bells.clone(),
+        timers: BinaryHeap::new(),
+        timers_made: 0,
+        throttled: false,
+        counts: Counts::default(),
+    };
+    (0..count).map(worker).collect()
+}
+
+impl Worker {
+    /// Runs at most a few batches. `now_us` is the time in microseconds since the Unix epoch.
+    pub fn step(&mut self, now_us: u64) -> Step {
+        self.outbox.hlc = self.outbox.hlc.max(Hlc::at_us(now_us));
+        let telemetry = self.telemetry();
+        telemetry.pulse.store(Pulse::Busy as u32, Relaxed);
+        telemetry.beat_us.store(now_us, Relaxed);
+        let accepted = self.ingress.taken();
+
+        self.fire_timers(now_us);
+        let batch = self.segment.shape().batch as usize;
+        let mut ran = self.run_queued(batch);
+        ran += self.run_inbox(batch);
+        if self.admits() {
+            ran += self.run_ingress(batch);
+        }
+        self.start_timers(now_us);
+        self.flush();
+
+        let idle = self.nothing_queued() && self.inbox.is_empty() && self.ingress.is_empty();
+        self.report(idle, self.ingress.taken() - accepted);
+        Step { ran, idle, next_timer_us: self.timers.peek().map(|due| due.at_us) }
+    }
+
+    /// Says that the caller is about to wait for this worker's bell. False if something came in just now: then it
+    /// must step again instead.
+    pub fn park(&mut self) -> bool {
+        let parked = &self.segment.worker(self.index).parked.0;
+        park(parked);
+        if self.inbox.is_empty() && self.ingress.is_empty() {
+            return true;
+        }
+        parked.store(0, Relaxed);
+        false
+    }
+
+    /// Says that the caller waits no more, whoever or whatever woke it.
+    pub fn unpark(&mut self) {
+        self.segment.worker(self.index).parked.0.store(0, Relaxed);
+    }
+
+    /// Whether the node has asked for the end, and nothing is left to do before it. Timers are not waited for.
+    pub fn may_end(&self, idle: bool) -> bool {
+        idle && self.segment.node().stop.load(Relaxed) != 0
+    }
+
+    /// Says that this worker is done for good.
+    pub fn end(&mut self) {
+        self.telemetry().pulse.store(Pulse::Stopped as u32, Release);
+        wake(&self.segment.node().parked, &*self.bells.node);
+    }
+
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    #[inline(always)]
+    fn telemetry(&self) -> &Telemetry {
+        &self.segment.worker(self.index).telemetry
+    }
+
+    fn run_queued(&mut self, batch: usize) -> usize {
+        let mut ran = 0;
+        while ran < batch {
+            let Some(front) = self.outbox.here.front() else { break };
+            self.run(front);
+            self.outbox.here.pop(front);
+            ran += 1;
+        }
+        ran
+    }
+
+    fn run_inbox(&mut self, batch: usize) -> usize {
+        let mut ran = 0;
+        // The slot stays ours until credits are given, so the message is run where it lies.
+        while ran < batch
+            && let Some(at) = self.inbox.next(|at| at)
+        {
+            self.run(at);
+            ran += 1;
+        }
+        self.inbox.give_credits();
+        ran
+    }
+
+    fn run_ingress(&mut self, batch: usize) -> usize {
+        let mut ran = 0;
+        while ran < batch
+            && let Some(at) = self.ingress.next(|at| at)
+        {
+            self.run(at);
+            ran += 1;
+        }
+        if ran > 0 {
+            self.ingress.publish();
+        }
+        ran
+    }
+
+    /// Whether messages from outside may come in: not while the queue is past its high-water mark, and then not
+    /// again before it has fallen below its low-water mark.
+    fn admits(&mut self) -> bool {
+        let shape = self.segment.shape();
+        let percent = if self.throttled { shape.low_water_percent } else { shape.high_water_percent };
+        self.throttled = self.queued() > shape.inbox_slots as usize * percent as usize / 100;
+        !self.throttled
+    }
+
+    fn queued(&self) -> usize {
+        self.outbox.here.len() + self.waiting()
+    }
+
+    /// Messages in spill lists.
+    fn waiting(&self) -> usize {
+        let others: usize = self.outbox.others.iter().map(Queue::len).sum();
+        others + self.outbox.replies.len() + self.outbox.away.len()
+    }
+
+    fn nothing_queued(&self) -> bool {
+        self.queued() == 0
+    }
+
+    /// Runs one message where it lies.
+    #[inline(always)]
+    fn run(&mut self, at: NonNull<Header>) {
+        // SAFETY: a whole message lies there, and its place stays as it is until the caller frees it.
+        let (header, payload) = unsafe { parts(at) };
+        let kind = header.kind();
+        if kind != Some(Kind::Tell) && kind != Some(Kind::Ask) {
+            return self.run_other(header, payload);
+        }
+        let id = header.to();
+        let telemetry = &self.segment.worker(self.index).telemetry;
+        telemetry.hand_key.store(id.key.0, Relaxed);
+        telemetry.hand_type.store(id.type_id.0, Relaxed);
+        self.outbox.hlc = self.outbox.hlc.merge(Hlc(header.hlc));
+        match self.table.find(id) {
+            Some(slot) => self.run_on(slot, header, payload),
+            None => self.create_and_run(id, header, payload),
+        }
+        self.counts.finished += 1;
+        self.telemetry().finished.store(self.counts.finished, Relaxed);
+    }
+
+    #[inline(always)]
+    fn run_on(&mut self, mut slot: NonNull<Slot>, header: &Header, payload: &[u8]) {
+        // SAFETY: the slot came from the table, which alone refers to it; it does not move while handlers run.
+        let (held, state) = unsafe { (slot.as_mut(), state_of(slot)) };
+        // SAFETY: slots are made with their type's index into this registry.
+        let actor = unsafe { self.registry.types().get_unchecked(held.type_index as usize) };
+        held.handled += 1;
+        if payload.len() != actor.message_bytes {
+            return self.not_handled(header, payload, Reason::Malformed, None);
+        }
+        let asked = header.kind() == Some(Kind::Ask);
+        if actor.can_fault {
+            self.outbox.begin_undoable(asked);
+        } else {
+            self.outbox.begin(asked);
+        }
+        let stamp = self.outbox.hlc;
+        let mut ctx = Context::new(header.to(), header.from(), stamp, &mut self.outbox);
+        // SAFETY: the state is this slot's, of this type; the payload has the type's message size.
+        match unsafe { (actor.run)(state, payload.as_ptr(), &mut ctx) } {
+            Ran::Done => {
+                if asked {
+                    self.counts.replies += 1;
+                    if !self.outbox.replied {
+                        self.answer_error(header, Reason::NoReply, &[]);
+                    }
+                }
+                if self.outbox.stopped {
+                    self.counts.stopped += 1;
+                    self.table.remove(slot);
+                }
+            }
+            Ran::Fault(fault) => {
+                held.faults += 1;
+                self.counts.faults += 1;
+                self.outbox.undo();
+                let reason = match fault.kind {
+                    FaultKind::DivisionByZero => Reason::FaultDivisionByZero,
+                    FaultKind::IndexOutOfBounds => Reason::FaultIndexOutOfBounds,
+                    FaultKind::ClampBounds => Reason::FaultClampBounds,
+                };
+                self.not_handled(header, payload, reason, Some(fault.line));
+            }
+            Ran::Malformed => self.not_handled(header, payload, Reason::Malformed, None),
+        }
+    }
+
+    #[cold]
+    fn create_and_run(&mut self, id: ActorId, header: &Header, payload: &[u8]) {
+        let Some(type_index) = self.registry.index_of(id.type_id) else {
+            return self.not_handled(header, payload, Reason::UnknownType, None);
+        };
+        match self.table.create(id, type_index) {
+            Some(slot) => {
+                self.counts.created += 1;
+                self.run_on(slot, header, payload);
+            }
+            None => self.not_handled(header, payload, Reason::OutOfMemory, None),
+        }
+    }
+
+    #[cold]
+    fn run_other(&mut self, header: &Header, payload: &[u8]) {
+        match (header.kind(), payload.first_chunk::<4>()) {
+            (Some(Kind::Inspect), Some(offset)) => self.inspect(header, u32::from_le_bytes(*offset)),
+            _ => self.not_handled(header, payload, Reason::Malformed, None),
+        }
+        self.counts.finished += 1;
+        self.telemetry().finished.store(self.counts.finished, Relaxed);
+    }
+
+    fn inspect(&mut self, header: &Header, offset: u32) {
+        let Some(slot) = self.table.find(header.to()) else {
+            return self.answer_error(header, Reason::NoActor, &[]);
+        };
+        // SAFETY: the slot came from the table just now.
+        let (held, state) = unsafe { (slot.as_ref(), state_of(slot)) };
+        let actor = &self.registry.types()[held.type_index as usize];
+        // SAFETY: the state is this slot's, of this type.
+        let bytes = unsafe { (actor.store)(state) };
+        let about = Inspected {
+            state_bytes: bytes.len() as u32,
+            offset,
+            handled: held.handled,
+            faults: held.faults,
+            worker: self.index as u32,
+        };
+        let from = bytes.len().min(offset as usize);
+        let room = self.segment.shape().payload_bytes_max() - size_of::<Inspected>();
+        let to = bytes.len().min(from + room);
+        // SAFETY: `Inspected` is integers without padding.
+        let about: [u8; size_of::<Inspected>()] = unsafe { std::mem::transmute(about) };
+        let payload = [&about[..], &bytes[from..to]].concat();
+        let header = self.answer(header, Kind::Inspected, payload.len());
+        self.outbox.replies.push(&header, &payload);
+        self.counts.replies += 1;
+    }
+
+    /// A message that no handler will answer: its asker gets an error, or it goes to the dead-letter queue.
+    #[cold]
+    fn not_handled(&mut self, header: &Header, payload: &[u8], reason: Reason, line: Option<u32>) {
+        if matches!(header.kind(), Some(Kind::Ask | Kind::Inspect)) {
+            self.counts.replies += 1;
+            let text = line.map(|line| line.to_le_bytes());
+            return self.answer_error(header, reason, text.as_ref().map_or(&[], |t| &t[..]));
+        }
+        self.outbox.dead += 1;
+        self.outbox.away.push(&header.with_kind(Kind::DeadLetter).with_reason(reason), payload);
+    }
+
+    #[cold]
+    fn answer_error(&mut self, asked: &Header, reason: Reason, text: &[u8]) {
+        let header = self.answer(asked, Kind::Error, text.len()).with_reason(reason);
+        self.outbox.replies.push(&header, text);
+    }
+
+    fn answer(&mut self, asked: &Header, kind: Kind, len: usize) -> Header {
+        self.outbox.hlc = Hlc(self.outbox.hlc.0 + 1);
+        Header::new(kind, asked.from(), asked.to(), len, self.outbox.hlc)
+    }
+
+    /// Puts the timers that handlers set into the heap.
+    fn start_timers(&mut self, now_us: u64) {
+        for Timer { delay_us, header, payload } in self.outbox.timers.drain(..) {
+            self.timers_made += 1;
+            let at_us = now_us.saturating_add(delay_us);
+            self.timers.push(Due { at_us, number: self.timers_made, header, payload });
+        }
+    }
+
+    fn fire_timers(&mut self, now_us: u64) {
+        while self.timers.peek().is_some_and(|due| due.at_us <= now_us) {
+            let due = self.timers.pop().expect("one was just seen");
+            self.outbox.forward(&due.header, &due.payload);
+        }
+    }
+
+    /// Sends on what handlers sent, as far as there are credits and room. What is left stays, in order.
+    fn flush(&mut self) {
+        for (worker, queue) in self.outbox.others.iter_mut().enumerate() {
+            if !queue.is_empty() && self.siblings[worker].send_from(queue) > 0 {
+                wake(&self.segment.worker(worker).parked.0, &*self.bells.workers[worker]);
+            }
+        }
+        let before = self.egress.pushed();
+        let egress = &mut self.egress;
+        self.outbox.replies.drain(|header, payload| egress.push(header, payload));
+        // Half of the ring is kept for replies: messages for elsewhere never hold one up.
+        let reserve = egress.capacity() / 2;
+        self.outbox.away.drain(|header, payload| egress.room(reserve + 1) > reserve && egress.push(header, payload));
+        if self.egress.pushed() != before {
+            wake(&self.segment.node().parked, &*self.bells.node);
+        }
+        let waiting = self.waiting();
+        self.counts.spilled += waiting.saturating_sub(self.counts.spill_waiting) as u64;
+        self.counts.spill_waiting = waiting;
+    }
+
+    /// Publishes the counters. `finished` is published message by message; the pulse last, so that whoever sees
+    /// an idle worker sees counters that are up to date.
+    fn report(&self, idle: bool, accepted: u64) {
+        let telemetry = self.telemetry();
+        let counts = &self.counts;
+        telemetry.accepted.store(telemetry.accepted.load(Relaxed) + accepted, Relaxed);
+        telemetry.sent.store(self.outbox.sent, Relaxed);
+        telemetry.faults.store(counts.faults, Relaxed);
+        telemetry.dead.store(self.outbox.dead, Relaxed);
+        telemetry.replies.store(counts.replies, Relaxed);
+        telemetry.replies_unasked.store(self.outbox.replies_unasked, Relaxed);
+        telemetry.actors.store(self.table.len() as u64, Relaxed);
+        telemetry.created.store(counts.created, Relaxed);
+        telemetry.stopped.store(counts.stopped, Relaxed);
+        telemetry.queued.store(self.queued() as u64, Relaxed);
+        telemetry.spilled.store(counts.spilled, Relaxed);
+        telemetry.timers.store(self.timers.len() as u64, Relaxed);
+        telemetry.table_bytes.store(self.table.memory_bytes() as u64, Relaxed);
+        telemetry.throttled.store(self.throttled.into(), Relaxed);
+        let pulse = if idle { Pulse::Idle } else { Pulse::Busy };
+        telemetry.pulse.store(pulse as u32, Release);
+    }
+
+    /// Bytes an actor costs beside its state, at most: its slot's header and its share of the index.
+    pub const fn overhead_bytes_max() -> usize {
+        // The index is at least three eighths full once it has grown.
+        SLOT_BYTES + size_of::<u64>() * 8 / 3
+    }
+}
+
+const _: () = assert!(HEADER_BYTES >= size_of::<u64>() && AWAY as usize >= crate::segment::WORKERS_MAX);
