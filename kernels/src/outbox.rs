@@ -166,7 +166,8 @@ impl Outbox {
 
     /// Sends a message whose time has come, with a stamp of its own.
     pub(crate) fn forward(&mut self, header: &Header, payload: &[u8]) {
-        let header = Header { hlc: self.next_stamp().0, ..*header };
+        let mut header = *header;
+        header.hlc = self.next_stamp().0;
         self.road_to(header.to()).push(&header, payload);
     }
 
