@@ -1,0 +1,562 @@
+//! How messages are packed into a lane: frames of raw messages, and what is checked before one is believed.
+//!
+//! A frame is a header of 24 bytes and then messages exactly as [`message::append`] makes them. Framing costs
+//! are per batch: whoever writes fills a [`FrameBuffer`] while the last one is on its way, so that batches
+//! form by themselves under load, and a lone message leaves at once.
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 4 | `len`: bytes after the header, a multiple of eight |
+//! | 4 | 1 | version |
+//! | 5 | 1 | `flags` |
+//! | 6 | 2 | zero |
+//! | 8 | 4 | `count`: messages |
+//! | 12 | 4 | zero |
+//! | 16 | 8 | `mark` |
+//!
+//! Towards the node, `mark` is the number of messages the lane carried before this frame. Towards the client it is
+//! how many of the lane's messages the node has taken so far, which is what makes a flush mean something.
+
+use quinn::{ConnectionError, ReadError, RecvStream};
+use ringhold_kernels::id::{ActorId, Key, TypeId};
+use ringhold_kernels::message::{self, HEADER_BYTES, Header, Kind};
+use tokio::time::Instant;
+
+use crate::wire;
+
+pub const FRAME_HEADER_BYTES: usize = 24;
+/// The largest `len` a frame may have.
+pub const FRAME_BYTES_MAX: usize = 256 << 10;
+/// At which `len` writers start the next frame: the reader begins work once it has a frame whole.
+pub const FRAME_BYTES_TARGET: usize = 64 << 10;
+/// A message of the largest slots still fits behind a frame that is just under the target.
+const _: () = assert!(FRAME_BYTES_TARGET + HEADER_BYTES + message::payload_bytes_max(4096) + 8 <= FRAME_BYTES_MAX);
+
+const FRAME_VERSION: u8 = wire::VERSION as u8;
+
+/// In frames towards the client: the node stops. The client finishes its side of the lane, and keeps what it has
+/// not written for the next connection.
+pub const FLAG_STOPPING: u8 = 1;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrameHeader {
+    pub len: u32,
+    pub flags: u8,
+    pub count: u32,
+    pub mark: u64,
+}
+
+impl FrameHeader {
+    pub fn to_bytes(self) -> [u8; FRAME_HEADER_BYTES] {
+        let mut bytes = [0; FRAME_HEADER_BYTES];
+        bytes[0..4].copy_from_slice(&self.len.to_le_bytes());
+        bytes[4] = FRAME_VERSION;
+        bytes[5] = self.flags;
+        bytes[8..12].copy_from_slice(&self.count.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.mark.to_le_bytes());
+        bytes
+    }
+
+    pub fn from_bytes(bytes: &[u8; FRAME_HEADER_BYTES]) -> Result<FrameHeader, FrameError> {
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        let header = FrameHeader {
+            len: word(0),
+            flags: bytes[5],
+            count: word(8),
+            mark: u64::from_le_bytes(bytes[16..24].try_into().expect("eight bytes")),
+        };
+        if bytes[4] != FRAME_VERSION {
+            return Err(FrameError::Version(bytes[4]));
+        }
+        if bytes[6..8] != [0; 2] || bytes[12..16] != [0; 4] || header.flags & !FLAG_STOPPING != 0 {
+            return Err(FrameError::Reserved);
+        }
+        if header.len as usize > FRAME_BYTES_MAX {
+            return Err(FrameError::TooLarge(header.len));
+        }
+        if !header.len.is_multiple_of(8) || header.count as usize > header.len as usize / HEADER_BYTES {
+            return Err(FrameError::Count);
+        }
+        Ok(header)
+    }
+}
+
+/// How a frame broke the rules. Each closes the connection and is counted by [`FrameError::cause`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    #[error("a frame is of version {0}; this side speaks {FRAME_VERSION}")]
+    Version(u8),
+    #[error("a frame sets bits that must be zero")]
+    Reserved,
+    #[error("a frame of {0} bytes is over the limit of {FRAME_BYTES_MAX}")]
+    TooLarge(u32),
+    #[error("a frame's length, its count and its messages do not agree")]
+    Count,
+    #[error("a frame says that {got} messages came before it, and it were {expected}")]
+    Sequence { expected: u64, got: u64 },
+    #[error("the lane ended inside a frame")]
+    Truncated,
+    #[error("a message runs past the end of its frame")]
+    Overrun,
+    #[error("a message of kind {0} may not come from a client")]
+    Kind(u8),
+    #[error("a payload of {len} bytes is over the limit of {max}")]
+    Payload { len: u16, max: u32 },
+    #[error("a message's sender is not the client that sends it")]
+    Sender,
+    #[error("a message sets fields that must be zero")]
+    Message,
+}
+
+/// The causes by which bad frames are counted, as [`FrameError::cause`] numbers them.
+pub const FRAME_ERROR_CAUSES: [&str; 11] = [
+    "version",
+    "reserved",
+    "too_large",
+    "count",
+    "sequence",
+    "truncated",
+    "overrun",
+    "kind",
+    "payload",
+    "sender",
+    "message",
+];
+
+impl FrameError {
+    pub fn cause(&self) -> usize {
+        match self {
+            FrameError::Version(_) => 0,
+            FrameError::Reserved => 1,
+            FrameError::TooLarge(_) => 2,
+            FrameError::Count => 3,
+            FrameError::Sequence { .. } => 4,
+            FrameError::Truncated => 5,
+            FrameError::Overrun => 6,
+            FrameError::Kind(_) => 7,
+            FrameError::Payload { .. } => 8,
+            FrameError::Sender => 9,
+            FrameError::Message => 10,
+        }
+    }
+}
+
+/// Messages on their way out, already in frames.
+///
+/// The frames' headers are written by [`FrameBuffer::seal`], when it is known what came before.
+#[derive(Debug, Default)]
+pub struct FrameBuffer {
+    bytes: Vec<u8>,
+    /// Where the open frame's header is; meaningless while `bytes` is empty.
+    open: usize,
+    count: u32,
+    messages: u64,
+}
+
+impl FrameBuffer {
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Bytes, framing included.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// The frames; whole and right once sealed.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.count = 0;
+        self.messages = 0;
+    }
+
+    #[inline]
+    pub fn push(&mut self, header: &Header, payload: &[u8]) {
+        debug_assert_eq!(header.len as usize, payload.len());
+        self.push_with(header, |to| to.copy_from_slice(payload));
+    }
+
+    /// Appends a message whose payload `write` fills in: `header.len` zeroed bytes.
+    #[inline]
+    pub fn push_with(&mut self, header: &Header, write: impl FnOnce(&mut [u8])) {
+        if self.bytes.is_empty() || self.bytes.len() - self.open >= FRAME_BYTES_TARGET {
+            self.next_frame();
+        }
+        self.bytes.extend_from_slice(header.as_bytes());
+        let start = self.bytes.len();
+        self.bytes.resize(start + header.padded_len(), 0);
+        write(&mut self.bytes[start..start + header.len as usize]);
+        self.count += 1;
+        self.messages += 1;
+    }
+
+    #[cold]
+    fn next_frame(&mut self) {
+        self.close_frame();
+        self.open = self.bytes.len();
+        self.bytes.resize(self.open + FRAME_HEADER_BYTES, 0);
+    }
+
+    fn close_frame(&mut self) {
+        if self.bytes.is_empty() {
+            return;
+        }
+        let len = (self.bytes.len() - self.open - FRAME_HEADER_BYTES) as u32;
+        let header = FrameHeader { len, flags: 0, count: self.count, mark: 0 };
+        self.bytes[self.open..self.open + FRAME_HEADER_BYTES].copy_from_slice(&header.to_bytes());
+        self.count = 0;
+    }
+
+    /// Writes the headers for a lane that has carried `before` messages (towards the node).
+    pub fn seal(&mut self, before: u64) {
+        let mut mark = before;
+        self.seal_with(|header| {
+            header.mark = mark;
+            mark += u64::from(header.count);
+        });
+    }
+
+    /// Writes the headers as an answer of a node that has taken `taken` messages.
+    pub fn seal_answers(&mut self, taken: u64, flags: u8) {
+        self.seal_with(|header| {
+            header.mark = taken;
+            header.flags = flags;
+        });
+    }
+
+    /// Appends a frame without messages, of which only the header speaks. Nothing may be pushed before the
+    /// buffer is cleared.
+    pub fn push_empty_frame(&mut self) {
+        self.next_frame();
+    }
+
+    fn seal_with(&mut self, mut change: impl FnMut(&mut FrameHeader)) {
+        let open_count = self.count;
+        self.close_frame();
+        // Sealing must not change what a second sealing sees: the open frame stays the last.
+        self.count = open_count;
+        let mut at = 0;
+        while at < self.bytes.len() {
+            let head = self.bytes[at..].first_chunk_mut::<FRAME_HEADER_BYTES>().expect("frames are whole");
+            let mut header = FrameHeader::from_bytes(head).expect("this buffer wrote it");
+            change(&mut header);
+            *head = header.to_bytes();
+            at += FRAME_HEADER_BYTES + header.len as usize;
+        }
+    }
+
+    /// Keeps the messages for which `keep` says so, in order.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Header) -> bool) {
+        self.close_frame();
+        let old = std::mem::take(self);
+        let mut rest = old.bytes.as_slice();
+        while let Some((head, after)) = rest.split_first_chunk::<FRAME_HEADER_BYTES>() {
+            let len = FrameHeader::from_bytes(head).expect("this buffer wrote it").len as usize;
+            let (mut body, next) = after.split_at(len);
+            while let Some((header, payload, behind)) = message::split_first(body) {
+                if keep(&header) {
+                    self.push(&header, payload);
+                }
+                body = behind;
+            }
+            rest = next;
+        }
+    }
+}
+
+/// What the node learns from a frame that is in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// Of its messages, how many wait for an answer.
+    pub asks: u32,
+}
+
+/// Checks every message of a frame from a client, and stamps each with the session it came from: behind this, the
+/// key of `from` is `session << 32 | ticket`, and `hlc` is zero until the node's clock stamps it.
+///
+/// Nothing of a frame may be handed on before all of it is checked.
+pub fn check_from_client(
+    body: &mut [u8],
+    count: u32,
+    session: u32,
+    payload_bytes_max: u32,
+) -> Result<Checked, FrameError> {
+    let high = u64::from(session) << 32;
+    let mut rest = body;
+    let mut asks = 0;
+    for _ in 0..count {
+        let (head, after) = rest.split_first_chunk_mut::<HEADER_BYTES>().ok_or(FrameError::Overrun)?;
+        let header = Header::from_bytes(head);
+        match header.kind() {
+            Some(Kind::Tell) => {}
+            Some(Kind::Ask | Kind::Inspect) => asks += 1,
+            _ => return Err(FrameError::Kind(head[KIND_OFFSET])),
+        }
+        if u32::from(header.len) > payload_bytes_max {
+            return Err(FrameError::Payload { len: header.len, max: payload_bytes_max });
+        }
+        let from = header.from();
+        if !from.is_client() || from.key.0 >> 32 != 0 {
+            return Err(FrameError::Sender);
+        }
+        if header.lap != 0 || head[REASON_OFFSET] != 0 || header.to().is_client() {
+            return Err(FrameError::Message);
+        }
+        head[FROM_KEY_OFFSET..FROM_KEY_OFFSET + 8].copy_from_slice(&(high | from.key.0).to_ne_bytes());
+        head[HLC_OFFSET..HLC_OFFSET + 8].fill(0);
+        rest = after.get_mut(header.padded_len()..).ok_or(FrameError::Overrun)?;
+    }
+    if !rest.is_empty() {
+        return Err(FrameError::Count);
+    }
+    Ok(Checked { asks })
+}
+
+// As `message::Header` documents and asserts them.
+const KIND_OFFSET: usize = 6;
+const REASON_OFFSET: usize = 7;
+const FROM_KEY_OFFSET: usize = 24;
+const HLC_OFFSET: usize = std::mem::offset_of!(Header, hlc);
+const _: () = assert!(HLC_OFFSET == FROM_KEY_OFFSET + 8);
+
+/// Who a session's messages come from: the client's side of an ask.
+pub const fn client_id(session: u32, ticket: u32) -> ActorId {
+    ActorId::new(TypeId::CLIENT, Key((session as u64) << 32 | ticket as u64))
+}
+
+/// The session and the ticket of a client's side of an ask.
+pub const fn session_and_ticket(id: ActorId) -> (u32, u32) {
+    ((id.key.0 >> 32) as u32, id.key.0 as u32)
+}
+
+/// Why no frame could be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("a frame was not complete {} s after it began", wire::FRAME_DEADLINE.as_secs())]
+    TooSlow,
+    #[error("the lane was given up by the peer")]
+    Reset,
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+}
+
+/// Reads frames off a stream, many bytes at a time, into one buffer that is used again and again.
+#[derive(Debug)]
+pub struct FrameReader {
+    bytes: Vec<u8>,
+    /// The bytes read and not yet given out.
+    start: usize,
+    end: usize,
+}
+
+/// What a reader asks of the stream at a time.
+const READER_BYTES: usize = 256 << 10;
+
+impl Default for FrameReader {
+    fn default() -> FrameReader {
+        // Zeroed by the kernel when first touched: a quiet session's buffer is mostly not there.
+        FrameReader { bytes: vec![0; READER_BYTES], start: 0, end: 0 }
+    }
+}
+
+impl FrameReader {
+    /// The next frame, or `None` where the lane has ended in good order. Cancelling it loses nothing.
+    pub async fn next(&mut self, stream: &mut RecvStream) -> Result<Option<(FrameHeader, &mut [u8])>, LaneError> {
+        let mut deadline = None;
+        let header = loop {
+            if let Some(header) = self.whole_frame()? {
+                break header;
+            }
+            self.make_room()?;
+            let partial = self.end > self.start;
+            let read = stream.read(&mut self.bytes[self.end..]);
+            let read = if partial {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + wire::FRAME_DEADLINE);
+                tokio::time::timeout_at(deadline, read).await.map_err(|_| LaneError::TooSlow)?
+            } else {
+                read.await
+            };
+            match read {
+                Ok(Some(n)) => self.end += n,
+                Ok(None) if partial => return Err(FrameError::Truncated.into()),
+                Ok(None) => return Ok(None),
+                Err(ReadError::ConnectionLost(e)) => return Err(e.into()),
+                Err(_) => return Err(LaneError::Reset),
+            }
+        };
+        let body = self.start + FRAME_HEADER_BYTES;
+        self.start = body + header.len as usize;
+        Ok(Some((header, &mut self.bytes[body..self.start])))
+    }
+
+    /// Whether a whole frame lies ready, so that `next` would not wait.
+    pub fn has_next(&self) -> bool {
+        matches!(self.whole_frame(), Ok(Some(_)) | Err(_))
+    }
+
+    fn whole_frame(&self) -> Result<Option<FrameHeader>, FrameError> {
+        let Some(head) = self.bytes[self.start..self.end].first_chunk::<FRAME_HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let header = FrameHeader::from_bytes(head)?;
+        let whole = self.end - self.start >= FRAME_HEADER_BYTES + header.len as usize;
+        Ok(whole.then_some(header))
+    }
+
+    /// Makes sure that the frame that has begun fits behind `start`, and that something can be read.
+    fn make_room(&mut self) -> Result<(), FrameError> {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        let frame = match self.bytes[self.start..self.end].first_chunk::<FRAME_HEADER_BYTES>() {
+            Some(head) => FRAME_HEADER_BYTES + FrameHeader::from_bytes(head)?.len as usize,
+            None => FRAME_HEADER_BYTES,
+        };
+        if self.start + frame > self.bytes.len() || self.end == self.bytes.len() {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if frame > self.bytes.len() {
+            self.bytes.resize(FRAME_HEADER_BYTES + FRAME_BYTES_MAX, 0);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringhold_kernels::hlc::Hlc;
+
+    const TO: ActorId = ActorId::new(TypeId(7), Key(8));
+
+    fn tell(len: usize) -> Header {
+        Header::new(Kind::Tell, TO, ActorId::default(), len, Hlc(0))
+    }
+
+    fn frames(buffer: &FrameBuffer) -> Vec<(FrameHeader, Vec<u8>)> {
+        let mut frames = Vec::new();
+        let mut rest = buffer.bytes();
+        while let Some((head, after)) = rest.split_first_chunk::<FRAME_HEADER_BYTES>() {
+            let header = FrameHeader::from_bytes(head).unwrap();
+            let (body, next) = after.split_at(header.len as usize);
+            frames.push((header, body.to_vec()));
+            rest = next;
+        }
+        frames
+    }
+
+    #[test]
+    fn frames_carry_every_message_in_order_and_number_them() {
+        let mut buffer = FrameBuffer::default();
+        for i in 0..5_000u32 {
+            buffer.push(&tell(24), &[i as u8; 24]);
+        }
+        buffer.seal(10);
+        buffer.seal(100);
+        let frames = frames(&buffer);
+        assert!(frames.len() > 2);
+        let (mut expected, mut i) = (100, 0u32);
+        for (header, mut body) in frames {
+            assert_eq!(header.mark, expected);
+            assert!(header.len as usize <= FRAME_BYTES_MAX);
+            assert_eq!(check_from_client(&mut body, header.count, 3, 24), Ok(Checked { asks: 0 }));
+            let mut rest = body.as_slice();
+            while let Some((_, payload, after)) = message::split_first(rest) {
+                assert_eq!(payload, [i as u8; 24]);
+                i += 1;
+                rest = after;
+            }
+            expected += u64::from(header.count);
+        }
+        assert_eq!((i, expected), (5_000, 5_100));
+    }
+
+    #[test]
+    fn what_is_not_retained_is_gone_and_the_rest_stays_in_order() {
+        let mut buffer = FrameBuffer::default();
+        for i in 0..4_000u32 {
+            let kind = if i % 3 == 0 { Kind::Ask } else { Kind::Tell };
+            buffer.push(&tell(4).with_kind(kind), &i.to_le_bytes());
+        }
+        buffer.retain(|header| header.kind() == Some(Kind::Tell));
+        buffer.push(&tell(4), &4_000u32.to_le_bytes());
+        buffer.seal(0);
+        let mut last = 0;
+        for (_, body) in frames(&buffer) {
+            let mut rest = body.as_slice();
+            while let Some((_, payload, after)) = message::split_first(rest) {
+                let i = u32::from_le_bytes(payload.try_into().unwrap());
+                assert!(i > last && i % 3 != 0 || i == 4_000);
+                last = i;
+                rest = after;
+            }
+        }
+        assert_eq!(last, 4_000);
+        assert_eq!(buffer.messages(), 4_000 - 1_334 + 1);
+    }
+
+    fn body(headers: &[Header]) -> Vec<u8> {
+        let mut body = Vec::new();
+        for header in headers {
+            message::append(&mut body, header, &vec![1; header.len as usize]);
+        }
+        body
+    }
+
+    #[test]
+    fn a_checked_message_bears_its_session_and_no_stamp() {
+        let ask = Header::new(Kind::Ask, TO, client_id(0, 77), 8, Hlc(u64::MAX));
+        let mut body = body(&[ask, tell(3)]);
+        assert_eq!(check_from_client(&mut body, 2, 0xabcd, 8), Ok(Checked { asks: 1 }));
+        let (header, _, _) = message::split_first(&body).unwrap();
+        assert_eq!(session_and_ticket(header.from()), (0xabcd, 77));
+        assert_eq!((header.hlc, header.to(), header.kind()), (0, TO, Some(Kind::Ask)));
+    }
+
+    #[test]
+    fn each_kind_of_bad_message_is_named() {
+        let check = |headers: &[Header], count| check_from_client(&mut body(headers), count, 1, 16);
+        let reply = tell(8).with_kind(Kind::Reply);
+        assert_eq!(check(&[tell(8), reply], 2), Err(FrameError::Kind(3)));
+        assert_eq!(check(&[tell(17)], 1), Err(FrameError::Payload { len: 17, max: 16 }));
+        assert_eq!(check(&[tell(8).with_from(TO)], 1), Err(FrameError::Sender));
+        assert_eq!(check(&[tell(8).with_from(client_id(1, 1))], 1), Err(FrameError::Sender));
+        assert_eq!(check(&[tell(8).with_to(ActorId::default())], 1), Err(FrameError::Message));
+        let mut lapped = tell(8);
+        lapped.lap = 1;
+        assert_eq!(check(&[lapped], 1), Err(FrameError::Message));
+        assert_eq!(check(&[tell(8)], 2), Err(FrameError::Overrun));
+        assert_eq!(check(&[tell(8), tell(8)], 1), Err(FrameError::Count));
+        let mut cut = body(&[tell(16)]);
+        cut.truncate(48);
+        assert_eq!(check_from_client(&mut cut, 1, 1, 16), Err(FrameError::Overrun));
+    }
+
+    #[test]
+    fn a_frame_header_refuses_what_this_version_does_not_know() {
+        let good = FrameHeader { len: 48, flags: 0, count: 1, mark: 5 }.to_bytes();
+        assert!(FrameHeader::from_bytes(&good).is_ok());
+        let with = |at: usize, value: u8| {
+            let mut bytes = good;
+            bytes[at] = value;
+            FrameHeader::from_bytes(&bytes)
+        };
+        assert_eq!(with(4, 9), Err(FrameError::Version(9)));
+        assert_eq!(with(5, 2), Err(FrameError::Reserved));
+        assert_eq!(with(7, 1), Err(FrameError::Reserved));
+        assert_eq!(with(3, 1), Err(FrameError::TooLarge(48 + (1 << 24))));
+        assert_eq!(with(0, 47), Err(FrameError::Count));
+        assert_eq!(with(8, 2), Err(FrameError::Count));
+    }
+}

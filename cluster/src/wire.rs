@@ -1,0 +1,676 @@
+//! What a connection carries: versions, limits, and the questions and answers of the control streams.
+//!
+//! Every QUIC stream is bidirectional, is opened by the client, and starts with a [`Preamble`] that says what it is:
+//!
+//! | stream | how many | then |
+//! |---|---|---|
+//! | [`StreamKind::Control`] | exactly one, first | [`Hello`] → [`Greeting`]; it stays open as long as the session |
+//! | [`StreamKind::Request`] | [`REQUESTS_MAX`] at a time | one [`Request`] → one [`Response`], then its end |
+//! | [`StreamKind::Lane`] | one, after the greeting | frames both ways, see [`crate::frame`] |
+//!
+//! Control values are bincode behind a little-endian u32 length, with a limit on either side.
+
+use std::time::Duration;
+
+use quinn::{RecvStream, SendStream, VarInt};
+use ringhold_kernels::hlc::Hlc;
+use ringhold_kernels::id::{ActorId, Key, TypeId};
+use ringhold_kernels::message::Reason;
+use ringhold_kernels::schema::Schema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The TLS application protocol: peers that speak anything else are refused in the handshake.
+pub const ALPN: &[u8] = b"ringhold/1";
+/// The version of everything in this file and in [`crate::frame`]. A change that an older peer would misread
+/// raises it.
+pub const VERSION: u16 = 1;
+/// The oldest version this build still speaks.
+pub const VERSION_MIN: u16 = 1;
+
+/// Bytes of one control value a node reads: hellos and requests are small.
+pub const REQUEST_BYTES_MAX: usize = 64 << 10;
+/// Bytes of one control value a client reads: schemas and states of actors.
+pub const RESPONSE_BYTES_MAX: usize = 16 << 20;
+/// Streams a client may have open at a time, beside its lane and its control stream.
+pub const REQUESTS_MAX: u32 = 16;
+/// Actor types a client may name in its hello.
+pub const TYPES_MAX: usize = 1_024;
+/// Sessions a node serves at a time.
+pub const SESSIONS_MAX: usize = 1_024;
+/// Handshakes a node has under way at a time; beyond it, it makes clients prove their address first.
+pub const HANDSHAKES_MAX: usize = 64;
+/// Asks of one session that wait for their answers; at this the node stops reading from the session's lane.
+/// A ticket is 32 bits, of which the low 16 are the slot: this may not exceed 65,536.
+pub const ASKS_MAX: u32 = 16_384;
+const _: () = assert!(ASKS_MAX <= 1 << 16);
+/// Answers of one session that it has not read, in bytes; at this the node stops reading from its lane.
+pub const ANSWER_BYTES_MAX: usize = 8 << 20;
+
+/// From a connection's first packet to the end of its TLS handshake.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// From a connection or stream to its preamble, its hello, its request.
+pub const GREETING_DEADLINE: Duration = Duration::from_secs(5);
+/// From a frame's first byte to its last, not counting the time in which the node itself does not read.
+/// An idle lane may be silent for ever.
+pub const FRAME_DEADLINE: Duration = Duration::from_secs(10);
+/// A peer from which nothing at all comes for so long is gone.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// So that a live connection is never idle for [`IDLE_TIMEOUT`].
+pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
+
+/// What a stream starts with: 8 bytes, so that garbage is recognised before anything is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preamble {
+    pub version: u16,
+    pub kind: StreamKind,
+}
+
+/// `RHLD`.
+pub const MAGIC: [u8; 4] = *b"RHLD";
+pub const PREAMBLE_BYTES: usize = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum StreamKind {
+    Control = 1,
+    Request = 2,
+    Lane = 3,
+}
+
+impl Preamble {
+    pub const fn new(kind: StreamKind) -> Preamble {
+        Preamble { version: VERSION, kind }
+    }
+
+    pub fn to_bytes(self) -> [u8; PREAMBLE_BYTES] {
+        let [m0, m1, m2, m3] = MAGIC;
+        let [v0, v1] = self.version.to_le_bytes();
+        [m0, m1, m2, m3, v0, v1, self.kind as u8, 0]
+    }
+
+    pub fn from_bytes(bytes: [u8; PREAMBLE_BYTES]) -> Result<Preamble, PreambleError> {
+        let [m0, m1, m2, m3, v0, v1, kind, zero] = bytes;
+        if [m0, m1, m2, m3] != MAGIC {
+            return Err(PreambleError::Magic);
+        }
+        let version = u16::from_le_bytes([v0, v1]);
+        if !(VERSION_MIN..=VERSION).contains(&version) {
+            return Err(PreambleError::Version(version));
+        }
+        let kind = match (kind, zero) {
+            (1, 0) => StreamKind::Control,
+            (2, 0) => StreamKind::Request,
+            (3, 0) => StreamKind::Lane,
+            _ => return Err(PreambleError::Kind(kind)),
+        };
+        Ok(Preamble { version, kind })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PreambleError {
+    #[error("a stream does not start with `RHLD`: the peer does not speak Ringhold's protocol")]
+    Magic,
+    #[error("a stream is of protocol version {0}; this node speaks {VERSION_MIN} to {VERSION}")]
+    Version(u16),
+    #[error("a stream is of kind {0}, which this version does not know")]
+    Kind(u8),
+}
+
+/// Why a connection was closed: QUIC's application error code. The reason text beside it is for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Close {
+    /// The side that closed has nothing more to say.
+    Done = 0,
+    /// The node stops; what it admitted it has answered. A client reconnects, here or elsewhere.
+    Stopping = 1,
+    /// A stream did not start with a preamble that this node knows, or was of a kind not allowed there.
+    Preamble = 2,
+    /// The hello was refused; the greeting says why.
+    Refused = 3,
+    /// A frame broke the rules; the reason says which.
+    Frame = 4,
+    /// Something due did not come before its deadline.
+    TooSlow = 5,
+    /// A limit on sessions or streams.
+    TooMany = 6,
+    /// A control value could not be decoded.
+    Control = 7,
+}
+
+impl Close {
+    pub const fn code(self) -> VarInt {
+        VarInt::from_u32(self as u32)
+    }
+
+    pub fn from_code(code: VarInt) -> Option<Close> {
+        use Close::*;
+        let code = code.into_inner();
+        [Done, Stopping, Preamble, Refused, Frame, TooSlow, TooMany, Control].into_iter().find(|c| *c as u64 == code)
+    }
+}
+
+/// The first value a client sends, on the control stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub version_min: u16,
+    pub version_max: u16,
+    /// The program and its version, for people: `ringhold 0.1.0`.
+    pub client: String,
+    /// The cluster the client means to talk to; `None` takes any.
+    pub cluster: Option<String>,
+    /// The actor types the client was built with.
+    pub types: Vec<TypeLayout>,
+}
+
+/// An actor type as somebody was built with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TypeLayout {
+    pub name: String,
+    /// [`Schema::layout_hash`].
+    pub layout_hash: u64,
+}
+
+impl TypeLayout {
+    pub fn of(schema: &Schema) -> TypeLayout {
+        TypeLayout { name: schema.name.clone(), layout_hash: schema.layout_hash() }
+    }
+}
+
+/// The answer to a hello.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Greeting {
+    Welcome(Welcome),
+    Refused(Refused),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    pub version: u16,
+    pub node: NodeName,
+    /// This session's number on the node; never used again while the node runs.
+    pub session: u32,
+    /// The largest payload of a message.
+    pub payload_bytes_max: u32,
+    /// Asks that may wait for their answers at a time.
+    pub asks_max: u32,
+    /// Those of the hello's types that the node does not have.
+    pub unknown_types: Vec<String>,
+    /// The types it has.
+    pub types: Vec<String>,
+}
+
+/// Who a node is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeName {
+    /// Made once and kept in the node's data folder.
+    pub id: String,
+    /// From the configuration, for people.
+    pub name: String,
+    pub cluster: String,
+    /// The version of the program it runs.
+    pub version: String,
+}
+
+/// Why a client is not let in, and what to do. `Display` is meant to be shown as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refused {
+    #[error(
+        "the client speaks protocol versions {client_min} to {client_max} and the node {node_min} to {node_max}: \
+         use a client and a node of the same release"
+    )]
+    Version { client_min: u16, client_max: u16, node_min: u16, node_max: u16 },
+    #[error("{}", layouts(.0))]
+    Layout(Vec<LayoutMismatch>),
+    #[error("the client asked for cluster `{wanted}`, and this node belongs to `{actual}`: check the address")]
+    Cluster { wanted: String, actual: String },
+    #[error("the node already serves {sessions_max} sessions, its limit: try again, or use another node")]
+    TooManySessions { sessions_max: u32 },
+    #[error("the node is stopping: try again, or use another node")]
+    Stopping,
+    #[error("the client's hello is not valid: {0}")]
+    Hello(String),
+}
+
+/// One actor type of which client and node were built from different sources.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayoutMismatch {
+    pub name: String,
+    pub client: u64,
+    pub node: u64,
+}
+
+fn layouts(mismatches: &[LayoutMismatch]) -> String {
+    let each: Vec<String> = mismatches
+        .iter()
+        .map(|m| format!("`{}` has layout {:016x} in the client and {:016x} on the node", m.name, m.client, m.node))
+        .collect();
+    format!(
+        "the client was built with other actor types than the node: {}. Build both from the same actor modules \
+         (a change to a state, a message or a reply changes the layout), then restart the older one",
+        each.join("; ")
+    )
+}
+
+/// What a client asks of a node, one to a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    Status,
+    Devices,
+    /// Every actor type with its schema and figures.
+    ActorTypes,
+    /// The state of one actor.
+    Inspect {
+        type_id: TypeId,
+        key: Key64,
+    },
+    /// Waits until nothing that was admitted before is still queued anywhere on the node.
+    Settle {
+        timeout_ms: u64,
+    },
+    /// The newest messages that nobody handled.
+    DeadLetters {
+        limit: u32,
+    },
+    /// Stops the node in good order, as SIGTERM does.
+    Drain {
+        timeout_ms: u64,
+    },
+}
+
+/// A [`Key`] on a control stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key64(pub u64);
+
+impl From<Key> for Key64 {
+    fn from(key: Key) -> Key64 {
+        Key64(key.0)
+    }
+}
+
+impl From<Key64> for Key {
+    fn from(key: Key64) -> Key {
+        Key(key.0)
+    }
+}
+
+/// The answer to a [`Request`], variant for variant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Response {
+    Status(Box<Status>),
+    Devices(Vec<DeviceStatus>),
+    ActorTypes(Vec<ActorType>),
+    Inspected(ActorState),
+    Settled(Settled),
+    DeadLetters(Vec<DeadLetter>),
+    /// The drain has begun; the connection will close with [`Close::Stopping`].
+    Draining,
+    Failed(Failed),
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{text}")]
+pub struct Failed {
+    /// The [`Reason`] as a number, where there is one.
+    pub reason: Option<u8>,
+    /// What was asked, what went wrong and what to do.
+    pub text: String,
+}
+
+impl Failed {
+    pub fn new(reason: Reason, text: impl Into<String>) -> Failed {
+        Failed { reason: Some(reason as u8), text: text.into() }
+    }
+
+    pub fn text(text: impl Into<String>) -> Failed {
+        Failed { reason: None, text: text.into() }
+    }
+
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason.and_then(Reason::from_u8)
+    }
+}
+
+/// A node at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub node: NodeName,
+    pub state: NodeState,
+    /// Where clients reach it.
+    pub address: String,
+    pub pid: u32,
+    /// When this was taken, microseconds since the Unix epoch: two of these give rates.
+    pub at_us: u64,
+    pub uptime_ms: u64,
+    pub slot_bytes: u32,
+    pub payload_bytes_max: u32,
+    pub actor_types: u32,
+    pub devices: Vec<DeviceStatus>,
+    pub sessions: Vec<SessionStatus>,
+    /// Kept in the dead-letter queue now, and all since the node started.
+    pub dead_letters_kept: u64,
+    pub dead_letters: u64,
+    /// The transport's counters, by name.
+    pub transport: Vec<Counter>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    #[default]
+    Starting,
+    Running,
+    /// Running, and not every device is.
+    Degraded,
+    Draining,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    pub number: u32,
+    pub address: String,
+    /// What the client calls itself.
+    pub client: String,
+    pub uptime_ms: u64,
+    pub messages_in: u64,
+    pub answers_out: u64,
+    pub asks_waiting: u32,
+    /// Whether the node holds it back now, because the devices are full or it does not read its answers.
+    pub held_back: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    pub name: String,
+    pub value: u64,
+}
+
+/// A device at one moment. Counters run from the node's start and outlive restarts of the device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    pub name: String,
+    pub kind: DeviceKind,
+    pub state: DeviceState,
+    /// For people: since when, why.
+    pub detail: String,
+    /// Of the device host; `None` where the device runs inside the node.
+    pub pid: Option<u32>,
+    pub restarts: u32,
+    pub uptime_ms: u64,
+    /// When this was taken, microseconds since the Unix epoch: two of these give rates.
+    pub at_us: u64,
+    /// Of the oldest heartbeat among its workers.
+    pub heartbeat_age_ms: u64,
+    pub workers: Vec<WorkerStatus>,
+    pub actors: u64,
+    pub actors_created: u64,
+    pub memory_bytes: u64,
+    pub handled: u64,
+    pub faults: u64,
+    pub replies: u64,
+    /// Messages its actors sent, to any actor.
+    pub sent: u64,
+    /// Timers that wait.
+    pub timers: u64,
+    /// Messages waiting in inboxes and rings, and for how many there is room.
+    pub inbox_used: u64,
+    pub inbox_slots: u64,
+    /// Messages waiting on spill lists, and all that ever did.
+    pub spilled_now: u64,
+    pub spilled: u64,
+    pub dead_letters: u64,
+    /// Messages not handled, by [`Reason`] (as a number).
+    pub unhandled: Vec<(u8, u64)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceKind {
+    #[default]
+    Cpu,
+    Cuda,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceState {
+    #[default]
+    Starting,
+    Running,
+    /// A worker holds a message past its deadline.
+    Stalled,
+    /// The device host is gone and another is on its way.
+    Restarting,
+    Stopping,
+    Stopped,
+    /// Given up: it failed too often.
+    Failed,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    pub number: u32,
+    pub state: WorkerState,
+    pub heartbeat_age_ms: u64,
+    /// How long it has held the message it runs; zero when idle.
+    pub busy_ms: u64,
+    pub handled: u64,
+    pub actors: u64,
+    pub inbox_used: u64,
+    pub inbox_slots: u64,
+    pub spilled_now: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerState {
+    #[default]
+    Idle,
+    Busy,
+    Stalled,
+    Dead,
+}
+
+/// An actor type on a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ActorType {
+    pub type_id: TypeId,
+    pub layout_hash: u64,
+    pub schema: Schema,
+    pub actors: u64,
+    pub handled: u64,
+    pub faults: u64,
+}
+
+/// The state of one actor, whole and of one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActorState {
+    pub type_id: TypeId,
+    pub key: Key64,
+    pub device: String,
+    pub worker: u32,
+    pub handled: u64,
+    pub faults: u32,
+    pub layout_hash: u64,
+    /// In the layout of the type's schema.
+    pub state: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// Whether everything admitted before had been handled by then; timers that wait do not count.
+    pub settled: bool,
+    /// What was still queued.
+    pub queued: u64,
+    pub waited_ms: u64,
+}
+
+/// A message that nobody handled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    pub hlc: Hlc,
+    /// [`Reason`] as a number.
+    pub reason: u8,
+    pub to_type: TypeId,
+    pub to_key: Key64,
+    pub from_type: TypeId,
+    pub from_key: Key64,
+    pub payload: Vec<u8>,
+}
+
+impl DeadLetter {
+    pub fn to(&self) -> ActorId {
+        ActorId::new(self.to_type, self.to_key.into())
+    }
+
+    pub fn from(&self) -> ActorId {
+        ActorId::new(self.from_type, self.from_key.into())
+    }
+}
+
+/// Why a control value could not be sent or read.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error("a control value of {bytes} bytes is over the limit of {max}")]
+    TooLarge { bytes: usize, max: usize },
+    #[error("a control value could not be decoded: {0}")]
+    Decode(String),
+    #[error("a control value could not be encoded: {0}")]
+    Encode(String),
+    #[error("the stream ended inside a control value")]
+    Truncated,
+    #[error("the stream was given up by the peer")]
+    Reset,
+    #[error(transparent)]
+    Connection(#[from] quinn::ConnectionError),
+}
+
+fn bincode_config() -> impl bincode::config::Config {
+    bincode::config::standard().with_limit::<RESPONSE_BYTES_MAX>()
+}
+
+/// The bytes of a control value, its length first.
+pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, ControlError> {
+    let mut bytes = vec![0; 4];
+    let len = bincode::serde::encode_into_std_write(value, &mut bytes, bincode_config())
+        .map_err(|e| ControlError::Encode(e.to_string()))?;
+    if len > RESPONSE_BYTES_MAX {
+        return Err(ControlError::TooLarge { bytes: len, max: RESPONSE_BYTES_MAX });
+    }
+    bytes[..4].copy_from_slice(&(len as u32).to_le_bytes());
+    Ok(bytes)
+}
+
+/// The value these bytes are, without their length, and nothing else.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ControlError> {
+    let (value, used) =
+        bincode::serde::decode_from_slice(bytes, bincode_config()).map_err(|e| ControlError::Decode(e.to_string()))?;
+    if used != bytes.len() {
+        return Err(ControlError::Decode(format!("{} bytes are left over", bytes.len() - used)));
+    }
+    Ok(value)
+}
+
+/// Sends one control value.
+pub async fn send<T: Serialize>(stream: &mut SendStream, value: &T) -> Result<(), ControlError> {
+    stream.write_all(&encode(value)?).await.map_err(|e| match e {
+        quinn::WriteError::ConnectionLost(e) => ControlError::Connection(e),
+        _ => ControlError::Reset,
+    })
+}
+
+/// Reads one control value of at most `max` bytes. The caller sets the deadline.
+pub async fn receive<T: DeserializeOwned>(stream: &mut RecvStream, max: usize) -> Result<T, ControlError> {
+    let mut len = [0; 4];
+    read_exact(stream, &mut len).await?;
+    let len = u32::from_le_bytes(len) as usize;
+    if len > max {
+        return Err(ControlError::TooLarge { bytes: len, max });
+    }
+    // Grown as bytes come: a length alone commits no memory.
+    let mut bytes = Vec::new();
+    while bytes.len() < len {
+        let start = bytes.len();
+        bytes.resize(len.min(start + READ_STEP_BYTES), 0);
+        read_exact(stream, &mut bytes[start..]).await?;
+    }
+    decode(&bytes)
+}
+
+const READ_STEP_BYTES: usize = 64 << 10;
+
+/// Fills `bytes` from a stream.
+pub async fn read_exact(stream: &mut RecvStream, bytes: &mut [u8]) -> Result<(), ControlError> {
+    stream.read_exact(bytes).await.map_err(|e| match e {
+        quinn::ReadExactError::FinishedEarly(_) => ControlError::Truncated,
+        quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(e)) => ControlError::Connection(e),
+        quinn::ReadExactError::ReadError(_) => ControlError::Reset,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preamble_is_read_back_and_garbage_is_told_apart() {
+        for kind in [StreamKind::Control, StreamKind::Request, StreamKind::Lane] {
+            let preamble = Preamble::new(kind);
+            assert_eq!(Preamble::from_bytes(preamble.to_bytes()), Ok(preamble));
+        }
+        let good = Preamble::new(StreamKind::Lane).to_bytes();
+        let with = |at: usize, value: u8| {
+            let mut bytes = good;
+            bytes[at] = value;
+            Preamble::from_bytes(bytes)
+        };
+        assert_eq!(with(0, b'X'), Err(PreambleError::Magic));
+        assert_eq!(with(4, 99), Err(PreambleError::Version(99)));
+        assert_eq!(with(6, 9), Err(PreambleError::Kind(9)));
+        assert!(with(7, 1).is_err());
+    }
+
+    #[test]
+    fn control_values_come_back_whole_and_refuse_leftovers() {
+        let hello = Hello {
+            version_min: 1,
+            version_max: 1,
+            client: "test".into(),
+            cluster: None,
+            types: vec![TypeLayout { name: "bank.account".into(), layout_hash: 7 }],
+        };
+        let bytes = encode(&hello).unwrap();
+        assert_eq!(decode::<Hello>(&bytes[4..]).unwrap(), hello);
+        let mut longer = bytes[4..].to_vec();
+        longer.push(0);
+        assert!(matches!(decode::<Hello>(&longer), Err(ControlError::Decode(_))));
+        assert!(matches!(decode::<Hello>(&bytes[4..bytes.len() - 1]), Err(ControlError::Decode(_))));
+    }
+
+    #[test]
+    fn a_length_that_lies_allocates_nothing_much() {
+        // A vector that claims 2^60 elements: bincode's limit stops it before memory is asked for.
+        let mut bytes = vec![1, 1, 0, 0];
+        bytes.push(253);
+        bytes.extend_from_slice(&(1u64 << 60).to_le_bytes());
+        assert!(decode::<Hello>(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_layout_refusal_names_both_hashes_and_what_to_do() {
+        let text = Refused::Layout(vec![LayoutMismatch { name: "a.b".into(), client: 0xabc, node: 0xdef }]).to_string();
+        assert!(text.contains("0000000000000abc") && text.contains("0000000000000def") && text.contains("`a.b`"));
+        assert!(text.contains("Build both"));
+    }
+
+    #[test]
+    fn close_codes_are_read_back() {
+        for close in [Close::Done, Close::Stopping, Close::Frame, Close::Control] {
+            assert_eq!(Close::from_code(close.code()), Some(close));
+        }
+        assert_eq!(Close::from_code(VarInt::from_u32(1000)), None);
+    }
+}
