@@ -186,6 +186,11 @@ impl Header {
         Kind::from_u8(self.kind)
     }
 
+    #[inline(always)]
+    pub fn is(&self, kind: Kind) -> bool {
+        self.kind == kind as u8
+    }
+
     pub fn reason(&self) -> Option<Reason> {
         Reason::from_u8(self.reason)
     }

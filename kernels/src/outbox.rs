@@ -61,6 +61,8 @@ pub struct Timer {
 pub struct Outbox {
     worker: Owner,
     owners: Owners,
+    /// Every shard is this worker's: there is no need to look.
+    alone: bool,
     /// The worker's clock. Every send takes the next stamp.
     pub(crate) hlc: Hlc,
     /// To actors of this worker: its run queue.
@@ -95,8 +97,10 @@ pub struct Outbox {
 impl Outbox {
     pub(crate) fn new(worker: Owner, workers: usize, owners: Owners) -> Outbox {
         let empty = Queue::default().mark();
+        let alone = owners.iter().all(|owner| owner == worker);
         Outbox {
             worker,
+            alone,
             owners,
             hlc: Hlc(0),
             here: Queue::default(),
@@ -174,7 +178,8 @@ impl Outbox {
     /// The queue that leads to an actor.
     #[inline(always)]
     fn road_to(&mut self, to: ActorId) -> &mut Queue {
-        match self.owners.of(to.key) {
+        let owner = if self.alone { self.worker } else { self.owners.of(to.key) };
+        match owner {
             owner if owner == self.worker => {
                 self.sent += 1;
                 &mut self.here

@@ -26,8 +26,10 @@ pub struct Queue {
     /// Every chunk but the last is read up to its recorded end; the last, up to `write`.
     chunks: VecDeque<(NonNull<Chunk>, usize)>,
     spare: Vec<NonNull<Chunk>>,
-    /// Offset in the first chunk.
-    read: usize,
+    /// The next message to read, in the first chunk, and where that chunk's messages end; for the only chunk, any
+    /// place that `read` does not reach before the queue is empty. Null when there is no chunk yet.
+    read: *mut u8,
+    read_end: *mut u8,
     /// The next free byte of the last chunk, and its end. Null when there is no chunk yet.
     write: *mut u8,
     write_end: *mut u8,
@@ -53,7 +55,8 @@ impl Default for Queue {
         Queue {
             chunks: VecDeque::new(),
             spare: Vec::new(),
-            read: 0,
+            read: std::ptr::null_mut(),
+            read_end: std::ptr::null_mut(),
             write: std::ptr::null_mut(),
             write_end: std::ptr::null_mut(),
             messages: 0,
@@ -93,6 +96,9 @@ impl Queue {
         assert!(bytes <= CHUNK_BYTES, "a message is never larger than the largest slot");
         if let Some((chunk, end)) = self.chunks.back_mut() {
             *end = self.write as usize - chunk.as_ptr() as usize;
+            if self.chunks.len() == 1 {
+                self.read_end = self.write;
+            }
         }
         let chunk = self.spare.pop().unwrap_or_else(|| {
             NonNull::from(Box::leak(Box::new(Chunk { bytes: [std::mem::MaybeUninit::uninit(); CHUNK_BYTES] })))
@@ -101,6 +107,9 @@ impl Queue {
         self.write = chunk.as_ptr().cast();
         // SAFETY: one past the end of the chunk.
         self.write_end = unsafe { self.write.add(CHUNK_BYTES) };
+        if self.chunks.len() == 1 {
+            (self.read, self.read_end) = (self.write, self.write_end);
+        }
     }
 
     /// Copies a message in.
@@ -126,27 +135,29 @@ impl Queue {
         if self.messages == 0 {
             return None;
         }
-        let (chunk, end) = self.chunks[0];
-        if self.read == end && self.chunks.len() > 1 {
-            return Some(self.next_chunk());
+        if self.read == self.read_end {
+            self.next_chunk();
         }
-        // SAFETY: a message is left, and it is not in a later chunk, so it starts at `read` in this one.
-        Some(unsafe { NonNull::new_unchecked(chunk.as_ptr().cast::<u8>().add(self.read)) }.cast())
+        // SAFETY: a message is left, so there is a chunk, and `read` points into it.
+        Some(unsafe { NonNull::new_unchecked(self.read) }.cast())
     }
 
     #[cold]
-    fn next_chunk(&mut self) -> NonNull<Header> {
-        let (done, _) = self.chunks.pop_front().expect("there were two chunks");
+    fn next_chunk(&mut self) {
+        let (done, _) = self.chunks.pop_front().expect("the message is in a later chunk");
         self.recycle(done);
-        self.read = 0;
-        self.chunks[0].0.cast()
+        let (chunk, end) = *self.chunks.front().expect("the message is in a later chunk");
+        self.read = chunk.as_ptr().cast();
+        // SAFETY: `end` is at most the chunk's length.
+        self.read_end = unsafe { self.read.add(end) };
     }
 
     /// Removes the message that [`Queue::front`] gave.
     #[inline(always)]
     pub fn pop(&mut self, front: NonNull<Header>) {
+        debug_assert_eq!(front.as_ptr().cast(), self.read);
         // SAFETY: `front` is the first message of the queue and still in its chunk.
-        self.read += HEADER_BYTES + unsafe { front.as_ref() }.padded_len();
+        self.read = unsafe { self.read.add(HEADER_BYTES + front.as_ref().padded_len()) };
         self.messages -= 1;
         if self.messages == 0 {
             self.rewind();
@@ -156,12 +167,13 @@ impl Queue {
     /// An empty queue starts over at the head of its last chunk, where the cache is warm.
     #[inline(always)]
     fn rewind(&mut self) {
-        while self.chunks.len() > 1 {
-            let (done, _) = self.chunks.pop_front().expect("there were two chunks");
-            self.recycle(done);
+        if self.chunks.len() > 1 {
+            self.next_chunk();
         }
-        self.read = 0;
-        self.write = self.chunks[0].0.as_ptr().cast();
+        let chunk = self.write_end as usize - CHUNK_BYTES;
+        self.read = self.write.with_addr(chunk);
+        self.write = self.read;
+        self.read_end = self.write_end;
     }
 
     fn recycle(&mut self, chunk: NonNull<Chunk>) {
@@ -190,8 +202,12 @@ impl Queue {
             *end = CHUNK_BYTES;
             // SAFETY: one past the end of the chunk that `write` points into.
             self.write_end = unsafe { chunk.as_ptr().cast::<u8>().add(CHUNK_BYTES) };
+            if self.chunks.len() == 1 {
+                self.read_end = self.write_end;
+            }
         } else {
-            self.write_end = std::ptr::null_mut();
+            let null = std::ptr::null_mut();
+            (self.write_end, self.read, self.read_end) = (null, null, null);
         }
     }
 

@@ -18,7 +18,7 @@ use crate::id::ActorId;
 use crate::message::{HEADER_BYTES, Header, Inspected, Kind, Reason};
 use crate::outbox::{AWAY, Outbox, Owner, Timer};
 use crate::queue::{Queue, parts};
-use crate::registry::{Ran, Registry};
+use crate::registry::{ActorType, Ran, Registry, Run};
 use crate::ring::{Consumer, Inbox, InboxEnd, Producer};
 use crate::segment::{LocalRing, Pulse, Segment, SegmentRing, Telemetry};
 use crate::table::{SLOT_BYTES, Slot, Table, state_of};
@@ -29,7 +29,10 @@ type Siblings = Arc<Vec<Inbox<LocalRing>>>;
 pub struct Worker {
     index: usize,
     segment: Arc<Segment>,
+    telemetry: NonNull<Telemetry>,
     registry: Arc<Registry>,
+    /// What each message needs of its type, by the type's index in the registry.
+    hot: Box<[Hot]>,
     table: Table,
     outbox: Outbox,
     ingress: Consumer<SegmentRing>,
@@ -41,6 +44,15 @@ pub struct Worker {
     timers_made: u64,
     throttled: bool,
     counts: Counts,
+}
+
+// SAFETY: the telemetry is atomics in the segment, which is shared between threads and processes.
+unsafe impl Send for Worker {}
+
+struct Hot {
+    run: Run,
+    message_bytes: usize,
+    can_fault: bool,
 }
 
 /// The bells of a device: every worker's, and the node's.
@@ -116,10 +128,13 @@ pub fn workers(segment: &Arc<Segment>, registry: &Arc<Registry>, bells: &Bells) 
     let inbox = || Inbox::new(LocalRing::new(shape.inbox_slots, shape.slot_bytes));
     let siblings: Siblings = Arc::new((0..count).map(|_| inbox()).collect());
     let owners = segment.owners();
+    let hot = |t: &ActorType| Hot { run: t.run, message_bytes: t.message_bytes, can_fault: t.can_fault };
     let worker = |index| Worker {
         index,
         segment: segment.clone(),
+        telemetry: NonNull::from(&segment.worker(index).telemetry),
         registry: registry.clone(),
+        hot: registry.types().iter().map(hot).collect(),
         table: Table::new(registry),
         outbox: Outbox::new(index as Owner, count, owners.clone()),
         ingress: Consumer::attach(segment.ingress(index)),
@@ -193,7 +208,8 @@ impl Worker {
 
     #[inline(always)]
     fn telemetry(&self) -> &Telemetry {
-        &self.segment.worker(self.index).telemetry
+        // SAFETY: it lies in the segment, which this worker keeps mapped.
+        unsafe { self.telemetry.as_ref() }
     }
 
     fn run_queued(&mut self, batch: usize) -> usize {
@@ -262,12 +278,11 @@ impl Worker {
     fn run(&mut self, at: NonNull<Header>) {
         // SAFETY: a whole message lies there, and its place stays as it is until the caller frees it.
         let (header, payload) = unsafe { parts(at) };
-        let kind = header.kind();
-        if kind != Some(Kind::Tell) && kind != Some(Kind::Ask) {
+        if !header.is(Kind::Tell) && !header.is(Kind::Ask) {
             return self.run_other(header, payload);
         }
         let id = header.to();
-        let telemetry = &self.segment.worker(self.index).telemetry;
+        let telemetry = self.telemetry();
         telemetry.hand_key.store(id.key.0, Relaxed);
         telemetry.hand_type.store(id.type_id.0, Relaxed);
         self.outbox.hlc = self.outbox.hlc.merge(Hlc(header.hlc));
@@ -283,13 +298,13 @@ impl Worker {
     fn run_on(&mut self, mut slot: NonNull<Slot>, header: &Header, payload: &[u8]) {
         // SAFETY: the slot came from the table, which alone refers to it; it does not move while handlers run.
         let (held, state) = unsafe { (slot.as_mut(), state_of(slot)) };
-        // SAFETY: slots are made with their type's index into this registry.
-        let actor = unsafe { self.registry.types().get_unchecked(held.type_index as usize) };
+        // SAFETY: slots are made with their type's index into the registry, which `hot` follows.
+        let actor = unsafe { self.hot.get_unchecked(held.type_index as usize) };
         held.handled += 1;
         if payload.len() != actor.message_bytes {
             return self.not_handled(header, payload, Reason::Malformed, None);
         }
-        let asked = header.kind() == Some(Kind::Ask);
+        let asked = header.is(Kind::Ask);
         if actor.can_fault {
             self.outbox.begin_undoable(asked);
         } else {
