@@ -5,10 +5,15 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let word = word.to_lowercase();
     candidates
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&word, &candidate.to_lowercase()), candidate))
+        .map(|candidate| (similarity(&word, &candidate.to_lowercase()), candidate))
         .filter(|(similarity, _)| *similarity > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
+}
+
+/// Jaro-Winkler favours a right beginning; in short words it misses two letters that changed places.
+fn similarity(a: &str, b: &str) -> f64 {
+    strsim::jaro_winkler(a, b).max(strsim::normalized_damerau_levenshtein(a, b) + 0.1)
 }
 
 /// `did you mean …?` where a candidate is near, else the list of all of them.
@@ -36,6 +41,7 @@ mod tests {
         assert_eq!(nearest("Widthraw", known), Some("Withdraw"));
         assert_eq!(nearest("Reed", known), Some("Read"));
         assert_eq!(nearest("Quux", known), None);
+        assert_eq!(nearest("lgo", ["tls", "log"]), Some("log"));
         assert_eq!(hint("Quux", known), "known: Deposit, Withdraw, Read");
     }
 }

@@ -1,0 +1,584 @@
+//! The configuration of a node: one TOML file, every field with a default.
+//!
+//! Each field is declared once, in [`Config::visit`], with its rule and its documentation. Reading, checking and
+//! printing (`ringhold config default`) are passes over that declaration, so they cannot disagree. A file is
+//! checked as a whole: [`Config::load`] returns every problem there is, each with field, value, rule and fix.
+
+mod check;
+mod print;
+mod read;
+mod rule;
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rule::{Address, AutoOr, Choice, Name, Optional, PathTo, PowerOfTwo, Range, Rule, Span};
+
+/// Everything a node can be told. `Config::default()` runs a node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    pub node: Node,
+    pub tls: Tls,
+    pub devices: Devices,
+    pub queues: Queues,
+    pub actors: Actors,
+    pub limits: Limits,
+    pub dead_letters: DeadLetters,
+    pub supervision: Supervision,
+    pub log: Log,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// For people; the host's name where it is `None`.
+    pub name: Option<String>,
+    pub cluster: String,
+    pub data_dir: PathBuf,
+    pub listen: SocketAddr,
+    pub drain_timeout: Duration,
+}
+
+/// All three or none; with none the node makes an authority of its own in the data folder.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tls {
+    pub ca_file: Option<PathBuf>,
+    pub certificate_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+}
+
+/// At least one device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Devices(pub Vec<Device>);
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Device {
+    pub kind: DeviceKind,
+    /// Where it is `None`, the kind and its number: see [`Config::device_name`].
+    pub name: Option<String>,
+    /// `None` leaves the number to the node.
+    pub workers: Option<u32>,
+    pub host: Host,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    Cpu,
+}
+
+/// Where a device runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// In a process of its own: its crash costs its own state and nothing else.
+    Process,
+    /// In the node's process.
+    InProcess,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Queues {
+    pub ingress_slots: u32,
+    pub egress_slots: u32,
+    pub inbox_slots: u32,
+    pub slot_bytes: u32,
+    pub overflow: Overflow,
+    pub high_water_percent: u32,
+    pub low_water_percent: u32,
+    pub batch_messages: u32,
+}
+
+/// What becomes of a message from outside when its device is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    Block,
+    DropOldest,
+    DropNewest,
+    Reject,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Actors {
+    pub threads_per_actor: u32,
+    pub shards: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    pub sessions: u32,
+    pub asks_per_session: u32,
+    pub greeting_deadline: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetters {
+    pub kept: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Supervision {
+    pub stalled_after: Duration,
+    pub heartbeat_timeout: Duration,
+    pub restart_backoff_min: Duration,
+    pub restart_backoff_max: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    pub level: Level,
+    pub format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+/// Where a node listens, and a client looks for one, unless told otherwise.
+pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
+
+impl Default for Node {
+    fn default() -> Node {
+        Node {
+            name: None,
+            cluster: "ringhold".into(),
+            data_dir: "ringhold-data".into(),
+            listen: LISTEN,
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Devices {
+    fn default() -> Devices {
+        Devices(vec![Device::default()])
+    }
+}
+
+impl Default for Device {
+    fn default() -> Device {
+        Device { kind: DeviceKind::Cpu, name: None, workers: None, host: Host::Process }
+    }
+}
+
+impl Default for Queues {
+    fn default() -> Queues {
+        Queues {
+            ingress_slots: 16_384,
+            egress_slots: 16_384,
+            inbox_slots: 16_384,
+            slot_bytes: 128,
+            overflow: Overflow::Block,
+            high_water_percent: 80,
+            low_water_percent: 60,
+            batch_messages: 256,
+        }
+    }
+}
+
+impl Default for Actors {
+    fn default() -> Actors {
+        Actors { threads_per_actor: 1, shards: 4_096 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { sessions: 1_024, asks_per_session: 16_384, greeting_deadline: Duration::from_secs(5) }
+    }
+}
+
+impl Default for DeadLetters {
+    fn default() -> DeadLetters {
+        DeadLetters { kept: 10_000 }
+    }
+}
+
+impl Default for Supervision {
+    fn default() -> Supervision {
+        Supervision {
+            stalled_after: Duration::from_secs(5),
+            heartbeat_timeout: Duration::from_secs(2),
+            restart_backoff_min: Duration::from_millis(50),
+            restart_backoff_max: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { level: Level::Info, format: Format::Text }
+    }
+}
+
+/// A pass over all fields, in the order of the file.
+trait Visitor: Sized {
+    /// The fields that follow are in the table `[name]`.
+    fn section(&mut self, name: &'static str, about: &'static str);
+
+    /// The tables `[[name]]`; `each` visits the fields of one.
+    fn sections<T: Default>(
+        &mut self,
+        name: &'static str,
+        about: &'static str,
+        items: &mut Vec<T>,
+        each: fn(&mut T, &mut Self),
+    );
+
+    fn field<T, R: Rule<T>>(&mut self, name: &'static str, value: &mut T, rule: R, about: &'static str);
+}
+
+impl Config {
+    /// Every field, its rule and its documentation.
+    fn visit<V: Visitor>(&mut self, v: &mut V) {
+        let node = &mut self.node;
+        v.section("node", "The node itself.");
+        v.field("name", &mut node.name, Optional(Name, "node-1"), "For people. Unset: the host's name.");
+        v.field("cluster", &mut node.cluster, Name, "The cluster it belongs to. Clients can insist on it.");
+        v.field(
+            "data_dir",
+            &mut node.data_dir,
+            PathTo,
+            "Certificates, the node's id and its dead letters. Made if it does not exist. Relative paths start at \
+             the folder in which the node is started.",
+        );
+        v.field("listen", &mut node.listen, Address, "Where clients reach it, by QUIC (UDP).");
+        v.field(
+            "drain_timeout",
+            &mut node.drain_timeout,
+            Span::new(0, 3_600_000),
+            "On SIGTERM or SIGINT the node takes nothing new and finishes what it has, for at most so long.",
+        );
+
+        let tls = &mut self.tls;
+        v.section(
+            "tls",
+            "Every connection is mutual TLS. Set all three, or none: then the node makes a certificate authority of \
+             its own in `tls` under data_dir, with certificates for itself and for clients on this machine.",
+        );
+        v.field(
+            "ca_file",
+            &mut tls.ca_file,
+            Optional(PathTo, "/etc/ringhold/ca.pem"),
+            "The authority that signs the certificates of nodes and clients. PEM.",
+        );
+        v.field(
+            "certificate_file",
+            &mut tls.certificate_file,
+            Optional(PathTo, "/etc/ringhold/node.pem"),
+            "The node's certificate, and those between it and the authority. PEM.",
+        );
+        v.field(
+            "key_file",
+            &mut tls.key_file,
+            Optional(PathTo, "/etc/ringhold/node-key.pem"),
+            "The private key of the node's certificate. PEM.",
+        );
+
+        v.sections(
+            "devices",
+            "What runs the actors: one [[devices]] table for each device, at least one.",
+            &mut self.devices.0,
+            Device::visit,
+        );
+
+        let queues = &mut self.queues;
+        let slots = PowerOfTwo::new(16, 1 << 20);
+        v.section(
+            "queues",
+            "The queues of each device. A queue takes its slots times slot_bytes of memory. Full queues slow senders \
+             down, or do what `overflow` says; they never grow.",
+        );
+        v.field("ingress_slots", &mut queues.ingress_slots, slots, "Messages on their way into the device.");
+        v.field("egress_slots", &mut queues.egress_slots, slots, "Messages on their way out of it.");
+        v.field("inbox_slots", &mut queues.inbox_slots, slots, "Messages that wait at each worker.");
+        v.field(
+            "slot_bytes",
+            &mut queues.slot_bytes,
+            PowerOfTwo::new(64, 4_096),
+            "The size of a slot decides the largest message: 64 take 12 bytes of payload, 128 take 60, 256 take 156, \
+             512 take 348, 1024 take 732, 2048 take 1500, 4096 take 3036.",
+        );
+        v.field(
+            "overflow",
+            &mut queues.overflow,
+            Choice(&[
+                ("block", Overflow::Block),
+                ("drop-oldest", Overflow::DropOldest),
+                ("drop-newest", Overflow::DropNewest),
+                ("reject", Overflow::Reject),
+            ]),
+            "What becomes of a message from a client when the device is full: the client waits; the oldest message \
+             that waits is dropped for it; it is dropped; it is refused with an error. What is dropped is counted \
+             and kept as a dead letter.",
+        );
+        v.field(
+            "high_water_percent",
+            &mut queues.high_water_percent,
+            Range::new(2, 100),
+            "Clients are slowed down once a queue is so full …",
+        );
+        v.field(
+            "low_water_percent",
+            &mut queues.low_water_percent,
+            Range::new(1, 99),
+            "… until it is no fuller than this.",
+        );
+        v.field(
+            "batch_messages",
+            &mut queues.batch_messages,
+            Range::new(1, 65_536),
+            "How many messages a worker takes at a time, at most.",
+        );
+
+        let actors = &mut self.actors;
+        v.section("actors", "What holds for all actors.");
+        v.field(
+            "threads_per_actor",
+            &mut actors.threads_per_actor,
+            Range::new(1, 1_024),
+            "GPU threads that run one actor's handler together. A CPU device runs each handler on one thread.",
+        );
+        v.field(
+            "shards",
+            &mut actors.shards,
+            PowerOfTwo::new(1, 65_536),
+            "Slices of the id space, the unit of placement. Fixed for the life of a cluster.",
+        );
+
+        let limits = &mut self.limits;
+        v.section("limits", "What one client, or all of them, may take of the node.");
+        v.field("sessions", &mut limits.sessions, Range::new(1, 65_536), "Clients connected at a time.");
+        v.field(
+            "asks_per_session",
+            &mut limits.asks_per_session,
+            Range::new(1, 65_536),
+            "Asks of one client that wait for their replies at a time; at this the node stops reading from it.",
+        );
+        v.field(
+            "greeting_deadline",
+            &mut limits.greeting_deadline,
+            Span::new(100, 60_000),
+            "A client that has not said who it is after so long is let go.",
+        );
+
+        v.section("dead_letters", "Messages that nobody handled, with the reason: see `ringhold dead-letters`.");
+        v.field(
+            "kept",
+            &mut self.dead_letters.kept,
+            Range::new(0, 1_000_000),
+            "The newest are kept, so many; all are counted.",
+        );
+
+        let supervision = &mut self.supervision;
+        v.section("supervision", "How the node looks after its devices.");
+        v.field(
+            "stalled_after",
+            &mut supervision.stalled_after,
+            Span::new(100, 3_600_000),
+            "A worker that holds one message for so long is stalled.",
+        );
+        v.field(
+            "heartbeat_timeout",
+            &mut supervision.heartbeat_timeout,
+            Span::new(100, 3_600_000),
+            "A device that has given no sign of life for so long is dead, and another is started in its place.",
+        );
+        v.field(
+            "restart_backoff_min",
+            &mut supervision.restart_backoff_min,
+            Span::new(1, 3_600_000),
+            "The pause before a device is started again; it doubles with each failure in a row …",
+        );
+        v.field("restart_backoff_max", &mut supervision.restart_backoff_max, Span::new(1, 3_600_000), "… up to this.");
+
+        let log = &mut self.log;
+        v.section("log", "Logs go to stderr.");
+        v.field(
+            "level",
+            &mut log.level,
+            Choice(&[
+                ("error", Level::Error),
+                ("warn", Level::Warn),
+                ("info", Level::Info),
+                ("debug", Level::Debug),
+                ("trace", Level::Trace),
+            ]),
+            "Each level includes those before it.",
+        );
+        v.field(
+            "format",
+            &mut log.format,
+            Choice(&[("text", Format::Text), ("json", Format::Json)]),
+            "Lines for people, or one JSON object a line.",
+        );
+    }
+
+    /// The configured name, or the kind and the number among the devices of that kind: `cpu0`, `cpu1`.
+    pub fn device_name(&self, index: usize) -> String {
+        let device = &self.devices.0[index];
+        let number = self.devices.0[..index].iter().filter(|other| other.kind == device.kind).count();
+        device.name.clone().unwrap_or_else(|| match device.kind {
+            DeviceKind::Cpu => format!("cpu{number}"),
+        })
+    }
+
+    /// This configuration as a file that documents every field.
+    pub fn to_toml(&self) -> String {
+        print::print(self)
+    }
+
+    /// Reads the file, if there is one, lets `overrides` win over it, and checks the whole.
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, Error> {
+        let mut config = Config::default();
+        let mut problems = Vec::new();
+        let mut lines = read::Lines::default();
+        if let Some(path) = file {
+            let bytes = std::fs::read(path).map_err(|source| Error::Unreadable { path: path.into(), source })?;
+            let text = String::from_utf8(bytes).map_err(|error| {
+                let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+                Error::NotText { path: path.into(), line }
+            })?;
+            lines = read::read(&text, &mut config, &mut problems);
+        }
+        overrides.apply(&mut config, &mut lines);
+        for problem in config.check() {
+            // What could not be read has its default now; that is no news.
+            if !problems.iter().any(|known| known.field == problem.field) {
+                problems.push(lines.place(problem));
+            }
+        }
+        problems.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(Error::Invalid(Invalid { file: file.map(Path::to_path_buf), problems }))
+        }
+    }
+
+    /// Every problem there is with these values on this machine.
+    pub fn check(&self) -> Vec<Problem> {
+        check::check(self)
+    }
+}
+
+impl Device {
+    fn visit<V: Visitor>(&mut self, v: &mut V) {
+        v.field("kind", &mut self.kind, Choice(&[("cpu", DeviceKind::Cpu)]), "What it is.");
+        v.field(
+            "name",
+            &mut self.name,
+            Optional(Name, "cpu0"),
+            "For people; no two alike. Unset: its kind and number, such as cpu0.",
+        );
+        v.field(
+            "workers",
+            &mut self.workers,
+            AutoOr(Range::new(1, 1_024)),
+            "Event loops; on a CPU, threads. auto: one for each core the node may use.",
+        );
+        v.field(
+            "host",
+            &mut self.host,
+            Choice(&[("process", Host::Process), ("in-process", Host::InProcess)]),
+            "process: in a process of its own, whose crash costs the state of its actors and nothing else. \
+             in-process: inside the node, for embedding.",
+        );
+    }
+}
+
+/// What flags put in place of the file's values.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--listen`; port 0 takes any free port.
+    pub listen: Option<SocketAddr>,
+}
+
+impl Overrides {
+    fn apply(&self, config: &mut Config, lines: &mut read::Lines) {
+        if let Some(data_dir) = &self.data_dir {
+            config.node.data_dir = data_dir.clone();
+            lines.forget("node.data_dir");
+        }
+        if let Some(listen) = self.listen {
+            config.node.listen = listen;
+            lines.forget("node.listen");
+        }
+    }
+}
+
+/// One thing that is wrong, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Problem {
+    /// `queues.slot_bytes`, `devices[1].workers`.
+    pub field: String,
+    /// In the file, from 1; `None` for a default or a flag.
+    pub line: Option<usize>,
+    /// As it stands, in TOML.
+    pub value: String,
+    /// What it must be.
+    pub rule: String,
+    /// What to write instead.
+    pub fix: String,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "the configuration {} cannot be read: {source}{}", path.display(),
+        if source.kind() == std::io::ErrorKind::NotFound { "; write one with `ringhold config default`" } else { "" }
+    )]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("the configuration {} is not text: line {line} holds bytes that are no UTF-8", path.display())]
+    NotText { path: PathBuf, line: usize },
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+}
+
+/// All that is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub struct Invalid {
+    pub file: Option<PathBuf>,
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.problems.len();
+        write!(f, "the configuration has {count} error{}", if count == 1 { "" } else { "s" })?;
+        for problem in &self.problems {
+            write!(f, "\n\n")?;
+            match (&self.file, problem.line) {
+                (Some(file), Some(line)) => write!(f, "{}:{line}: ", file.display())?,
+                (None, Some(line)) => write!(f, "line {line}: ")?,
+                (_, None) => {}
+            }
+            write!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let equals = if self.value.is_empty() { "" } else { " = " };
+        write!(f, "{}{equals}{}\n  rule: {}\n  fix:  {}", self.field, self.value, self.rule, self.fix)
+    }
+}
+
+#[cfg(test)]
+mod tests;
