@@ -1,7 +1,8 @@
 //! The node's end of a device: pushes messages in, takes answers out, reads the device's words.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::fence;
 
 use crate::bell::{Bell, park, wake};
 use crate::message::Header;
@@ -19,14 +20,6 @@ pub struct Link {
     egress: Vec<Consumer<SegmentRing>>,
     /// Workers that were pushed to since the last [`Link::ring`].
     pushed: Vec<bool>,
-}
-
-/// Where a message lies in the device's ingress: enough to tell later whether it was taken out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    pub worker: u16,
-    /// Counted from the ring's beginning.
-    pub index: u64,
 }
 
 /// Why a message was not pushed.
@@ -87,7 +80,7 @@ impl Link {
 
     /// Puts a message into the ingress ring of its actor's worker. Call [`Link::ring`] after the last of several.
     #[inline]
-    pub fn push(&mut self, header: &Header, payload: &[u8]) -> Result<Position, Refused> {
+    pub fn push(&mut self, header: &Header, payload: &[u8]) -> Result<(), Refused> {
         if payload.len() > self.segment.shape().payload_bytes_max() {
             return Err(Refused::TooLarge);
         }
@@ -100,7 +93,7 @@ impl Link {
             return Err(Refused::Full);
         }
         self.pushed[worker as usize] = true;
-        Ok(Position { worker, index: ring.pushed() - 1 })
+        Ok(())
     }
 
     /// Wakes the workers that were pushed to, where they sleep.
@@ -112,9 +105,34 @@ impl Link {
         }
     }
 
-    /// Whether a worker has taken this message out of its ring.
-    pub fn was_taken(&self, position: Position) -> bool {
-        self.ingress[position.worker as usize].consumed() > position.index
+    /// Asks for the node's bell once a worker has made room. Try to push once more after this, then wait.
+    pub fn want_room(&self) {
+        self.segment.node().wants_room.store(1, Relaxed);
+        fence(SeqCst);
+    }
+
+    /// Looks at the messages that no worker has taken from its ingress ring. The host must be dead.
+    pub fn for_each_waiting(&self, mut f: impl FnMut(&Header, &[u8])) {
+        for ring in &self.ingress {
+            ring.for_each_waiting(|at| {
+                // SAFETY: it was pushed by us and stays until a host takes it; there is none.
+                let (header, payload) = unsafe { parts(at) };
+                f(header, payload)
+            });
+        }
+    }
+
+    /// Actors, messages handled and faults of each actor type, in the registry's order.
+    pub fn type_counts(&self) -> Vec<(u64, u64, u64)> {
+        let mut sums = vec![(0, 0, 0); self.segment.shape().types as usize];
+        for worker in 0..self.workers.len() {
+            for (sum, counts) in sums.iter_mut().zip(self.segment.type_counts(worker)) {
+                sum.0 += counts.actors.load(Relaxed);
+                sum.1 += counts.handled.load(Relaxed);
+                sum.2 += counts.faults.load(Relaxed);
+            }
+        }
+        sums
     }
 
     /// Takes what the device has sent, at most `most` messages a worker, and says how many there were.

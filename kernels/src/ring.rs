@@ -110,6 +110,13 @@ impl<M: Memory> Producer<M> {
         true
     }
 
+    /// Looks at the messages that the reader has not taken. It must be dead, or it may take them meanwhile.
+    pub fn for_each_waiting(&self, mut f: impl FnMut(NonNull<Header>)) {
+        for index in self.consumed()..self.tail {
+            self.memory.with(index & (self.memory.capacity() - 1), &mut f);
+        }
+    }
+
     /// Messages pushed since the ring's beginning.
     pub fn pushed(&self) -> u64 {
         self.tail

@@ -10,6 +10,7 @@
 //! | 384 | [`DeviceLine`]: the device host's words |
 //! | 4096 | the shard table: 4096 × u16, each the owning worker, or [`AWAY`](crate::outbox::AWAY) |
 //! | 12288 | [`WorkerBlock`]s, 1024 bytes each |
+//! | then | for each worker, a [`TypeCounts`] for each actor type |
 //! | then, 4096-aligned | ingress rings, one a worker, then egress rings, one a worker |
 
 use std::io;
@@ -23,6 +24,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::message::{Header, payload_bytes_max};
 use crate::outbox::{Owner, Owners, SHARDS};
+use crate::registry::TYPES_MAX;
 use crate::ring::{Line, Memory};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ringhold");
@@ -45,6 +47,8 @@ pub const RING_SLOTS_MAX: usize = 1 << 20;
 #[repr(C)]
 pub struct Shape {
     pub workers: u32,
+    /// Actor types in the registry.
+    pub types: u32,
     /// A power of two from 64 to 4096.
     pub slot_bytes: u32,
     /// A power of two, at most [`RING_SLOTS_MAX`]; the same for `egress_slots` and `inbox_slots`.
@@ -64,6 +68,7 @@ impl Default for Shape {
     fn default() -> Shape {
         Shape {
             workers: 1,
+            types: 1,
             slot_bytes: 128,
             ingress_slots: 16_384,
             egress_slots: 16_384,
@@ -115,6 +120,9 @@ impl Shape {
         if !(1..=WORKERS_MAX as u32).contains(&self.workers) {
             return Err(Error::Shape("workers", "1 to 1024", self.workers));
         }
+        if self.types as usize > TYPES_MAX {
+            return Err(Error::Shape("actor types", "at most 1024", self.types));
+        }
         if self.batch == 0 {
             return Err(Error::Shape("batch", "at least 1", 0));
         }
@@ -128,8 +136,17 @@ impl Shape {
         (slots as usize * self.slot_bytes as usize).next_multiple_of(PAGE)
     }
 
+    fn types_offset(&self) -> usize {
+        WORKER_BLOCKS + self.workers as usize * size_of::<WorkerBlock>()
+    }
+
+    /// A worker's type counters: whole lines, so that no two workers write to one.
+    fn types_bytes(&self) -> usize {
+        (self.types as usize * size_of::<TypeCounts>()).next_multiple_of(128)
+    }
+
     fn rings_offset(&self) -> usize {
-        (WORKER_BLOCKS + self.workers as usize * size_of::<WorkerBlock>()).next_multiple_of(PAGE)
+        (self.types_offset() + self.workers as usize * self.types_bytes()).next_multiple_of(PAGE)
     }
 
     fn ingress_offset(&self, worker: usize) -> usize {
@@ -156,7 +173,7 @@ struct Head {
     /// [`Registry::layout_hash`](crate::registry::Registry::layout_hash) of the node.
     registry_hash: u64,
 }
-const _: () = assert!(size_of::<Head>() == 56 && size_of::<Head>() <= NODE_LINE);
+const _: () = assert!(size_of::<Head>() == 64 && size_of::<Head>() <= NODE_LINE);
 
 /// The words the node writes.
 #[repr(C, align(128))]
@@ -165,6 +182,9 @@ pub struct NodeLine {
     pub stop: AtomicU32,
     /// Not zero while the node waits for its bell.
     pub parked: AtomicU32,
+    /// Not zero while the node waits for room in an ingress ring: cleared by the worker that rings for it.
+    pub wants_room: AtomicU32,
+    _zero: AtomicU32,
     /// How many hosts have served this segment, this one counted.
     pub term: AtomicU64,
 }
@@ -232,6 +252,16 @@ pub struct Telemetry {
     _spare: [u64; 62],
 }
 const _: () = assert!(size_of::<Telemetry>() == 640);
+
+/// What a worker did for one actor type.
+#[repr(C)]
+pub struct TypeCounts {
+    /// Actors that exist now.
+    pub actors: AtomicU64,
+    pub handled: AtomicU64,
+    pub faults: AtomicU64,
+}
+const _: () = assert!(size_of::<TypeCounts>() == 24);
 
 /// What a worker is doing. A parked worker is healthy; a busy one is, as long as `finished` moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -338,6 +368,17 @@ impl Segment {
         unsafe { self.base.add(WORKER_BLOCKS + worker * size_of::<WorkerBlock>()).cast().as_ref() }
     }
 
+    /// A worker's counters for each actor type, in the registry's order.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    pub fn type_counts(&self, worker: usize) -> &[TypeCounts] {
+        assert!(worker < self.shape.workers as usize);
+        let offset = self.shape.types_offset() + worker * self.shape.types_bytes();
+        // SAFETY: mapped (the shape was checked against the length), aligned, and made of atomics alone.
+        unsafe { std::slice::from_raw_parts(self.base.add(offset).as_ptr().cast(), self.shape.types as usize) }
+    }
+
     pub fn owners(&self) -> Owners {
         let table = self.base.as_ptr().wrapping_add(SHARD_TABLE).cast::<Owner>();
         // SAFETY: the table is mapped and was written before anybody else had the segment.
@@ -370,6 +411,11 @@ impl Segment {
             for word in 0..size_of::<Telemetry>() / 8 {
                 // SAFETY: the block is 640 bytes of integers, all of which may be stored to as atomics.
                 unsafe { (*telemetry.add(word)).store(0, Ordering::Relaxed) };
+            }
+            for counts in self.type_counts(worker) {
+                counts.actors.store(0, Ordering::Relaxed);
+                counts.handled.store(0, Ordering::Relaxed);
+                counts.faults.store(0, Ordering::Relaxed);
             }
             self.worker(worker).parked.0.store(0, Ordering::Relaxed);
         }

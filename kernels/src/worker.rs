@@ -43,6 +43,8 @@ pub struct Worker {
     timers: BinaryHeap<Due>,
     timers_made: u64,
     throttled: bool,
+    /// Messages taken from the ingress ring since the node was last told of room.
+    room_made: u64,
     counts: Counts,
 }
 
@@ -53,6 +55,9 @@ struct Hot {
     run: Run,
     message_bytes: usize,
     can_fault: bool,
+    actors: u64,
+    handled: u64,
+    faults: u64,
 }
 
 /// The bells of a device: every worker's, and the node's.
@@ -128,7 +133,14 @@ pub fn workers(segment: &Arc<Segment>, registry: &Arc<Registry>, bells: &Bells) 
     let inbox = || Inbox::new(LocalRing::new(shape.inbox_slots, shape.slot_bytes));
     let siblings: Siblings = Arc::new((0..count).map(|_| inbox()).collect());
     let owners = segment.owners();
-    let hot = |t: &ActorType| Hot { run: t.run, message_bytes: t.message_bytes, can_fault: t.can_fault };
+    let hot = |t: &ActorType| Hot {
+        run: t.run,
+        message_bytes: t.message_bytes,
+        can_fault: t.can_fault,
+        actors: 0,
+        handled: 0,
+        faults: 0,
+    };
     let worker = |index| Worker {
         index,
         segment: segment.clone(),
@@ -145,6 +157,7 @@ pub fn workers(segment: &Arc<Segment>, registry: &Arc<Registry>, bells: &Bells) 
         timers: BinaryHeap::new(),
         timers_made: 0,
         throttled: false,
+        room_made: 0,
         counts: Counts::default(),
     };
     (0..count).map(worker).collect()
@@ -246,6 +259,12 @@ impl Worker {
         }
         if ran > 0 {
             self.ingress.publish();
+            self.room_made += ran as u64;
+            // A quarter of a ring at a time: a bell for each batch would cost more than it saves.
+            if self.room_made >= self.segment.shape().ingress_slots as u64 / 4 || self.ingress.is_empty() {
+                self.room_made = 0;
+                wake(&self.segment.node().wants_room, &*self.bells.node);
+            }
         }
         ran
     }
@@ -299,8 +318,9 @@ impl Worker {
         // SAFETY: the slot came from the table, which alone refers to it; it does not move while handlers run.
         let (held, state) = unsafe { (slot.as_mut(), state_of(slot)) };
         // SAFETY: slots are made with their type's index into the registry, which `hot` follows.
-        let actor = unsafe { self.hot.get_unchecked(held.type_index as usize) };
+        let actor = unsafe { self.hot.get_unchecked_mut(held.type_index as usize) };
         held.handled += 1;
+        actor.handled += 1;
         if payload.len() != actor.message_bytes {
             return self.not_handled(header, payload, Reason::Malformed, None);
         }
@@ -322,12 +342,14 @@ impl Worker {
                     }
                 }
                 if self.outbox.stopped {
+                    self.hot[held.type_index as usize].actors -= 1;
                     self.counts.stopped += 1;
                     self.table.remove(slot);
                 }
             }
             Ran::Fault(fault) => {
                 held.faults += 1;
+                actor.faults += 1;
                 self.counts.faults += 1;
                 self.outbox.undo();
                 let reason = match fault.kind {
@@ -349,6 +371,7 @@ impl Worker {
         match self.table.create(id, type_index) {
             Some(slot) => {
                 self.counts.created += 1;
+                self.hot[type_index].actors += 1;
                 self.run_on(slot, header, payload);
             }
             None => self.not_handled(header, payload, Reason::OutOfMemory, None),
@@ -471,6 +494,11 @@ impl Worker {
         telemetry.timers.store(self.timers.len() as u64, Relaxed);
         telemetry.table_bytes.store(self.table.memory_bytes() as u64, Relaxed);
         telemetry.throttled.store(self.throttled.into(), Relaxed);
+        for (counts, hot) in self.segment.type_counts(self.index).iter().zip(&self.hot) {
+            counts.actors.store(hot.actors, Relaxed);
+            counts.handled.store(hot.handled, Relaxed);
+            counts.faults.store(hot.faults, Relaxed);
+        }
         let pulse = if idle { Pulse::Idle } else { Pulse::Busy };
         telemetry.pulse.store(pulse as u32, Release);
     }
