@@ -1,3 +1,4 @@
 //! Nothing yet.
 
 pub mod config;
+pub mod server;

@@ -1,0 +1,169 @@
+//! A session's lane: messages in, answers out.
+
+use std::sync::Arc;
+use std::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
+
+use quinn::{RecvStream, SendStream, WriteError};
+use ringhold_cluster::counters::bump;
+use ringhold_cluster::frame::{
+    self, FLAG_STOPPING, FRAME_HEADER_BYTES, FrameBuffer, FrameError, FrameReader, LaneError,
+};
+use ringhold_cluster::wire::Close;
+use ringhold_kernels::message::{self, Kind, Reason};
+
+use super::{Fault, ROOM_RETRY, Served, Session, Shared};
+
+/// Runs until the client has finished its side and has every answer, or until either side breaks off.
+pub(super) async fn run(
+    send: SendStream,
+    recv: RecvStream,
+    session: &Arc<Session>,
+    shared: &Arc<Shared>,
+    payload_bytes_max: u32,
+) -> Served {
+    let ended = Ended::default();
+    let read = async {
+        let read = read(recv, session, shared, payload_bytes_max).await;
+        ended.0.store(true, SeqCst);
+        session.writer.notify_one();
+        read.map_err(|e| lane_fault(e, shared))
+    };
+    let write = async { write(send, session, shared, &ended).await.map_err(|_| None) };
+    tokio::try_join!(biased; read, write)?;
+    session.lane_finished.store(true, Release);
+    shared.progress.notify_one();
+    Ok(())
+}
+
+/// The client has finished its side and everything of it is taken.
+#[derive(Default)]
+struct Ended(std::sync::atomic::AtomicBool);
+
+fn lane_fault(error: LaneError, shared: &Shared) -> Option<Fault> {
+    match &error {
+        LaneError::Frame(e) => {
+            shared.counters.bad_frame(e);
+            Some(Fault::new(Close::Frame, error.to_string()))
+        }
+        LaneError::TooSlow => {
+            bump(&shared.counters.too_slow);
+            Some(Fault::new(Close::TooSlow, error.to_string()))
+        }
+        LaneError::Reset | LaneError::Connection(_) => None,
+    }
+}
+
+async fn read(
+    mut recv: RecvStream,
+    session: &Arc<Session>,
+    shared: &Arc<Shared>,
+    payload_bytes_max: u32,
+) -> Result<(), LaneError> {
+    let counters = &shared.counters;
+    let mut reader = FrameReader::default();
+    let mut received = 0u64;
+    loop {
+        session.may_read().await;
+        let Some((header, body)) = reader.next(&mut recv).await? else { return Ok(()) };
+        if header.mark != received {
+            return Err(FrameError::Sequence { expected: received, got: header.mark }.into());
+        }
+        if header.flags != 0 {
+            return Err(FrameError::Reserved.into());
+        }
+        let checked = frame::check_from_client(body, header.count, session.number(), payload_bytes_max)?;
+        received += u64::from(header.count);
+        counters.frames_in.fetch_add(1, Relaxed);
+        counters.bytes_in.fetch_add((body.len() + FRAME_HEADER_BYTES) as u64, Relaxed);
+        session.expect_answers(checked.asks);
+        let refused = admit(body, session, shared).await;
+        counters.messages_in.fetch_add(u64::from(header.count) - refused, Relaxed);
+        counters.asks_in.fetch_add(u64::from(checked.asks), Relaxed);
+        session.taken.store(received, Release);
+        // The answers to asks bear the mark; tells have nothing else that would say that they are taken.
+        if checked.asks < header.count {
+            session.writer.notify_one();
+        }
+    }
+}
+
+/// Hands a frame's messages to the doors, as often as it takes. Returns how many were refused.
+async fn admit(body: &[u8], session: &Arc<Session>, shared: &Shared) -> u64 {
+    let mut rest = body;
+    loop {
+        if shared.refusing.is_set() {
+            return refuse(rest, session, shared);
+        }
+        let taken = shared.doors.admit(session, rest);
+        debug_assert!(taken <= rest.len() && taken.is_multiple_of(8));
+        rest = &rest[taken..];
+        if rest.is_empty() {
+            return 0;
+        }
+        bump(&shared.counters.held_back_room);
+        session.held_back.store(true, SeqCst);
+        tokio::select! {
+            biased;
+            () = shared.refusing.wait() => {}
+            () = shared.doors.room() => {}
+            () = tokio::time::sleep(ROOM_RETRY) => {}
+        }
+        session.held_back.store(false, SeqCst);
+    }
+}
+
+/// Answers the asks of a node that stops, and gives the tells to the dead letters.
+fn refuse(batch: &[u8], session: &Arc<Session>, shared: &Shared) -> u64 {
+    let mut rest = batch;
+    let mut refused = 0;
+    while let Some((header, _, after)) = message::split_first(rest) {
+        if header.kind() != Some(Kind::Tell) {
+            let mut answer = header
+                .with_to(header.from())
+                .with_from(header.to())
+                .with_kind(Kind::Error)
+                .with_reason(Reason::Stopping);
+            answer.len = 0;
+            session.answer(answer, &[]);
+        }
+        refused += 1;
+        rest = after;
+    }
+    shared.doors.dead_letters(batch, Reason::Stopping);
+    shared.counters.refused_stopping.fetch_add(refused, Relaxed);
+    refused
+}
+
+async fn write(mut send: SendStream, session: &Arc<Session>, shared: &Shared, ended: &Ended) -> Result<(), WriteError> {
+    let mut buffer = FrameBuffer::default();
+    let mut sent = (0, 0);
+    loop {
+        // Read before the buffer is swapped: where no ask waits, the buffer has all the answers there will be.
+        let last = ended.0.load(SeqCst) && session.no_ask_waits();
+        session.swap_outgoing(&mut buffer);
+        let flags = if shared.draining.is_set() { FLAG_STOPPING } else { 0 };
+        let now = (session.taken.load(Acquire), flags);
+        if buffer.is_empty() {
+            if now == sent {
+                if last {
+                    break;
+                }
+                session.writer.notified().await;
+                continue;
+            }
+            buffer.push_empty_frame();
+        }
+        buffer.seal_answers(now.0, now.1);
+        send.write_all(buffer.bytes()).await?;
+        sent = now;
+        buffer.clear();
+        // Answers that were waiting to be written may have been what held the reader back.
+        if session.held_back.load(SeqCst) {
+            session.reader.notify_one();
+        }
+    }
+    let _ = send.finish();
+    // Resolves when the client has it all, so that a close behind this loses nothing.
+    let _ = send.stopped().await;
+    Ok(())
+}

@@ -1,0 +1,536 @@
+//! The node's side of the transport: accepts clients, keeps their sessions, and hands what they send to the devices.
+//!
+//! What is behind it comes in through [`Doors`]; answers go back through [`Sessions`]. A session has one lane, on
+//! which messages come and answers go in frames ([`ringhold_cluster::frame`]); admin requests have streams of their
+//! own. What a client can do wrong ends its own connection, with a reason, and is counted.
+//!
+//! Pressure: when the doors take less than a frame, or too many of a session's asks or answers wait, its lane is not
+//! read. QUIC's flow control then holds the client back, and only this one.
+
+mod lane;
+mod session;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
+
+use quinn::{Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream};
+use ringhold_cluster::counters::{Counters, bump};
+use ringhold_cluster::network::{BoxFuture, Network};
+use ringhold_cluster::tls::Identity;
+use ringhold_cluster::transport::{self, Lost};
+use ringhold_cluster::wire::{
+    self, Close, ControlError, Greeting, Hello, LayoutMismatch, NodeName, PREAMBLE_BYTES, Preamble, Refused, Request,
+    Response, StreamKind, TypeLayout, VERSION, VERSION_MIN, Welcome,
+};
+use ringhold_kernels::message::Reason;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+
+pub use session::{Session, Sessions};
+
+/// What is behind the server: the devices and whoever runs them.
+pub trait Doors: Send + Sync + 'static {
+    /// Takes messages from the front of `batch` and returns how many bytes it took: whole messages, in order; the
+    /// rest had no room. Never blocks.
+    ///
+    /// The messages are checked: tells, asks and inspects with payloads within the limit, whose sender is
+    /// [`client_id`](ringhold_cluster::frame::client_id) of the session and the client's ticket, and whose `hlc` is
+    /// zero, to be stamped here. Each ask or inspect taken is owed exactly one answer, through [`Sessions`] or
+    /// [`Session::answer`], addressed to that sender.
+    fn admit(&self, session: &Arc<Session>, batch: &[u8]) -> usize;
+
+    /// Resolves when `admit` may take something again: at once if there is room now. It may be wrong, and the server
+    /// also asks again by itself after a moment, so that a missed wake costs milliseconds.
+    fn room(&self) -> BoxFuture<'_, ()>;
+
+    /// Tells that were not admitted, for the dead-letter queue. `batch` may hold asks too: those are answered by
+    /// the server and are none of the queue's business.
+    fn dead_letters(&self, batch: &[u8], reason: Reason);
+
+    /// Answers an admin request. In a [`wire::Status`] the server itself fills in sessions, transport and address.
+    fn request(&self, request: Request) -> BoxFuture<'_, Response>;
+
+    /// What a hello is compared with.
+    fn about(&self) -> About;
+}
+
+/// What a node says of itself to a client.
+#[derive(Clone, Debug)]
+pub struct About {
+    pub node: NodeName,
+    /// [`payload_bytes_max`](ringhold_kernels::message::payload_bytes_max) of the devices' slots.
+    pub payload_bytes_max: u32,
+    pub types: Vec<TypeLayout>,
+}
+
+/// How a server is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub listen: SocketAddr,
+    pub identity: Identity,
+    pub network: Arc<dyn Network>,
+    /// At most [`wire::SESSIONS_MAX`] makes sense.
+    pub sessions_max: usize,
+}
+
+/// How often a session that is held back asks the doors again though nobody said that there is room.
+const ROOM_RETRY: Duration = Duration::from_millis(20);
+/// How long a drain waits for clients to finish their lanes before it refuses what still comes.
+const DRAIN_GRACE: Duration = Duration::from_secs(2);
+/// How long a refused client may take to read why.
+const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
+
+/// A running server. Clones are the same server.
+#[derive(Clone)]
+pub struct Server {
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    doors: Arc<dyn Doors>,
+    sessions: Arc<Sessions>,
+    counters: Arc<Counters>,
+    sessions_max: usize,
+    address: SocketAddr,
+    next_session: AtomicU32,
+    handshakes: AtomicUsize,
+    /// No new clients; those there are finish.
+    draining: Signal,
+    /// What still comes is refused.
+    refusing: Signal,
+    /// Something that a drain waits for has happened.
+    progress: Notify,
+}
+
+/// What became of a drain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Whether every client finished and had all its answers.
+    pub complete: bool,
+    /// Asks whose answers did not come in time; their clients see a lost connection.
+    pub unanswered: u64,
+}
+
+/// A flag that can be waited for; waiters wake in the order they came.
+#[derive(Default)]
+struct Signal {
+    set: AtomicBool,
+    notify: Notify,
+}
+
+impl Signal {
+    fn set(&self) {
+        self.set.store(true, SeqCst);
+        self.notify.notify_waiters();
+    }
+
+    fn is_set(&self) -> bool {
+        self.set.load(SeqCst)
+    }
+
+    async fn wait(&self) {
+        let notified = self.notify.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        if !self.is_set() {
+            notified.await;
+        }
+    }
+}
+
+impl Server {
+    /// Listens, and serves until [`Server::drain`].
+    pub fn start(options: Options, sessions: Arc<Sessions>, doors: Arc<dyn Doors>) -> Result<Server, transport::Error> {
+        let counters = sessions.counters().clone();
+        let endpoint = transport::server_endpoint(&options.network, options.listen, &options.identity, &counters)?;
+        let address =
+            endpoint.local_addr().map_err(|source| transport::Error::Bind { address: options.listen, source })?;
+        let shared = Arc::new(Shared {
+            doors,
+            sessions,
+            counters,
+            sessions_max: options.sessions_max,
+            address,
+            next_session: AtomicU32::new(1),
+            handshakes: AtomicUsize::new(0),
+            draining: Signal::default(),
+            refusing: Signal::default(),
+            progress: Notify::new(),
+        });
+        tokio::spawn(accept(endpoint.clone(), shared.clone()));
+        Ok(Server { endpoint, shared })
+    }
+
+    /// Where it listens; the port is the real one where 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    pub fn sessions(&self) -> &Arc<Sessions> {
+        &self.shared.sessions
+    }
+
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.shared.counters
+    }
+
+    /// Lets no new client in, has those there are finish what they have begun, and closes.
+    ///
+    /// Clients are told, stop writing, and keep what they have not written for their next connection. Whatever
+    /// reached the node by then is admitted and answered. After two seconds, or half of `limit`, what has still
+    /// not been admitted is refused: asks are answered with [`Reason::Stopping`], tells become dead letters.
+    pub async fn drain(&self, limit: Duration) -> Drained {
+        let started = Instant::now();
+        let shared = &self.shared;
+        shared.draining.set();
+        shared.sessions.wake_writers();
+        let grace = started + DRAIN_GRACE.min(limit / 2);
+        let mut complete = timeout_at(grace, shared.all_finished()).await.is_ok();
+        if !complete {
+            shared.refusing.set();
+            complete = timeout_at(started + limit, shared.all_finished()).await.is_ok();
+        }
+        let unanswered = shared.sessions.asks_waiting();
+        self.endpoint.close(Close::Stopping.code(), b"the node is stopping");
+        // The close itself should reach the clients; one that is gone is not waited for.
+        let _ = timeout(REFUSAL_DEADLINE, self.endpoint.wait_idle()).await;
+        Drained { complete, unanswered }
+    }
+}
+
+impl Shared {
+    async fn all_finished(&self) {
+        loop {
+            let progress = self.progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+            if self.sessions.all_finished() {
+                return;
+            }
+            progress.await;
+        }
+    }
+
+    fn session_number(&self) -> u32 {
+        loop {
+            let number = self.next_session.fetch_add(1, Relaxed);
+            if number != 0 && self.sessions.get(number).is_none() {
+                return number;
+            }
+        }
+    }
+}
+
+async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
+    while let Some(incoming) = endpoint.accept().await {
+        bump(&shared.counters.handshakes);
+        let under_way = shared.handshakes.load(Relaxed);
+        let crowded = under_way >= wire::HANDSHAKES_MAX;
+        if crowded && incoming.may_retry() {
+            // Costs the node nothing to remember, and a forged address nothing to gain.
+            let _ = incoming.retry();
+            continue;
+        }
+        let connections_max = shared.sessions_max + 2 * wire::HANDSHAKES_MAX;
+        if shared.draining.is_set()
+            || under_way >= 2 * wire::HANDSHAKES_MAX
+            || endpoint.open_connections() >= connections_max
+        {
+            bump(&shared.counters.refused_busy);
+            incoming.refuse();
+            continue;
+        }
+        shared.handshakes.fetch_add(1, Relaxed);
+        tokio::spawn(connection(incoming, shared.clone()));
+    }
+}
+
+async fn connection(incoming: Incoming, shared: Arc<Shared>) {
+    let connected = match incoming.accept() {
+        Ok(connecting) => timeout(wire::HANDSHAKE_DEADLINE, connecting).await,
+        Err(e) => Ok(Err(e)),
+    };
+    shared.handshakes.fetch_sub(1, Relaxed);
+    match connected {
+        Err(_) => bump(&shared.counters.handshakes_lost),
+        Ok(Err(e)) => count_refusal(&e, &shared.counters),
+        Ok(Ok(connection)) => {
+            greet(connection, &shared).await;
+        }
+    }
+}
+
+fn count_refusal(error: &ConnectionError, counters: &Counters) {
+    bump(match Lost::of(error) {
+        Lost::CertificateRequired => &counters.refused_no_certificate,
+        Lost::PeerCertificate(_) | Lost::CertificateRefused(_) => &counters.refused_certificate,
+        Lost::TimedOut | Lost::Reset | Lost::Closed { .. } | Lost::Here => &counters.handshakes_lost,
+        Lost::Protocol | Lost::Other(_) => &counters.refused_handshake,
+    });
+}
+
+/// Why a connection is closed by the node.
+struct Fault {
+    close: Close,
+    text: String,
+}
+
+impl Fault {
+    fn new(close: Close, text: impl Into<String>) -> Fault {
+        Fault { close, text: text.into() }
+    }
+}
+
+/// Nothing: the connection is gone, or is about to be closed for a fault.
+type Served = Result<(), Option<Fault>>;
+
+/// From the connection to its end.
+async fn greet(connection: Connection, shared: &Arc<Shared>) {
+    let counters = &shared.counters;
+    let greeting = async {
+        let (send, mut recv) = connection.accept_bi().await.map_err(|_| None)?;
+        let kind = preamble(&mut recv, counters).await?;
+        if kind != StreamKind::Control {
+            bump(&counters.bad_preambles);
+            return Err(Some(Fault::new(Close::Preamble, "the first stream must be the control stream")));
+        }
+        let hello: Hello =
+            wire::receive(&mut recv, wire::REQUEST_BYTES_MAX).await.map_err(|e| control_fault(e, counters))?;
+        Ok((send, recv, hello))
+    };
+    let greeted = match timeout(wire::GREETING_DEADLINE, greeting).await {
+        Ok(greeted) => greeted,
+        Err(_) => {
+            bump(&counters.too_slow);
+            Err(Some(Fault::new(Close::TooSlow, "no hello came in time")))
+        }
+    };
+    let (mut send, recv, hello) = match greeted {
+        Ok(greeted) => greeted,
+        Err(fault) => return end(&connection, fault),
+    };
+    match admit_client(&hello, shared) {
+        Err(refused) => refuse(&connection, &mut send, refused).await,
+        Ok(welcome) => {
+            let session = Session::new(&welcome, &hello, connection.remote_address(), counters.clone());
+            let session = Arc::new(session);
+            shared.sessions.insert(session.clone());
+            bump(&counters.sessions);
+            let served = serve(&connection, welcome, send, recv, &session, shared).await;
+            let unanswered = session.close();
+            shared.sessions.remove(session.number());
+            shared.progress.notify_one();
+            match &served {
+                Err(Some(_)) => bump(&counters.sessions_broken),
+                _ => match connection.close_reason().as_ref().map(Lost::of) {
+                    Some(Lost::Closed { close: Some(Close::Done), .. }) => bump(&counters.sessions_closed),
+                    Some(Lost::Here) => {}
+                    _ => bump(&counters.sessions_lost),
+                },
+            }
+            tracing::debug!(session = session.number(), unanswered, "session ended");
+            end(&connection, served.err().flatten());
+        }
+    }
+}
+
+fn end(connection: &Connection, fault: Option<Fault>) {
+    if let Some(fault) = fault {
+        tracing::debug!(address = %connection.remote_address(), close = ?fault.close, "{}", fault.text);
+        connection.close(fault.close.code(), fault.text.as_bytes());
+    }
+}
+
+async fn refuse(connection: &Connection, send: &mut SendStream, refused: Refused) {
+    let text = refused.to_string();
+    tracing::info!(address = %connection.remote_address(), "client refused: {text}");
+    let tell = async {
+        if wire::send(send, &Greeting::Refused(refused)).await.is_ok() {
+            let _ = send.finish();
+            // Resolves when the client has it all.
+            let _ = send.stopped().await;
+        }
+    };
+    let _ = timeout(REFUSAL_DEADLINE, tell).await;
+    connection.close(Close::Refused.code(), text.as_bytes());
+}
+
+/// Compares a hello with what this node is.
+fn admit_client(hello: &Hello, shared: &Shared) -> Result<Welcome, Refused> {
+    let counters = &shared.counters;
+    if hello.version_max < VERSION_MIN || hello.version_min > VERSION {
+        bump(&counters.refused_version);
+        return Err(Refused::Version {
+            client_min: hello.version_min,
+            client_max: hello.version_max,
+            node_min: VERSION_MIN,
+            node_max: VERSION,
+        });
+    }
+    let about = shared.doors.about();
+    let node_hash = |name: &str| about.types.iter().find(|t| t.name == name).map(|t| t.layout_hash);
+    let mut mismatches = Vec::new();
+    let mut unknown_types = Vec::new();
+    for t in &hello.types {
+        match node_hash(&t.name) {
+            None => unknown_types.push(t.name.clone()),
+            Some(node) if node != t.layout_hash => {
+                mismatches.push(LayoutMismatch { name: t.name.clone(), client: t.layout_hash, node });
+            }
+            Some(_) => {}
+        }
+    }
+    if !mismatches.is_empty() {
+        bump(&counters.refused_layout);
+        return Err(Refused::Layout(mismatches));
+    }
+    let refused = if shared.draining.is_set() {
+        Some(Refused::Stopping)
+    } else if hello.types.len() > wire::TYPES_MAX {
+        Some(Refused::Hello(format!("it names {} actor types; the limit is {}", hello.types.len(), wire::TYPES_MAX)))
+    } else if let Some(wanted) = hello.cluster.as_ref().filter(|wanted| **wanted != about.node.cluster) {
+        Some(Refused::Cluster { wanted: wanted.clone(), actual: about.node.cluster.clone() })
+    } else if shared.sessions.len() >= shared.sessions_max {
+        Some(Refused::TooManySessions { sessions_max: shared.sessions_max as u32 })
+    } else {
+        None
+    };
+    if let Some(refused) = refused {
+        bump(&counters.refused_hello);
+        return Err(refused);
+    }
+    Ok(Welcome {
+        version: VERSION.min(hello.version_max),
+        node: about.node,
+        session: shared.session_number(),
+        payload_bytes_max: about.payload_bytes_max,
+        asks_max: wire::ASKS_MAX,
+        unknown_types,
+        types: about.types.into_iter().map(|t| t.name).collect(),
+    })
+}
+
+/// A session from its welcome to its end.
+async fn serve(
+    connection: &Connection,
+    welcome: Welcome,
+    mut send: SendStream,
+    // Kept open for as long as the session: its end would be the client's.
+    _control: RecvStream,
+    session: &Arc<Session>,
+    shared: &Arc<Shared>,
+) -> Served {
+    wire::send(&mut send, &Greeting::Welcome(welcome.clone())).await.map_err(|_| None)?;
+    // Dropped at the end, whatever the reason: the streams' tasks end with the session.
+    let mut streams = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(ended) = streams.join_next(), if !streams.is_empty() => match ended {
+                Ok(served) => served?,
+                Err(e) => std::panic::resume_unwind(e.into_panic()),
+            },
+            accepted = connection.accept_bi() => {
+                let (send, recv) = accepted.map_err(|_| None)?;
+                let stream = stream(send, recv, session.clone(), shared.clone(), welcome.payload_bytes_max);
+                streams.spawn(stream);
+            }
+        }
+    }
+}
+
+async fn stream(
+    send: SendStream,
+    mut recv: RecvStream,
+    session: Arc<Session>,
+    shared: Arc<Shared>,
+    payload_bytes_max: u32,
+) -> Served {
+    let counters = &shared.counters;
+    let kind = match timeout(wire::GREETING_DEADLINE, preamble(&mut recv, counters)).await {
+        Ok(kind) => kind?,
+        Err(_) => {
+            bump(&counters.too_slow);
+            return Err(Some(Fault::new(Close::TooSlow, "a stream's preamble did not come in time")));
+        }
+    };
+    match kind {
+        StreamKind::Control => {
+            bump(&counters.bad_preambles);
+            Err(Some(Fault::new(Close::Preamble, "a second control stream")))
+        }
+        StreamKind::Request => request(send, recv, &session, &shared).await,
+        StreamKind::Lane if !session.take_lane() => {
+            bump(&counters.too_many_streams);
+            Err(Some(Fault::new(Close::TooMany, "a second lane")))
+        }
+        StreamKind::Lane => lane::run(send, recv, &session, &shared, payload_bytes_max).await,
+    }
+}
+
+async fn preamble(recv: &mut RecvStream, counters: &Counters) -> Result<StreamKind, Option<Fault>> {
+    let mut bytes = [0; PREAMBLE_BYTES];
+    if let Err(e) = wire::read_exact(recv, &mut bytes).await {
+        return Err(match e {
+            ControlError::Connection(_) => None,
+            e => {
+                bump(&counters.bad_preambles);
+                Some(Fault::new(Close::Preamble, format!("no whole preamble: {e}")))
+            }
+        });
+    }
+    match Preamble::from_bytes(bytes) {
+        Ok(preamble) => Ok(preamble.kind),
+        Err(e) => {
+            bump(&counters.bad_preambles);
+            Err(Some(Fault::new(Close::Preamble, e.to_string())))
+        }
+    }
+}
+
+fn control_fault(error: ControlError, counters: &Counters) -> Option<Fault> {
+    if matches!(error, ControlError::Connection(_)) {
+        return None;
+    }
+    bump(&counters.bad_controls);
+    Some(Fault::new(Close::Control, error.to_string()))
+}
+
+async fn request(mut send: SendStream, mut recv: RecvStream, session: &Arc<Session>, shared: &Arc<Shared>) -> Served {
+    let counters = &shared.counters;
+    let request = match timeout(wire::GREETING_DEADLINE, wire::receive(&mut recv, wire::REQUEST_BYTES_MAX)).await {
+        Ok(request) => request.map_err(|e| control_fault(e, counters))?,
+        Err(_) => {
+            bump(&counters.too_slow);
+            return Err(Some(Fault::new(Close::TooSlow, "a request did not come in time")));
+        }
+    };
+    bump(&counters.requests);
+    let _open = session.open_request(shared);
+    let mut response = shared.doors.request(request).await;
+    if let Response::Status(status) = &mut response {
+        status.address = shared.address.to_string();
+        status.sessions = shared.sessions.status();
+        status.transport = counters.snapshot();
+    }
+    match wire::send(&mut send, &response).await {
+        Ok(()) => {
+            let _ = send.finish();
+            // So that a drain does not close over an answer on its way.
+            let _ = send.stopped().await;
+        }
+        Err(ControlError::TooLarge { bytes, max }) => {
+            let text = format!("the answer has {bytes} bytes, over the limit of {max}: ask for less");
+            let _ = wire::send(&mut send, &Response::Failed(wire::Failed::text(text))).await;
+            let _ = send.finish();
+            let _ = send.stopped().await;
+        }
+        // The client has given up waiting.
+        Err(_) => {}
+    }
+    Ok(())
+}
