@@ -106,8 +106,6 @@ pub struct Actors {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     pub sessions: u32,
-    pub asks_per_session: u32,
-    pub greeting_deadline: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -194,7 +192,7 @@ impl Default for Actors {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { sessions: 1_024, asks_per_session: 16_384, greeting_deadline: Duration::from_secs(5) }
+        Limits { sessions: 1_024 }
     }
 }
 
@@ -356,21 +354,8 @@ impl Config {
             "Slices of the id space, the unit of placement. Fixed for the life of a cluster.",
         );
 
-        let limits = &mut self.limits;
-        v.section("limits", "What one client, or all of them, may take of the node.");
-        v.field("sessions", &mut limits.sessions, Range::new(1, 65_536), "Clients connected at a time.");
-        v.field(
-            "asks_per_session",
-            &mut limits.asks_per_session,
-            Range::new(1, 65_536),
-            "Asks of one client that wait for their replies at a time; at this the node stops reading from it.",
-        );
-        v.field(
-            "greeting_deadline",
-            &mut limits.greeting_deadline,
-            Span::new(100, 60_000),
-            "A client that has not said who it is after so long is let go.",
-        );
+        v.section("limits", "What clients may take of the node.");
+        v.field("sessions", &mut self.limits.sessions, Range::new(1, 1_024), "Clients connected at a time.");
 
         v.section("dead_letters", "Messages that nobody handled, with the reason: see `ringhold dead-letters`.");
         v.field(

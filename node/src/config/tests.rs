@@ -63,7 +63,7 @@ fn every_field_is_printed_documented_and_read_back() {
             batch_messages: 64,
         },
         actors: Actors { threads_per_actor: 1_024, shards: 1 },
-        limits: Limits { sessions: 1, asks_per_session: 1, greeting_deadline: Duration::from_secs(60) },
+        limits: Limits { sessions: 1 },
         dead_letters: DeadLetters { kept: 0 },
         supervision: Supervision {
             stalled_after: Duration::from_secs(3_600),
