@@ -316,9 +316,9 @@ impl Config {
                 ("drop-newest", Overflow::DropNewest),
                 ("reject", Overflow::Reject),
             ]),
-            "What becomes of a message from a client when the device is full: the client waits; the oldest message \
-             that waits is dropped for it; it is dropped; it is refused with an error. What is dropped is counted \
-             and kept as a dead letter.",
+            "What becomes of a message from a client when the device is full. block: the client waits. drop-oldest: \
+             the oldest message that waits makes room for it. drop-newest: it is dropped. reject: it is answered \
+             with an error. What is dropped is counted and kept as a dead letter.",
         );
         v.field(
             "high_water_percent",

@@ -38,6 +38,12 @@ fn the_printed_default_is_the_default() {
 }
 
 #[test]
+fn the_book_shows_the_default() {
+    let book = include_str!("../../../docs/src/ringhold.toml");
+    assert_eq!(book, Config::default().to_toml(), "write it anew: ringhold config default > docs/src/ringhold.toml");
+}
+
+#[test]
 fn every_field_is_printed_documented_and_read_back() {
     let config = Config {
         node: Node {
