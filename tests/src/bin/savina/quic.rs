@@ -3,13 +3,15 @@
 //! Both ends are in this process, each on a thread and a tokio current-thread runtime of its own.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, ServerConfig};
-use rustls::RootCertStore;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use quinn::{Connection, Endpoint, RecvStream, SendStream};
+use ringhold_cluster::counters::Counters;
+use ringhold_cluster::network::{Network, RealNetwork};
+use ringhold_cluster::tls::{Authority, NODE_NAME, Role};
+use ringhold_cluster::transport::{client_config, client_endpoint, server_endpoint};
 
 use crate::ask::{Latency, percentiles};
 use crate::peers::Flavour;
@@ -41,17 +43,29 @@ pub struct Figures {
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// A bare echo of 64 bytes on one stream, and a bare stream of the same messages in 64 KiB writes.
+/// A bare echo of 64 bytes on one stream, and a bare stream of the same messages in 64 KiB writes, on connections
+/// set up by the code that sets up Ringhold's own: the same windows, datagram sizes, ciphers and certificates.
 pub fn bare(load: &Load) -> Result<Figures, Failure> {
-    let (server, client) = configs()?;
+    let network: Arc<dyn Network> = Arc::new(RealNetwork);
+    let authority = Authority::in_memory(&*network)?;
+    let node = authority.identity(Role::Node, &*network)?;
+    let client = client_config(&network, &authority.identity(Role::Client, &*network)?)?;
+
     let (to_client, from_server) = mpsc::channel();
     let (to_main, arrivals) = mpsc::channel();
-    let server = thread::spawn(move || Flavour::CurrentThread.block_on(serve(server, &to_client, &to_main)));
+    let server_network = network.clone();
+    let server = thread::spawn(move || {
+        Flavour::CurrentThread.block_on(async {
+            let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let endpoint = server_endpoint(&server_network, loopback, &node, &Arc::new(Counters::default()))?;
+            to_client.send(endpoint.local_addr()?)?;
+            serve(endpoint, &to_main).await
+        })
+    });
     let figures = Flavour::CurrentThread.block_on(async {
         let address = from_server.recv()?;
-        let mut endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        endpoint.set_default_client_config(client);
-        let connection = endpoint.connect(address, "localhost")?.await?;
+        let endpoint = client_endpoint(&network, address)?;
+        let connection = endpoint.connect_with(client, address, NODE_NAME)?.await?;
         let ask = echoes(&connection, load.asks).await?;
         let mut tells_per_s = Vec::new();
         // The first repetition warms up: the congestion window has to open.
@@ -70,33 +84,15 @@ pub fn bare(load: &Load) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-/// A certificate that signs itself, and the two ends' configurations around it.
-fn configs() -> Result<(ServerConfig, ClientConfig), Failure> {
-    let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_string()])?;
-    let certificate: CertificateDer<'static> = certified.cert.der().clone();
-    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der())?;
-    let server = ServerConfig::with_single_cert(vec![certificate.clone()], key)?;
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate)?;
-    let client = ClientConfig::with_root_certificates(roots.into())?;
-    Ok((server, client))
-}
-
-/// Echoes what comes on two-way streams, and says when each one-way stream has ended.
-async fn serve(
-    config: ServerConfig,
-    to_client: &mpsc::Sender<SocketAddr>,
-    arrivals: &mpsc::Sender<(u64, Instant)>,
-) -> Result<(), Failure> {
-    let endpoint = Endpoint::server(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-    to_client.send(endpoint.local_addr()?)?;
+/// Echoes what comes on the first stream, and says when each later one has ended.
+async fn serve(endpoint: Endpoint, arrivals: &mpsc::Sender<(u64, Instant)>) -> Result<(), Failure> {
     let connection = endpoint.accept().await.ok_or("the endpoint closed")?.await?;
     let (mut send, mut receive) = connection.accept_bi().await?;
     let mut message = [0; MESSAGE_BYTES];
     while receive.read_exact(&mut message).await.is_ok() {
         send.write_all(&message).await?;
     }
-    while let Ok(mut receive) = connection.accept_uni().await {
+    while let Ok((_, mut receive)) = connection.accept_bi().await {
         let bytes = drain(&mut receive).await?;
         arrivals.send((bytes, Instant::now()))?;
     }
@@ -137,7 +133,7 @@ async fn stream(
 ) -> Result<Duration, Failure> {
     let bytes = messages * MESSAGE_BYTES as u64;
     let block = vec![0xa5; WRITE_BYTES];
-    let mut send = connection.open_uni().await?;
+    let (mut send, _) = connection.open_bi().await?;
     let start = Instant::now();
     let mut left = bytes;
     while left > 0 {
