@@ -1,11 +1,19 @@
-//! `#[ringhold::actor]`.
+//! `#[ringhold::actor]`: one Rust module as an actor type, for the CPU and for CUDA.
+//!
+//! [`front`] checks the module and types it, giving the [`ir`]; the back ends write it out for each target.
+
 #[allow(dead_code)]
-mod cuda;
-#[allow(dead_code)]
-mod faults;
+mod front;
 #[allow(dead_code)]
 mod ir;
-#[allow(dead_code)]
-mod layout;
-#[allow(dead_code)]
-mod native;
+
+use proc_macro::TokenStream;
+
+/// Makes the module an actor type.
+#[proc_macro_attribute]
+pub fn actor(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    match front::compile(attribute.into(), item.into()) {
+        Ok(_) => TokenStream::new(),
+        Err(errors) => errors.into_compile_error().into(),
+    }
+}
