@@ -1,4 +1,5 @@
 //! Nothing yet.
 
+pub mod client;
 pub mod config;
 pub mod server;

@@ -1,0 +1,571 @@
+//! The connection behind a client: made, kept, lost, made again.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quinn::{ConnectError, Connection, Endpoint, RecvStream, SendStream};
+use ringhold_cluster::frame::{FLAG_STOPPING, FrameBuffer, FrameError, FrameReader, LaneError};
+use ringhold_cluster::network::random_below;
+use ringhold_cluster::tls::NODE_NAME;
+use ringhold_cluster::transport::{self, Lost};
+use ringhold_cluster::wire::{
+    self, Close, ControlError, Greeting, Hello, Preamble, Request, Response, StreamKind, VERSION, VERSION_MIN, Welcome,
+};
+use ringhold_kernels::id::{ActorId, TypeId};
+use ringhold_kernels::message::{self, Kind};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{BACKOFF_MAX, BACKOFF_MIN, CLOSE_DEADLINE, Error, Options, Shared};
+
+/// What waits to be written.
+pub(super) struct Outbox {
+    pub frames: FrameBuffer,
+    /// Messages ever pushed, and which of them was the last tell.
+    pub pushed: u64,
+    pub last_tell: u64,
+    /// Tells among `frames`.
+    pub tells: u64,
+    pub asks_max: u32,
+    payload_bytes_max: usize,
+    /// Types this client was built with and the node does not have.
+    unknown: Vec<(TypeId, String)>,
+    known: Vec<String>,
+    /// Why nothing can be sent any more.
+    pub failed: Option<Error>,
+}
+
+impl Outbox {
+    fn new(welcome: &Welcome) -> Outbox {
+        let mut outbox = Outbox {
+            frames: FrameBuffer::default(),
+            pushed: 0,
+            last_tell: 0,
+            tells: 0,
+            asks_max: 0,
+            payload_bytes_max: 0,
+            unknown: Vec::new(),
+            known: Vec::new(),
+            failed: None,
+        };
+        outbox.learn(welcome);
+        outbox
+    }
+
+    /// Takes in what a node said of itself.
+    fn learn(&mut self, welcome: &Welcome) {
+        self.asks_max = welcome.asks_max.min(wire::ASKS_MAX);
+        self.payload_bytes_max = welcome.payload_bytes_max as usize;
+        self.unknown = welcome.unknown_types.iter().map(|name| (TypeId::of(name), name.clone())).collect();
+        self.known = welcome.types.clone();
+    }
+
+    /// Whether a message may be pushed.
+    #[inline]
+    pub fn check(&self, to: ActorId, size: usize) -> Result<(), Error> {
+        if size <= self.payload_bytes_max && self.unknown.is_empty() && self.failed.is_none() {
+            return Ok(());
+        }
+        self.complaint(to, size)
+    }
+
+    #[cold]
+    fn complaint(&self, to: ActorId, size: usize) -> Result<(), Error> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        if let Some((_, name)) = self.unknown.iter().find(|(id, _)| *id == to.type_id) {
+            return Err(Error::UnknownType { name: name.clone(), known: self.known.clone() });
+        }
+        if size > self.payload_bytes_max {
+            return Err(Error::TooLarge { len: size, max: self.payload_bytes_max });
+        }
+        Ok(())
+    }
+}
+
+/// What is known of the connection.
+pub(super) struct Link {
+    /// `None` while there is none.
+    connection: Option<Connection>,
+    pub welcome: Welcome,
+    pub address: String,
+    /// A loss that no flush has reported, with the tells that were on their way.
+    pub unreported: Option<(Lost, String)>,
+    pub unreported_tells: u64,
+    /// The driving task has ended.
+    pub ended: bool,
+}
+
+/// A connection with its streams.
+pub(super) struct Connected {
+    connection: Connection,
+    endpoint: Endpoint,
+    address: String,
+    welcome: Welcome,
+    /// Kept open for as long as the session.
+    _control: (SendStream, RecvStream),
+    lane: (SendStream, RecvStream),
+}
+
+/// The first connection; what it fails with is the caller's to handle.
+pub(super) async fn connect_first(options: Options) -> Result<(Shared, Connected), Error> {
+    let connected = connect_any(&options).await?;
+    let link = Link {
+        connection: Some(connected.connection.clone()),
+        welcome: connected.welcome.clone(),
+        address: connected.address.clone(),
+        unreported: None,
+        unreported_tells: 0,
+        ended: false,
+    };
+    let shared = Shared {
+        options,
+        outbox: Mutex::new(Outbox::new(&connected.welcome)),
+        asks: Mutex::default(),
+        link: Mutex::new(link),
+        writer: Notify::new(),
+        room: Notify::new(),
+        wants_room: AtomicBool::new(false),
+        changed: Notify::new(),
+        confirmed: AtomicU64::new(0),
+        unconfirmed_lost: AtomicU64::new(0),
+        closing: AtomicBool::new(false),
+        reconnects: AtomicU64::new(0),
+    };
+    Ok((shared, connected))
+}
+
+/// Tries each address once, in order.
+async fn connect_any(options: &Options) -> Result<Connected, Error> {
+    let mut last = Error::NoAddress;
+    for address in &options.addresses {
+        let sockets = match options.network.resolve(address).await {
+            Ok(sockets) => sockets,
+            Err(e) => {
+                last = Error::resolve(address, &e);
+                continue;
+            }
+        };
+        for socket in sockets {
+            match connect(options, address, socket).await {
+                Ok(connected) => return Ok(connected),
+                Err(error) => last = error,
+            }
+        }
+    }
+    Err(last)
+}
+
+async fn connect(options: &Options, address: &str, to: SocketAddr) -> Result<Connected, Error> {
+    let config = transport::client_config(&options.network, &options.identity)?;
+    let endpoint = transport::client_endpoint(&options.network, to)?;
+    let connecting = endpoint.connect_with(config, to, NODE_NAME).map_err(|e| match e {
+        ConnectError::InvalidRemoteAddress(_) => Error::Resolve { address: address.into(), detail: e.to_string() },
+        e => Error::Setup(e.to_string()),
+    })?;
+    let limit = options.connect_deadline;
+    let too_late = || Error::Unreachable {
+        address: address.into(),
+        detail: format!("nothing answered within {} ms", limit.as_millis()),
+    };
+    let greeted = async {
+        let connection = connecting.await.map_err(|e| connect_error(options, address, &Lost::of(&e)))?;
+        let said = greet(options, &connection).await;
+        match said {
+            Ok((control, Greeting::Welcome(welcome))) => Ok((connection, control, welcome)),
+            Ok((_, Greeting::Refused(refused))) => {
+                connection.close(Close::Done.code(), b"");
+                Err(Error::Refused { address: address.into(), refused })
+            }
+            Err(ControlError::Connection(e)) => Err(connect_error(options, address, &Lost::of(&e))),
+            Err(e) => Err(match connection.close_reason() {
+                Some(reason) => connect_error(options, address, &Lost::of(&reason)),
+                None => Error::Protocol { address: address.into(), detail: e.to_string() },
+            }),
+        }
+    };
+    let (connection, control, welcome) = timeout(limit, greeted).await.map_err(|_| too_late())??;
+    let lane = open(&connection, StreamKind::Lane)
+        .await
+        .map_err(|e| Error::Protocol { address: address.into(), detail: e.to_string() })?;
+    Ok(Connected { connection, endpoint, address: address.into(), welcome, _control: control, lane })
+}
+
+async fn greet(
+    options: &Options,
+    connection: &Connection,
+) -> Result<((SendStream, RecvStream), Greeting), ControlError> {
+    let (mut send, mut recv) = open(connection, StreamKind::Control).await?;
+    let hello = Hello {
+        version_min: VERSION_MIN,
+        version_max: VERSION,
+        client: options.name.clone(),
+        cluster: options.cluster.clone(),
+        types: options.types.clone(),
+    };
+    wire::send(&mut send, &hello).await?;
+    let greeting = wire::receive(&mut recv, wire::RESPONSE_BYTES_MAX).await?;
+    Ok(((send, recv), greeting))
+}
+
+async fn open(connection: &Connection, kind: StreamKind) -> Result<(SendStream, RecvStream), ControlError> {
+    let (mut send, recv) = connection.open_bi().await?;
+    send.write_all(&Preamble::new(kind).to_bytes()).await.map_err(|e| match e {
+        quinn::WriteError::ConnectionLost(e) => ControlError::Connection(e),
+        _ => ControlError::Reset,
+    })?;
+    Ok((send, recv))
+}
+
+/// Why there is no connection, in words for the user.
+fn connect_error(options: &Options, address: &str, lost: &Lost) -> Error {
+    let address = address.to_owned();
+    let files = &options.identity.files;
+    match lost {
+        Lost::CertificateRequired => Error::CertificateRequired { address },
+        Lost::CertificateRefused(why) => {
+            let certificate = files.own.as_ref().map_or_else(Default::default, |(certificate, _)| certificate.clone());
+            Error::CertificateRefused { address, certificate, why }
+        }
+        Lost::PeerCertificate(why) => {
+            let why = if why.contains("UnknownIssuer") { "another authority signed it".into() } else { why.clone() };
+            Error::ForeignNode { address, ca: files.ca.clone(), why }
+        }
+        Lost::Protocol => Error::NotRinghold { address },
+        Lost::Closed { close: Some(Close::Stopping), .. } => {
+            Error::Refused { address, refused: wire::Refused::Stopping }
+        }
+        lost if lost.is_final() => Error::Protocol { address, detail: lost.to_string() },
+        lost => Error::Unreachable { address, detail: lost.to_string() },
+    }
+}
+
+/// Keeps a client connected until it is closed or cannot be helped.
+pub(super) async fn drive(shared: Arc<Shared>, first: Connected) {
+    let mut connected = first;
+    let failed = loop {
+        let lost = run(&shared, &mut connected).await;
+        // What the connection has left to say is said in the background; a new endpoint needs nothing of it.
+        drop(connected);
+        let Some(lost) = lost else { break Error::Closed };
+        lose(&shared, &lost);
+        if shared.closing.load(SeqCst) {
+            break Error::Closed;
+        }
+        match connect_again(&shared, &lost).await {
+            Ok(again) => connected = again,
+            Err(error) => break error,
+        }
+        tracing::info!(address = connected.address, "connected again");
+        shared.reconnects.fetch_add(1, Relaxed);
+        shared.outbox.lock().learn(&connected.welcome);
+        {
+            let mut link = shared.link.lock();
+            link.connection = Some(connected.connection.clone());
+            link.welcome = connected.welcome.clone();
+            link.address = connected.address.clone();
+        }
+        shared.changed.notify_waiters();
+    };
+    end(&shared, failed);
+}
+
+/// Nothing can be sent any more, and nothing will be answered.
+fn end(shared: &Shared, failed: Error) {
+    let unsent = {
+        let mut outbox = shared.outbox.lock();
+        outbox.failed = Some(failed);
+        outbox.frames.clear();
+        std::mem::take(&mut outbox.tells)
+    };
+    let wakers = shared.asks.lock().lose(u64::MAX);
+    {
+        let mut link = shared.link.lock();
+        link.connection = None;
+        link.ended = true;
+        if unsent > 0 {
+            link.unreported_tells += unsent;
+            let address = link.address.clone();
+            link.unreported.get_or_insert((Lost::Here, address));
+        }
+    }
+    shared.unconfirmed_lost.fetch_add(unsent, Relaxed);
+    wakers.into_iter().for_each(|waker| waker.wake());
+    shared.room.notify_waiters();
+    shared.changed.notify_waiters();
+}
+
+/// Answers the asks that were on the connection, and counts the tells that were.
+fn lose(shared: &Shared, lost: &Lost) {
+    let wakers = {
+        let outbox = shared.outbox.lock();
+        let written = outbox.pushed - outbox.frames.messages();
+        // Everything written has met its fate; nothing of this connection will confirm it any more.
+        shared.confirmed.fetch_max(written, SeqCst);
+        let wakers = shared.asks.lock().lose(written);
+        shared.link.lock().connection = None;
+        wakers
+    };
+    wakers.into_iter().for_each(|waker| waker.wake());
+    let address = shared.link.lock().address.clone();
+    tracing::warn!(address, "connection lost: {lost}");
+    shared.wake_for_room();
+    shared.changed.notify_waiters();
+}
+
+async fn connect_again(shared: &Shared, lost: &Lost) -> Result<Connected, Error> {
+    if lost.is_final() {
+        let address = shared.link.lock().address.clone();
+        return Err(Error::Protocol { address, detail: lost.to_string() });
+    }
+    let started = Instant::now();
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        // Half of it is chance, so that the clients of a restarted node do not come all at once.
+        let wait = backoff / 2 + random_below(&*shared.options.network, backoff / 2);
+        tokio::select! {
+            biased;
+            () = closing(shared) => return Err(Error::Closed),
+            () = sleep(wait) => {}
+        }
+        let attempt = tokio::select! {
+            biased;
+            () = closing(shared) => return Err(Error::Closed),
+            attempt = connect_any(&shared.options) => attempt,
+        };
+        let error = match attempt {
+            Ok(connected) => return Ok(connected),
+            Err(error) => error,
+        };
+        let given_up = shared.options.reconnect_limit.is_some_and(|limit| started.elapsed() >= limit);
+        if error.is_final() || given_up {
+            return Err(error);
+        }
+        tracing::debug!("connecting again: {error}");
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+async fn closing(shared: &Shared) {
+    loop {
+        let changed = shared.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        if shared.closing.load(SeqCst) {
+            return;
+        }
+        changed.await;
+    }
+}
+
+/// What is on its way on one lane: for each buffer written, where it ends and how many tells are in it.
+struct OnTheWay {
+    buffers: VecDeque<(u64, u64)>,
+}
+
+impl OnTheWay {
+    fn confirm(&mut self, position: u64) {
+        while self.buffers.front().is_some_and(|(end, _)| *end <= position) {
+            self.buffers.pop_front();
+        }
+    }
+
+    fn tells(&self) -> u64 {
+        self.buffers.iter().map(|(_, tells)| tells).sum()
+    }
+}
+
+/// Writes and reads until the connection ends. `None`: the client closed it in good order.
+async fn run(shared: &Shared, connected: &mut Connected) -> Option<Lost> {
+    let connection = connected.connection.clone();
+    let (send, recv) = &mut connected.lane;
+    let way = Mutex::new(OnTheWay { buffers: VecDeque::new() });
+    // Messages of this client that came before this lane's first.
+    let base = {
+        let outbox = shared.outbox.lock();
+        outbox.pushed - outbox.frames.messages()
+    };
+    let stopping = AtomicBool::new(false);
+    let write = async {
+        let written = write(shared, send, &way, &stopping).await;
+        // The reader sees the same end, and later: after the last answers.
+        if let Err(e) = written {
+            tracing::debug!("the lane cannot be written any more: {e}");
+        }
+        std::future::pending::<()>().await;
+    };
+    let read = read(shared, recv, base, &way, &stopping);
+    let limit = async {
+        closing(shared).await;
+        sleep(CLOSE_DEADLINE).await;
+    };
+    let result = tokio::select! {
+        biased;
+        result = read => result,
+        () = write => unreachable!("the writer waits for the reader"),
+        () = limit => Err(LaneError::TooSlow),
+    };
+    let left = way.lock().tells();
+    let closing = shared.closing.load(SeqCst);
+    let lost = match result {
+        // The node has finished its side, which it does when this side has.
+        Ok(()) if closing && !stopping.load(SeqCst) => None,
+        Ok(()) => Some(Lost::Closed {
+            close: Some(Close::Stopping),
+            code: u64::from(Close::Stopping.code()),
+            reason: "the node is stopping".into(),
+        }),
+        Err(LaneError::Connection(e)) => Some(Lost::of(&e)),
+        Err(LaneError::Reset) => Some(match connection.close_reason() {
+            Some(e) => Lost::of(&e),
+            None => Lost::Other("the node gave up the lane".into()),
+        }),
+        Err(e) => {
+            connection.close(Close::Frame.code(), e.to_string().as_bytes());
+            Some(Lost::Other(e.to_string()))
+        }
+    };
+    connection.close(Close::Done.code(), b"");
+    if closing {
+        // The close should reach the node; one that is gone is not waited for.
+        let _ = timeout(Duration::from_secs(1), connected.endpoint.wait_idle()).await;
+    }
+    if let Some(lost) = &lost
+        && left > 0
+    {
+        let mut link = shared.link.lock();
+        let address = link.address.clone();
+        link.unreported_tells += left;
+        link.unreported.get_or_insert((lost.clone(), address));
+        shared.unconfirmed_lost.fetch_add(left, Relaxed);
+    }
+    lost
+}
+
+async fn write(
+    shared: &Shared,
+    send: &mut SendStream,
+    way: &Mutex<OnTheWay>,
+    stopping: &AtomicBool,
+) -> Result<(), quinn::WriteError> {
+    let mut buffer = FrameBuffer::default();
+    let mut sent = 0;
+    loop {
+        if stopping.load(SeqCst) {
+            break;
+        }
+        let written = {
+            let mut outbox = shared.outbox.lock();
+            std::mem::swap(&mut outbox.frames, &mut buffer);
+            (outbox.pushed, std::mem::take(&mut outbox.tells))
+        };
+        if buffer.is_empty() {
+            if shared.closing.load(SeqCst) {
+                break;
+            }
+            shared.writer.notified().await;
+            continue;
+        }
+        shared.wake_for_room();
+        way.lock().buffers.push_back(written);
+        buffer.seal(sent);
+        sent += buffer.messages();
+        send.write_all(buffer.bytes()).await?;
+        buffer.clear();
+    }
+    let _ = send.finish();
+    Ok(())
+}
+
+async fn read(
+    shared: &Shared,
+    recv: &mut RecvStream,
+    base: u64,
+    way: &Mutex<OnTheWay>,
+    stopping: &AtomicBool,
+) -> Result<(), LaneError> {
+    let mut reader = FrameReader::default();
+    let mut wakers = Vec::new();
+    while let Some((header, body)) = reader.next(recv).await? {
+        let mut rest = &*body;
+        {
+            let mut asks = shared.asks.lock();
+            for _ in 0..header.count {
+                let (header, payload, after) = message::split_first(rest).ok_or(FrameError::Overrun)?;
+                match header.kind() {
+                    Some(Kind::Reply | Kind::Error | Kind::Inspected) => {}
+                    kind => return Err(FrameError::Kind(kind.map_or(0, |k| k as u8)).into()),
+                }
+                // The high half is the session, which is this connection.
+                wakers.extend(asks.complete(header.to().key.0 as u32, &header, payload));
+                rest = after;
+            }
+        }
+        if !rest.is_empty() {
+            return Err(FrameError::Count.into());
+        }
+        wakers.drain(..).for_each(|waker| waker.wake());
+        let confirmed = base + header.mark;
+        if shared.confirmed.fetch_max(confirmed, SeqCst) < confirmed {
+            way.lock().confirm(confirmed);
+            shared.changed.notify_waiters();
+        }
+        shared.wake_for_room();
+        if header.flags & FLAG_STOPPING != 0 && !stopping.swap(true, SeqCst) {
+            shared.writer.notify_one();
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn request_name(request: &Request) -> &'static str {
+    match request {
+        Request::Status => "its status",
+        Request::Devices => "its devices",
+        Request::ActorTypes => "its actor types",
+        Request::Inspect { .. } => "an actor's state",
+        Request::Settle { .. } => "everything to settle",
+        Request::DeadLetters { .. } => "its dead letters",
+        Request::Drain { .. } => "a drain",
+    }
+}
+
+/// One request on a stream of its own. Waits for a connection where there is none.
+pub(super) async fn request(shared: &Shared, request: &Request) -> Result<Response, Error> {
+    let (connection, address) = connection(shared).await?;
+    let exchange = async {
+        let (mut send, mut recv) = open(&connection, StreamKind::Request).await?;
+        wire::send(&mut send, request).await?;
+        let _ = send.finish();
+        wire::receive(&mut recv, wire::RESPONSE_BYTES_MAX).await
+    };
+    exchange.await.map_err(|e: ControlError| match (e, connection.close_reason()) {
+        (ControlError::Connection(e), _) | (_, Some(e)) => {
+            Error::ConnectionLost { address, doing: request_name(request), lost: Lost::of(&e), unconfirmed: 0 }
+        }
+        (e, None) => Error::Protocol { address, detail: e.to_string() },
+    })
+}
+
+async fn connection(shared: &Shared) -> Result<(Connection, String), Error> {
+    loop {
+        let changed = shared.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        if let Some(error) = shared.outbox.lock().failed.clone() {
+            return Err(error);
+        }
+        {
+            let link = shared.link.lock();
+            if let Some(connection) = &link.connection {
+                return Ok((connection.clone(), link.address.clone()));
+            }
+        }
+        changed.await;
+    }
+}

@@ -1,0 +1,539 @@
+//! The client: tells and asks actors on a node, from any async program.
+//!
+//! ```no_run
+//! # use ringhold::client::{Client, Error, Options};
+//! # use ringhold_cluster::tls::Identity;
+//! # async fn f(identity: Identity) -> Result<(), Error> {
+//! let client = Client::connect(Options::new("localhost:7400", identity)).await?;
+//! println!("{} knows {:?}", client.welcome().node.name, client.welcome().types);
+//! client.flush().await?;
+//! client.close().await
+//! # }
+//! ```
+//!
+//! A [`Client`] is one connection with one lane; clones share it. Messages go into one buffer and leave in batches
+//! that form by themselves: a lone ask leaves at once, and under load whatever has gathered meanwhile goes together.
+//! What one client sends to one actor arrives in the order in which it was sent.
+//!
+//! When the connection is lost the client connects again by itself. Messages that were not written yet are sent then.
+//! Asks on their way fail with [`AskError::ConnectionLost`]; tells on their way are counted, and [`Client::flush`]
+//! says how many. Nothing is sent twice.
+
+mod asks;
+mod error;
+mod link;
+mod streams;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use ringhold_cluster::network::{Network, RealNetwork};
+use ringhold_cluster::tls::Identity;
+use ringhold_cluster::wire::{Request, Response, Settled, TypeLayout, Welcome};
+use ringhold_kernels::actor::{Actor, MessageOf};
+use ringhold_kernels::hlc::Hlc;
+use ringhold_kernels::id::{ActorId, Key, TypeId};
+use ringhold_kernels::message::{Header, Kind, Reason};
+use ringhold_kernels::plain::Plain;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use asks::{Asks as AskTable, Ticket};
+pub use error::{AskError, Error};
+use link::Outbox;
+pub use streams::{Asks, Tells};
+
+/// The reply type of a message's actor.
+pub type Reply<M> = <<M as MessageOf>::Actor as Actor>::Reply;
+
+/// Bytes that wait to be written at most; a tell beyond it waits.
+pub const OUTBOX_BYTES_MAX: usize = 1 << 20;
+/// How long [`Client::ask`] waits for a reply.
+pub const ASK_DEADLINE: Duration = Duration::from_secs(10);
+/// How long one attempt to connect may take.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// Waits between attempts to connect again grow from the first to the second.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
+pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long a close waits for what is under way.
+pub const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How to connect.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Nodes of one cluster, as `HOST:PORT`; the first that answers is used.
+    pub addresses: Vec<String>,
+    /// This client's certificate, and the authority it believes.
+    pub identity: Identity,
+    pub network: Arc<dyn Network>,
+    /// The actor types this program was built with; a node built with another layout refuses the client.
+    pub types: Vec<TypeLayout>,
+    /// The cluster it must be; `None` takes any.
+    pub cluster: Option<String>,
+    /// What the node's lists call this client.
+    pub name: String,
+    /// For asks that name no deadline of their own.
+    pub ask_deadline: Duration,
+    pub connect_deadline: Duration,
+    /// How long to try to connect again after a loss; `None` for ever. Past it, everything fails.
+    pub reconnect_limit: Option<Duration>,
+    type_ids: Vec<TypeId>,
+}
+
+impl Options {
+    /// One node, the machine's network, no actor types yet.
+    pub fn new(address: impl Into<String>, identity: Identity) -> Options {
+        Options {
+            addresses: vec![address.into()],
+            identity,
+            network: Arc::new(RealNetwork),
+            types: Vec::new(),
+            cluster: None,
+            name: format!("ringhold {}", env!("CARGO_PKG_VERSION")),
+            ask_deadline: ASK_DEADLINE,
+            connect_deadline: CONNECT_DEADLINE,
+            reconnect_limit: None,
+            type_ids: Vec::new(),
+        }
+    }
+
+    /// Says that this program was built with an actor type, so that its messages can be sent.
+    #[must_use]
+    pub fn with<A: Actor>(mut self) -> Options {
+        self.types.push(TypeLayout::of(&A::schema()));
+        self.type_ids.push(A::TYPE);
+        self
+    }
+}
+
+/// A connection to a node. Clones share it; when the last is gone it ends in the background, after what was told is
+/// written. [`Client::close`] waits for that.
+#[derive(Clone)]
+pub struct Client(Arc<Handle>);
+
+struct Handle(Arc<Shared>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.begin_close();
+    }
+}
+
+/// What a client's handles and its driving task share. Locks are taken in the order of the fields.
+struct Shared {
+    options: Options,
+    outbox: Mutex<Outbox>,
+    asks: Mutex<AskTable>,
+    link: Mutex<link::Link>,
+    /// Wakes the writer: there is something to write, or the client closes.
+    writer: Notify,
+    /// Wakes those who wait for room in the outbox or for a slot for an ask.
+    room: Notify,
+    /// Whether anybody does, so that nobody pays for a wake otherwise.
+    wants_room: AtomicBool,
+    /// Wakes those who wait for the link, or for a confirmation, or for the end.
+    changed: Notify,
+    /// Messages, counted from the client's start, of which it is known that the node took them or that they are lost.
+    confirmed: AtomicU64,
+    unconfirmed_lost: AtomicU64,
+    closing: AtomicBool,
+    reconnects: AtomicU64,
+}
+
+/// Figures of a client since it connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Tells and asks given to the client.
+    pub messages: u64,
+    pub answers: u64,
+    /// Answers that came after their ask was given up.
+    pub late_answers: u64,
+    pub reconnects: u64,
+    /// Tells that were on their way when a connection was lost: they may or may not have arrived.
+    pub unconfirmed: u64,
+}
+
+impl Client {
+    /// Connects to the first address that answers.
+    ///
+    /// # Errors
+    /// Why the last address did not do, or the first reason that no other address can mend.
+    pub async fn connect(options: Options) -> Result<Client, Error> {
+        let (shared, link) = link::connect_first(options).await?;
+        let shared = Arc::new(shared);
+        tokio::spawn(link::drive(shared.clone(), link));
+        Ok(Client(Arc::new(Handle(shared))))
+    }
+
+    /// What the node said of itself when this client last connected.
+    pub fn welcome(&self) -> Welcome {
+        self.shared().link.lock().welcome.clone()
+    }
+
+    /// The address of the node in use.
+    pub fn address(&self) -> String {
+        self.shared().link.lock().address.clone()
+    }
+
+    pub fn stats(&self) -> Stats {
+        let shared = self.shared();
+        let messages = shared.outbox.lock().pushed;
+        let (answers, late_answers) = {
+            let asks = shared.asks.lock();
+            (asks.answered, asks.late)
+        };
+        Stats {
+            messages,
+            answers,
+            late_answers,
+            reconnects: shared.reconnects.load(Relaxed),
+            unconfirmed: shared.unconfirmed_lost.load(Relaxed),
+        }
+    }
+
+    /// Sends a message for which nobody waits. Waits while the outbox is full, which is when the node or the network
+    /// is slower than this program.
+    ///
+    /// Returning `Ok` means that it will be written as soon as possible; [`Client::flush`] tells when the node has it.
+    pub async fn tell<M: MessageOf>(&self, key: impl Into<Key>, message: M) -> Result<(), Error> {
+        let to = self.typed::<M>(key.into())?;
+        self.push_tell(to, M::SIZE, |payload| write_plain(&message, payload)).await
+    }
+
+    /// The same for an actor type known only by its schema: `payload` is a message in its layout.
+    pub async fn tell_raw(&self, to: ActorId, payload: &[u8]) -> Result<(), Error> {
+        self.push_tell(to, payload.len(), |room| room.copy_from_slice(payload)).await
+    }
+
+    /// Sends a message if there is room now. `Ok(false)`: there was none.
+    pub fn try_tell<M: MessageOf>(&self, key: impl Into<Key>, message: M) -> Result<bool, Error> {
+        let to = self.typed::<M>(key.into())?;
+        self.shared().try_tell(to, M::SIZE, |payload| write_plain(&message, payload))
+    }
+
+    /// Sends a message and waits for the reply, for at most [`Options::ask_deadline`].
+    ///
+    /// It is sent when the future is first polled. Dropping the future gives the ask up: the message is handled all
+    /// the same, and the answer, when it comes, is counted and forgotten.
+    pub fn ask<M: MessageOf, K: Into<Key>>(
+        &self,
+        key: K,
+        message: M,
+    ) -> impl Future<Output = Result<Reply<M>, AskError>> + use<M, K> {
+        let deadline = self.shared().options.ask_deadline;
+        self.ask_with(key, message, deadline)
+    }
+
+    /// The same with a deadline of its own, counted from the first poll.
+    pub fn ask_with<M: MessageOf, K: Into<Key>>(
+        &self,
+        key: K,
+        message: M,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<Reply<M>, AskError>> + use<M, K> {
+        let client = self.clone();
+        let key = key.into();
+        async move { client.send_ask(key, message, deadline).await?.typed_reply::<M>(key).await }
+    }
+
+    async fn send_ask<M: MessageOf>(&self, key: Key, message: M, deadline: Duration) -> Result<Asked, AskError> {
+        let to = self.typed::<M>(key)?;
+        self.push_ask(to, M::SIZE, deadline, |payload| write_plain(&message, payload), &typed_name::<M>(key)).await
+    }
+
+    /// The same for an actor type known only by its schema: message and reply are in its layout.
+    pub async fn ask_raw(&self, to: ActorId, payload: &[u8], deadline: Duration) -> Result<Vec<u8>, AskError> {
+        let name = || format!("{to:?}");
+        let mut asked = self.push_ask(to, payload.len(), deadline, |room| room.copy_from_slice(payload), &name).await?;
+        asked.reply(&name, |payload| Ok(payload.to_vec())).await
+    }
+
+    /// Many tells of one type.
+    pub fn tells<M: MessageOf>(&self) -> Tells<M> {
+        Tells::new(self.clone())
+    }
+
+    /// Many asks of one type, of which up to `window` are under way at a time; their replies come in the order of
+    /// `messages`.
+    pub fn asks<M, K, I>(&self, messages: I, window: usize) -> Asks<M, I::IntoIter>
+    where
+        M: MessageOf,
+        K: Into<Key>,
+        I: IntoIterator<Item = (K, M)>,
+    {
+        Asks::new(self.clone(), messages.into_iter(), window)
+    }
+
+    /// Waits until the node has admitted everything told so far.
+    ///
+    /// # Errors
+    /// [`Error::ConnectionLost`] if since the last flush tells were on their way on a connection that was lost.
+    pub async fn flush(&self) -> Result<(), Error> {
+        let shared = self.shared();
+        let target = shared.outbox.lock().last_tell;
+        loop {
+            let changed = shared.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            // Looked at first: a loss is noted before it counts as confirmed.
+            let confirmed = shared.confirmed.load(SeqCst) >= target;
+            shared.report_loss("flushing")?;
+            if confirmed {
+                return Ok(());
+            }
+            if let Some(error) = shared.outbox.lock().failed.clone() {
+                return Err(error);
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until the node has nothing queued any more of what was admitted before, for at most `limit`.
+    pub async fn settle(&self, limit: Duration) -> Result<Settled, Error> {
+        self.flush().await?;
+        let request = Request::Settle { timeout_ms: limit.as_millis() as u64 };
+        match self.request(request, limit + Duration::from_secs(5)).await? {
+            Response::Settled(settled) => Ok(settled),
+            other => Err(self.strange(&other)),
+        }
+    }
+
+    /// Asks the node itself. A [`Response::Failed`] comes as [`Error::Failed`].
+    pub async fn request(&self, request: Request, limit: Duration) -> Result<Response, Error> {
+        let doing = link::request_name(&request);
+        let deadline = Instant::now() + limit;
+        match timeout_at(deadline, link::request(self.shared(), &request)).await {
+            Ok(Ok(Response::Failed(failed))) => Err(Error::Failed(failed)),
+            Ok(answered) => answered,
+            Err(_) => Err(Error::Timeout { doing, waited: limit }),
+        }
+    }
+
+    fn strange(&self, response: &Response) -> Error {
+        let kind = format!("{response:?}");
+        let kind: String = kind.chars().take_while(|c| c.is_alphanumeric()).collect();
+        Error::Protocol { address: self.address(), detail: format!("its answer is a `{kind}`") }
+    }
+
+    /// Writes what was told, waits until the node has it and every ask is answered, and closes.
+    ///
+    /// # Errors
+    /// What [`Client::flush`] would say.
+    pub async fn close(self) -> Result<(), Error> {
+        let shared = self.shared();
+        shared.begin_close();
+        loop {
+            let changed = shared.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if shared.link.lock().ended {
+                break;
+            }
+            changed.await;
+        }
+        shared.report_loss("closing")
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.0.0
+    }
+
+    /// The id of an actor of a type that this client said it was built with.
+    #[inline]
+    fn typed<M: MessageOf>(&self, key: Key) -> Result<ActorId, Error> {
+        if !self.shared().options.type_ids.contains(&M::Actor::TYPE) {
+            return Err(Error::NotRegistered { name: M::Actor::NAME });
+        }
+        Ok(ActorId::new(M::Actor::TYPE, key))
+    }
+
+    #[inline]
+    async fn push_tell(&self, to: ActorId, size: usize, write: impl Fn(&mut [u8])) -> Result<(), Error> {
+        let shared = self.shared();
+        if shared.try_tell(to, size, &write)? {
+            return Ok(());
+        }
+        shared.when_room(|| Ok(shared.try_tell(to, size, &write)?.then_some(()))).await
+    }
+
+    async fn push_ask(
+        &self,
+        to: ActorId,
+        size: usize,
+        limit: Duration,
+        write: impl Fn(&mut [u8]),
+        name: &impl Fn() -> String,
+    ) -> Result<Asked, AskError> {
+        let deadline = Instant::now() + limit;
+        let shared = self.shared();
+        let ticket = match shared.try_ask(to, size, &write)? {
+            Some(ticket) => ticket,
+            None => timeout_at(deadline, shared.when_room(|| shared.try_ask(to, size, &write)))
+                .await
+                .map_err(|_| AskError::Deadline { actor: name(), waited: limit })??,
+        };
+        Ok(Asked { client: self.clone(), ticket: Some(ticket), deadline, limit })
+    }
+}
+
+#[inline(always)]
+fn write_plain<M: Plain>(message: &M, payload: &mut [u8]) {
+    assert_eq!(payload.len(), M::SIZE);
+    // SAFETY: the slice has SIZE bytes, as was just checked.
+    unsafe { message.write(payload.as_mut_ptr()) }
+}
+
+fn typed_name<M: MessageOf>(key: Key) -> impl Fn() -> String {
+    move || format!("`{}` {key}", M::Actor::NAME)
+}
+
+/// An ask that was sent. Dropping it gives the ask up.
+struct Asked {
+    client: Client,
+    /// `None` once the answer was taken.
+    ticket: Option<Ticket>,
+    deadline: Instant,
+    limit: Duration,
+}
+
+impl Asked {
+    async fn typed_reply<M: MessageOf>(&mut self, key: Key) -> Result<Reply<M>, AskError> {
+        let name = typed_name::<M>(key);
+        let malformed = |payload: &[u8]| AskError::Reply { actor: name(), bytes: payload.len() };
+        self.reply(&name, |payload| Reply::<M>::from_bytes(payload).ok_or_else(|| malformed(payload))).await
+    }
+
+    /// The answer. Cancelling it loses nothing: it can be called again.
+    async fn reply<R>(
+        &mut self,
+        name: &impl Fn() -> String,
+        decode: impl Fn(&[u8]) -> Result<R, AskError>,
+    ) -> Result<R, AskError> {
+        let ticket = self.ticket.expect("an ask has its ticket until it is answered");
+        let client = self.client.clone();
+        let shared = client.shared();
+        let answer = poll_fn(|cx| {
+            shared.asks.lock().poll(ticket, cx, |header, payload| match header.kind() {
+                Some(Kind::Reply) => decode(payload),
+                _ => Err(not_handled(header, payload, name())),
+            })
+        });
+        let Ok(answer) = timeout_at(self.deadline, answer).await else {
+            self.give_up();
+            return Err(AskError::Deadline { actor: name(), waited: self.limit });
+        };
+        self.ticket = None;
+        shared.wake_for_room();
+        answer
+    }
+}
+
+impl Asked {
+    fn give_up(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.client.shared().asks.lock().abandon(ticket);
+            self.client.shared().wake_for_room();
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
+fn not_handled(header: &Header, payload: &[u8], actor: String) -> AskError {
+    match header.reason() {
+        Some(Reason::ConnectionLost) => AskError::ConnectionLost { actor },
+        reason => AskError::NotHandled {
+            actor,
+            reason: reason.unwrap_or(Reason::NoReply),
+            text: String::from_utf8_lossy(payload).into_owned(),
+        },
+    }
+}
+
+impl Shared {
+    #[inline]
+    fn try_tell(&self, to: ActorId, size: usize, write: impl Fn(&mut [u8])) -> Result<bool, Error> {
+        let first = {
+            let mut outbox = self.outbox.lock();
+            outbox.check(to, size)?;
+            if outbox.frames.len() >= OUTBOX_BYTES_MAX {
+                return Ok(false);
+            }
+            let first = outbox.frames.is_empty();
+            let header = Header::new(Kind::Tell, to, ActorId::default(), size, Hlc(0));
+            outbox.frames.push_with(&header, write);
+            outbox.pushed += 1;
+            outbox.tells += 1;
+            outbox.last_tell = outbox.pushed;
+            first
+        };
+        if first {
+            self.writer.notify_one();
+        }
+        Ok(true)
+    }
+
+    fn try_ask(&self, to: ActorId, size: usize, write: impl Fn(&mut [u8])) -> Result<Option<Ticket>, Error> {
+        let (ticket, first) = {
+            let mut outbox = self.outbox.lock();
+            outbox.check(to, size)?;
+            if outbox.frames.len() >= OUTBOX_BYTES_MAX {
+                return Ok(None);
+            }
+            let Some(ticket) = self.asks.lock().begin(outbox.asks_max, outbox.pushed) else { return Ok(None) };
+            let first = outbox.frames.is_empty();
+            let from = ActorId::new(TypeId::CLIENT, Key(u64::from(ticket)));
+            let header = Header::new(Kind::Ask, to, from, size, Hlc(0));
+            outbox.frames.push_with(&header, write);
+            outbox.pushed += 1;
+            (ticket, first)
+        };
+        if first {
+            self.writer.notify_one();
+        }
+        Ok(Some(ticket))
+    }
+
+    /// Tries until there is room.
+    async fn when_room<T>(&self, mut attempt: impl FnMut() -> Result<Option<T>, Error>) -> Result<T, Error> {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            // Set before the attempt: room that comes after the attempt then wakes this waiter.
+            self.wants_room.store(true, SeqCst);
+            if let Some(done) = attempt()? {
+                return Ok(done);
+            }
+            room.await;
+        }
+    }
+
+    /// There is room in the outbox or a slot for an ask.
+    fn wake_for_room(&self) {
+        if self.wants_room.swap(false, SeqCst) {
+            self.room.notify_waiters();
+        }
+    }
+
+    fn begin_close(&self) {
+        self.closing.store(true, SeqCst);
+        self.writer.notify_one();
+        self.changed.notify_waiters();
+    }
+
+    /// Says once that tells were on their way when a connection was lost.
+    fn report_loss(&self, doing: &'static str) -> Result<(), Error> {
+        let mut link = self.link.lock();
+        let Some((lost, address)) = link.unreported.take() else { return Ok(()) };
+        let unconfirmed = std::mem::take(&mut link.unreported_tells);
+        Err(Error::ConnectionLost { address, doing, lost, unconfirmed })
+    }
+}
