@@ -1,5 +1,7 @@
 //! Nothing yet.
 
+pub mod cli;
 pub mod client;
 pub mod config;
+pub mod logs;
 pub mod server;

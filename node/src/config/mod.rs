@@ -7,7 +7,7 @@
 mod check;
 mod print;
 mod read;
-mod rule;
+pub(crate) mod rule;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};

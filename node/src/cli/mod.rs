@@ -1,0 +1,204 @@
+//! The command line: what the binary does when it is not a device host.
+//!
+//! Tables and messages are for people; with `--json` stdout holds exactly one JSON value, for programs, whatever
+//! happens. Logs and messages about errors go to stderr in either case. [`exit`] has the exit codes.
+
+mod actor;
+mod config;
+mod connect;
+mod exit;
+mod output;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use ringhold_kernels::registry::Registry;
+
+use crate::config::rule;
+use exit::Failure;
+use output::Output;
+
+/// Actors that live on GPUs: nodes that run them, and what talks to nodes.
+#[derive(Parser)]
+#[command(name = "ringhold", version, after_help = exit::HELP, max_term_width = 100, subcommand_required = true)]
+#[command(arg_required_else_help = true, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Args, Clone, Debug)]
+struct Globals {
+    /// Print one JSON value on stdout instead of tables
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// The node to talk to [default: `listen` of the configuration, 127.0.0.1:7420]
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    address: Option<String>,
+
+    /// The node's data folder, where clients on its machine find their certificate too [default: ringhold-data]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+
+    /// A folder with ca.pem, client.pem and client.key to talk to the node with [default: `tls` in the data folder]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    tls: Option<PathBuf>,
+
+    /// A configuration file; without one every field has its default
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// How long to wait for the node, and for a reply: 500ms, 5s, 1m
+    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = time)]
+    deadline: Duration,
+
+    /// Log more; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the node: its devices, its clients, what it could not deliver
+    Status,
+
+    /// Show the node's devices and their workers
+    Devices,
+
+    /// Show the newest messages that nobody handled, and why
+    DeadLetters {
+        /// How many, at most
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
+
+    /// Talk to actors
+    #[command(subcommand)]
+    Actor(ActorCommand),
+
+    /// Write and check configuration files
+    #[command(subcommand)]
+    Config(ConfigCommand),
+
+    /// Print a completion script for a shell
+    Completions { shell: Shell },
+}
+
+#[derive(Subcommand)]
+enum ActorCommand {
+    /// Show the node's actor types, or the messages of one
+    Types {
+        /// Show this type's state, messages and replies
+        name: Option<String>,
+    },
+
+    /// Send a message and do not wait for a reply
+    Tell(MessageArgs),
+
+    /// Send a message and print the reply
+    Ask(MessageArgs),
+
+    /// Show the state of an actor
+    Inspect {
+        #[command(flatten)]
+        actor: ActorArgs,
+    },
+}
+
+#[derive(Args)]
+struct ActorArgs {
+    /// The actor's type: see `ringhold actor types`
+    #[arg(value_name = "TYPE")]
+    type_name: String,
+
+    /// The actor's key: a number, a name of up to 8 bytes, or hash:TEXT for longer text
+    key: String,
+}
+
+#[derive(Args)]
+struct MessageArgs {
+    #[command(flatten)]
+    actor: ActorArgs,
+
+    /// The message: '{"Deposit": {"cents": 5}}', '"Read"' or Read; - reads it from stdin
+    message: String,
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Print a configuration file that documents every field and holds the defaults
+    Default,
+
+    /// Check a configuration file and list all errors
+    Check {
+        /// The file [default: that of --config, or the defaults on this machine]
+        file: Option<PathBuf>,
+    },
+}
+
+/// Runs the command that the process's arguments name, with these actor types.
+///
+/// It is all that a binary's `main` needs:
+///
+/// ```no_run
+/// # use ringhold_kernels::registry::Registry;
+/// fn main() -> std::process::ExitCode {
+///     let mut registry = Registry::new();
+///     // registry.register::<my_actor::Actor>() for each type
+///     ringhold::cli::main(registry)
+/// }
+/// ```
+pub fn main(registry: Registry) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Also `--help` and `--version`, which are no failures.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::OK });
+        }
+    };
+    let output = Output { json: cli.globals.json };
+    match run(cli, registry, output) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => output.failure(&failure),
+    }
+}
+
+fn run(cli: Cli, _registry: Registry, output: Output) -> Result<u8, Failure> {
+    let globals = &cli.globals;
+    match cli.command {
+        Command::Status => status::status(globals, output),
+        Command::Devices => status::devices(globals, output),
+        Command::DeadLetters { limit } => status::dead_letters(globals, limit, output),
+        Command::Actor(ActorCommand::Types { name }) => actor::types(globals, name.as_deref(), output),
+        Command::Actor(ActorCommand::Tell(message)) => actor::tell(globals, &message, output),
+        Command::Actor(ActorCommand::Ask(message)) => actor::ask(globals, &message, output),
+        Command::Actor(ActorCommand::Inspect { actor }) => actor::inspect(globals, &actor, output),
+        Command::Config(ConfigCommand::Default) => config::default(output),
+        Command::Config(ConfigCommand::Check { file }) => {
+            config::check(file.as_deref().or(globals.config.as_deref()), globals, output)
+        }
+        Command::Completions { shell } => {
+            // Written at once, so that a reader that has seen enough is no panic.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "ringhold", &mut script);
+            output::print(&String::from_utf8_lossy(&script));
+            Ok(exit::OK)
+        }
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    match rule::span_ms(text) {
+        Some(ms) if ms > 0 => Ok(Duration::from_millis(ms)),
+        _ => Err("write a whole number and a unit: 500ms, 5s, 1m".into()),
+    }
+}

@@ -1,0 +1,146 @@
+//! What commands print.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::exit::Failure;
+
+/// For whom a command prints.
+#[derive(Clone, Copy)]
+pub struct Output {
+    pub json: bool,
+}
+
+impl Output {
+    /// A command's one result: JSON for programs, text for people.
+    pub fn result(self, value: impl serde::Serialize, text: impl FnOnce() -> String) {
+        if self.json {
+            let value = serde_json::to_string(&value).expect("results are maps with text for keys");
+            print(&format!("{value}\n"));
+        } else {
+            print(&text());
+        }
+    }
+
+    pub fn failure(self, failure: &Failure) -> ExitCode {
+        if self.json {
+            let mut error = json!({
+                "kind": failure.kind(),
+                "exit_code": failure.code,
+                "message": failure.message,
+            });
+            if let Some(Value::Object(details)) = &failure.details {
+                error.as_object_mut().expect("made as one").extend(details.clone());
+            }
+            print(&format!("{}\n", json!({"error": error})));
+        }
+        let _ = writeln!(std::io::stderr(), "error: {}", failure.message);
+        ExitCode::from(failure.code)
+    }
+}
+
+/// Prints; a reader that went away (`| head`) is no error.
+pub fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Columns that line up: text to the left, numbers to the right.
+pub struct Table {
+    rows: Vec<Vec<String>>,
+    /// A heading that starts with `>` marks a column of numbers.
+    right: Vec<bool>,
+}
+
+impl Table {
+    pub fn new<const N: usize>(heading: [&str; N]) -> Table {
+        Table {
+            right: heading.iter().map(|cell| cell.starts_with('>')).collect(),
+            rows: vec![heading.map(|cell| cell.trim_start_matches('>').to_string()).to_vec()],
+        }
+    }
+
+    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
+        debug_assert_eq!(N, self.right.len());
+        self.rows.push(cells.map(|cell| printable(&cell)).to_vec());
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.len() == 1
+    }
+
+    pub fn text(&self) -> String {
+        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..self.right.len()).map(width).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let cells = row.iter().zip(&widths).zip(&self.right).map(|((cell, width), right)| {
+                if *right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+            });
+            text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// Names come from peers: nothing in them may steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// 336776 as 336,776.
+pub fn number(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A length of time in the two units that matter: `2d 3h`, `3m 12s`, `1.2s`, `850ms`.
+pub fn span(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms}ms"),
+        1_000..60_000 => format!("{}.{}s", ms / 1_000, ms % 1_000 / 100),
+        60_000..3_600_000 => format!("{}m {}s", ms / 60_000, ms % 60_000 / 1_000),
+        3_600_000..86_400_000 => format!("{}h {}m", ms / 3_600_000, ms % 3_600_000 / 60_000),
+        _ => format!("{}d {}h", ms / 86_400_000, ms % 86_400_000 / 3_600_000),
+    }
+}
+
+/// 16 KiB, 1.5 GiB.
+pub fn bytes(n: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let unit = (n.max(1).ilog2() / 10).min(units.len() as u32 - 1);
+    if unit == 0 {
+        return format!("{n} B");
+    }
+    format!("{:.1} {}", n as f64 / (1u64 << (10 * unit)) as f64, units[unit as usize])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let mut table = Table::new(["NAME", ">COUNT", "WHY"]);
+        table.row(["a".into(), number(1_234_567), "x".into()]);
+        table.row(["bé\x1b[31m".into(), "7".into(), String::new()]);
+        assert_eq!(table.text(), "NAME         COUNT  WHY\na        1,234,567  x\nbé\u{fffd}[31m          7\n");
+    }
+
+    #[test]
+    fn numbers_and_spans_read_well() {
+        assert_eq!([0, 999, 1_000, 336_776].map(number), ["0", "999", "1,000", "336,776"]);
+        assert_eq!([5, 1_250, 192_000, 3_660_000, 180_000_000].map(span), ["5ms", "1.2s", "3m 12s", "1h 1m", "2d 2h"]);
+        assert_eq!([0, 1_023, 1_536, 3 << 30].map(bytes), ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]);
+    }
+}

@@ -1,0 +1,291 @@
+//! `status`, `devices`, `dead-letters`.
+
+use ringhold_cluster::wire::{DeadLetter, DeviceState, DeviceStatus, NodeState, SessionStatus, Status, WorkerState};
+use ringhold_kernels::id::ActorId;
+use ringhold_kernels::json::{self, TypeNames};
+use ringhold_kernels::message::Reason;
+use ringhold_kernels::schema::Schema;
+use serde_json::{Value, json};
+
+use super::Globals;
+use super::connect::{self, Connection};
+use super::exit::{self, Failure};
+use super::output::{Output, Table, bytes, number, span};
+
+pub fn status(globals: &Globals, output: Output) -> Result<u8, Failure> {
+    connect::run(globals, async |node: &Connection| {
+        let status = node.status().await?;
+        output.result(with_reasons(&status, &status.devices), || status_text(&status));
+        Ok(exit::OK)
+    })
+}
+
+pub fn devices(globals: &Globals, output: Output) -> Result<u8, Failure> {
+    connect::run(globals, async |node: &Connection| {
+        let devices = node.devices().await?;
+        let value = with_reasons(&json!({"devices": devices}), &devices);
+        output.result(&value["devices"], || devices_text(&devices));
+        Ok(exit::OK)
+    })
+}
+
+pub fn dead_letters(globals: &Globals, limit: u32, output: Output) -> Result<u8, Failure> {
+    connect::run(globals, async |node: &Connection| {
+        let letters = node.dead_letters(limit).await?;
+        let schemas = node.schemas().await?;
+        let letters: Vec<Letter> = letters.iter().map(|letter| Letter::new(letter, &schemas)).collect();
+        output.result(letters.iter().map(|letter| &letter.json).collect::<Vec<_>>(), || letters_text(&letters));
+        Ok(exit::OK)
+    })
+}
+
+/// The status as JSON, the reasons in words that do not change with the wire.
+fn with_reasons(status: &impl serde::Serialize, devices: &[DeviceStatus]) -> Value {
+    let mut value = serde_json::to_value(status).expect("a status is maps with text for keys");
+    for (json, device) in value["devices"].as_array_mut().into_iter().flatten().zip(devices) {
+        let counts = device.unhandled.iter().map(|(reason, count)| (reason_word(*reason), json!(count)));
+        json["unhandled"] = Value::Object(counts.collect());
+    }
+    value
+}
+
+/// `no_actor`, for programs; numbers that this build does not know stay numbers.
+fn reason_word(reason: u8) -> String {
+    let Some(reason) = Reason::from_u8(reason) else { return reason.to_string() };
+    let mut word = String::new();
+    for c in format!("{reason:?}").chars() {
+        if c.is_ascii_uppercase() && !word.is_empty() {
+            word.push('_');
+        }
+        word.push(c.to_ascii_lowercase());
+    }
+    word
+}
+
+fn reason_text(reason: u8) -> String {
+    Reason::from_u8(reason).map_or_else(|| format!("reason {reason}"), |reason| reason.to_string())
+}
+
+fn status_text(status: &Status) -> String {
+    let state = match status.state {
+        NodeState::Starting => "starting",
+        NodeState::Running => "running",
+        NodeState::Degraded => "degraded: not every device runs",
+        NodeState::Draining => "draining: it finishes what it has and then exits",
+    };
+    let node = &status.node;
+    let mut facts = Table::new(["", ""]);
+    let mut fact = |name: &str, value: String| facts.row([name.into(), value]);
+    fact("node", format!("{} ({})", node.name, node.id));
+    fact("cluster", node.cluster.clone());
+    fact("version", node.version.clone());
+    fact("state", format!("{state}, up {}", span(status.uptime_ms)));
+    fact("address", format!("{}, process {}", status.address, status.pid));
+    fact("messages", format!("payload up to {} bytes, in slots of {}", status.payload_bytes_max, status.slot_bytes));
+    fact("actor types", number(status.actor_types.into()));
+    let kept = format!("{} kept, {} since the start", number(status.dead_letters_kept), number(status.dead_letters));
+    fact("dead letters", kept);
+    let facts = facts.text();
+    let facts = facts.split_once('\n').map_or("", |(_, rows)| rows);
+
+    let mut text = format!("{facts}\n{}", devices_table(&status.devices).text());
+    for device in &status.devices {
+        text.push_str(&unhandled_text(device));
+    }
+    if !status.sessions.is_empty() {
+        text.push_str(&format!("\n{}", sessions_table(&status.sessions).text()));
+    }
+    text
+}
+
+fn devices_table(devices: &[DeviceStatus]) -> Table {
+    let mut table = Table::new([
+        "DEVICE",
+        "STATE",
+        ">PROCESS",
+        ">UP",
+        ">ACTORS",
+        ">HANDLED",
+        ">FAULTS",
+        ">WAITING",
+        ">SPILLED",
+        ">RESTARTS",
+    ]);
+    for device in devices {
+        table.row([
+            device.name.clone(),
+            device_state(device),
+            device.pid.map_or("the node's".into(), |pid| pid.to_string()),
+            span(device.uptime_ms),
+            number(device.actors),
+            number(device.handled),
+            number(device.faults),
+            format!("{} of {}", number(device.inbox_used), number(device.inbox_slots)),
+            number(device.spilled_now),
+            number(device.restarts.into()),
+        ]);
+    }
+    table
+}
+
+fn device_state(device: &DeviceStatus) -> String {
+    let state = match device.state {
+        DeviceState::Starting => "starting",
+        DeviceState::Running => "running",
+        DeviceState::Stalled => "stalled",
+        DeviceState::Restarting => "restarting",
+        DeviceState::Stopping => "stopping",
+        DeviceState::Stopped => "stopped",
+        DeviceState::Failed => "failed",
+    };
+    if device.detail.is_empty() { state.into() } else { format!("{state}: {}", device.detail) }
+}
+
+fn unhandled_text(device: &DeviceStatus) -> String {
+    let counts = device.unhandled.iter().filter(|(_, count)| *count > 0);
+    counts.map(|(reason, count)| format!("{}: {} × {}\n", device.name, number(*count), reason_text(*reason))).collect()
+}
+
+fn sessions_table(sessions: &[SessionStatus]) -> Table {
+    let mut table =
+        Table::new([">SESSION", "CLIENT", "ADDRESS", ">UP", ">MESSAGES", ">ANSWERS", ">ASKS WAITING", "HELD BACK"]);
+    for session in sessions {
+        table.row([
+            session.number.to_string(),
+            session.client.clone(),
+            session.address.clone(),
+            span(session.uptime_ms),
+            number(session.messages_in),
+            number(session.answers_out),
+            number(session.asks_waiting.into()),
+            if session.held_back { "yes".into() } else { String::new() },
+        ]);
+    }
+    table
+}
+
+fn devices_text(devices: &[DeviceStatus]) -> String {
+    let mut text = devices_table(devices).text();
+    for device in devices {
+        text.push_str(&unhandled_text(device));
+    }
+    let mut workers =
+        Table::new(["DEVICE", ">WORKER", "STATE", ">HEARTBEAT", ">ACTORS", ">HANDLED", ">WAITING", ">SPILLED"]);
+    for device in devices {
+        for worker in &device.workers {
+            workers.row([
+                device.name.clone(),
+                worker.number.to_string(),
+                match worker.state {
+                    WorkerState::Idle => "idle".into(),
+                    WorkerState::Busy => format!("busy for {}", span(worker.busy_ms)),
+                    WorkerState::Stalled => format!("stalled for {}", span(worker.busy_ms)),
+                    WorkerState::Dead => "dead".into(),
+                },
+                format!("{} ago", span(worker.heartbeat_age_ms)),
+                number(worker.actors),
+                number(worker.handled),
+                format!("{} of {}", number(worker.inbox_used), number(worker.inbox_slots)),
+                number(worker.spilled_now),
+            ]);
+        }
+    }
+    text.push_str(&format!("\n{}", workers.text()));
+    for device in devices {
+        text.push_str(&format!(
+            "\n{}: {} actors created, {} timers, {} of memory, {} messages sent, {} replies",
+            device.name,
+            number(device.actors_created),
+            number(device.timers),
+            bytes(device.memory_bytes),
+            number(device.sent),
+            number(device.replies),
+        ));
+    }
+    text.push('\n');
+    text
+}
+
+/// A dead letter as far as its actor type's schema tells.
+struct Letter {
+    json: Value,
+    row: [String; 5],
+}
+
+impl Letter {
+    fn new(letter: &DeadLetter, schemas: &[Schema]) -> Letter {
+        let names = TypeNames::of(schemas);
+        let schema = schemas.iter().find(|schema| schema.type_id() == letter.to_type);
+        let message = schema.and_then(|schema| json::from_bytes(&schema.message, &letter.payload, &names));
+        let at_ms = letter.hlc.us() / 1_000;
+        let hex: String = letter.payload.iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = |id: ActorId| match id.is_client() {
+            true => "a client".into(),
+            false => format!("{} {}", names.name(id.type_id), id.key),
+        };
+        let json_id = |id: ActorId| match id.is_client() {
+            true => Value::Null,
+            false => json!({"type": names.name(id.type_id), "key": json::key_to_json(id.key)}),
+        };
+        let text = message.as_ref().map_or_else(|| format!("{} bytes", letter.payload.len()), Value::to_string);
+        Letter {
+            json: json!({
+                "at_us": letter.hlc.us(),
+                "reason": reason_word(letter.reason),
+                "to": json_id(letter.to()),
+                "from": json_id(letter.from()),
+                "message": message,
+                "payload": hex,
+            }),
+            row: [time_of_day(at_ms), id(letter.from()), id(letter.to()), text, reason_text(letter.reason)],
+        }
+    }
+}
+
+fn letters_text(letters: &[Letter]) -> String {
+    if letters.is_empty() {
+        return "no dead letters are kept\n".into();
+    }
+    let mut table = Table::new(["TIME (UTC)", "FROM", "TO", "MESSAGE", "WHY"]);
+    for letter in letters {
+        table.row(letter.row.clone());
+    }
+    table.text()
+}
+
+fn time_of_day(ms: u64) -> String {
+    let s = ms / 1_000;
+    format!("{:02}:{:02}:{:02}.{:03}", s / 3_600 % 24, s / 60 % 60, s % 60, ms % 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use ringhold_cluster::wire::{DeviceKind, WorkerStatus};
+
+    use super::*;
+
+    #[test]
+    fn a_status_reads_well_and_gives_reasons_in_words() {
+        let device = DeviceStatus {
+            name: "cpu0".into(),
+            kind: DeviceKind::Cpu,
+            state: DeviceState::Restarting,
+            detail: "killed by signal 9".into(),
+            pid: Some(12),
+            handled: 336_776,
+            inbox_slots: 65_536,
+            unhandled: vec![(13, 2), (7, 0)],
+            workers: vec![WorkerStatus { state: WorkerState::Busy, busy_ms: 1_200, ..WorkerStatus::default() }],
+            ..DeviceStatus::default()
+        };
+        let status = Status { devices: vec![device.clone()], ..Status::default() };
+        let text = status_text(&status);
+        assert!(text.contains("restarting: killed by signal 9") && text.contains("336,776"), "{text}");
+        assert!(text.contains("cpu0: 2 × the actor does not exist"), "{text}");
+        assert!(text.starts_with("node "), "{text}");
+        assert!(devices_text(std::slice::from_ref(&device)).contains("busy for 1.2s"));
+        let value = with_reasons(&status, &status.devices);
+        assert_eq!(value["devices"][0]["unhandled"], json!({"no_actor": 2, "no_reply": 0}));
+        assert_eq!(value["devices"][0]["state"], "restarting");
+    }
+}
