@@ -164,6 +164,15 @@ pub struct Inspected {
 }
 const _: () = assert!(size_of::<Inspected>() == 24);
 
+impl Inspected {
+    /// What an `Inspected` payload says of the actor, and the state bytes behind it.
+    pub fn split(payload: &[u8]) -> Option<(Inspected, &[u8])> {
+        let (about, bytes) = payload.split_first_chunk::<{ size_of::<Inspected>() }>()?;
+        // SAFETY: every field is an integer, so any 24 bytes are an `Inspected`.
+        Some((unsafe { about.as_ptr().cast::<Inspected>().read_unaligned() }, bytes))
+    }
+}
+
 impl Header {
     #[inline(always)]
     pub fn new(kind: Kind, to: ActorId, from: ActorId, len: usize, hlc: Hlc) -> Header {

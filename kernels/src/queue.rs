@@ -223,6 +223,26 @@ impl Queue {
         }
     }
 
+    /// Looks at every message, oldest first.
+    pub fn for_each(&self, mut f: impl FnMut(&Header, &[u8])) {
+        let (mut at, mut left) = (self.read, self.messages);
+        for (number, (chunk, end)) in self.chunks.iter().enumerate() {
+            if number > 0 {
+                at = chunk.as_ptr().cast();
+            }
+            let end = chunk.as_ptr() as usize + end;
+            while left > 0 && (at as usize) < end {
+                // SAFETY: as long as messages are left, one starts here or the chunk's messages are at their end.
+                unsafe {
+                    let (header, payload) = parts(NonNull::new_unchecked(at).cast());
+                    f(header, payload);
+                    at = at.add(HEADER_BYTES + header.padded_len());
+                }
+                left -= 1;
+            }
+        }
+    }
+
     /// Bytes of memory held, in use or spare.
     pub fn memory_bytes(&self) -> usize {
         (self.chunks.len() + self.spare.len()) * CHUNK_BYTES
@@ -304,6 +324,12 @@ mod tests {
             queue.truncate(mark);
             assert_eq!(queue.len(), before as usize);
             (before..before + 500).for_each(|i| queue.push(&header(i, 24), &[0; 24]));
+            let mut seen = 0;
+            queue.for_each(|h, _| {
+                assert_eq!(h.hlc, seen);
+                seen += 1;
+            });
+            assert_eq!(seen, before + 500);
             let mut next = 0;
             queue.drain(|h, _| {
                 assert_eq!(h.hlc, next);

@@ -243,13 +243,15 @@ pub struct Telemetry {
     pub queued: AtomicU64,
     /// Messages that found no credit or no room when they were first to leave, and waited in a spill list.
     pub spilled: AtomicU64,
+    /// Messages in spill lists now.
+    pub spilled_now: AtomicU64,
     /// Messages waiting for their time now.
     pub timers: AtomicU64,
     /// Bytes of memory the actor table holds.
     pub table_bytes: AtomicU64,
     /// Not zero while the worker takes nothing from its ingress ring because its queue is past high water.
     pub throttled: AtomicU64,
-    _spare: [u64; 62],
+    _spare: [u64; 61],
 }
 const _: () = assert!(size_of::<Telemetry>() == 640);
 

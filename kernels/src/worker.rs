@@ -420,8 +420,9 @@ impl Worker {
     fn not_handled(&mut self, header: &Header, payload: &[u8], reason: Reason, line: Option<u32>) {
         if matches!(header.kind(), Some(Kind::Ask | Kind::Inspect)) {
             self.counts.replies += 1;
-            let text = line.map(|line| line.to_le_bytes());
-            return self.answer_error(header, reason, text.as_ref().map_or(&[], |t| &t[..]));
+            let text = line.map_or(String::new(), |line| format!("line {line} of the actor's source"));
+            let text = &text.as_bytes()[..text.len().min(self.segment.shape().payload_bytes_max())];
+            return self.answer_error(header, reason, text);
         }
         self.outbox.dead += 1;
         self.outbox.away.push(&header.with_kind(Kind::DeadLetter).with_reason(reason), payload);
@@ -491,6 +492,7 @@ impl Worker {
         telemetry.stopped.store(counts.stopped, Relaxed);
         telemetry.queued.store(self.queued() as u64, Relaxed);
         telemetry.spilled.store(counts.spilled, Relaxed);
+        telemetry.spilled_now.store(counts.spill_waiting as u64, Relaxed);
         telemetry.timers.store(self.timers.len() as u64, Relaxed);
         telemetry.table_bytes.store(self.table.memory_bytes() as u64, Relaxed);
         telemetry.throttled.store(self.throttled.into(), Relaxed);

@@ -1,7 +1,24 @@
-//! Nothing yet.
+//! Actors that live on GPUs.
+//!
+//! Write an actor once, under [`actor`]; register it in a [`Registry`]; hand that to [`cli::main`] in your own `main`,
+//! and the binary is a node, its device hosts and its command line. Talk to it through [`client::Client`].
+//!
+//! Read [`client::Client`] first to use a node, [`node::Node`] to embed one.
+
+// What `#[ringhold::actor]` emits names this crate from outside; the shipped actors are inside.
+extern crate self as ringhold;
 
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod device;
 pub mod logs;
+pub mod node;
+pub mod router;
 pub mod server;
+
+pub use ringhold_kernels::id::{ActorId, Key};
+pub use ringhold_kernels::registry::Registry;
+#[doc(hidden)]
+pub use ringhold_kernels::rt;
+pub use ringhold_macros::actor;

@@ -1,0 +1,293 @@
+//! What runs a device: a process of its own, threads of this one, or (in the simulator) a task.
+//!
+//! The node sees a device through its segment alone. Here is only what starts and ends whoever serves that segment,
+//! and the bells by which the two wake each other.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringhold_cluster::network::BoxFuture;
+use ringhold_kernels::bell::{Bell, EventBell};
+use ringhold_kernels::clock::{Clock, SystemClock};
+use ringhold_kernels::cpu;
+use ringhold_kernels::registry::Registry;
+use ringhold_kernels::segment::Segment;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+use crate::config;
+
+/// The node's own bell: rung by workers, awaited by a task.
+pub trait NodeBell: Bell {
+    /// Resolves once the bell has been rung since this last did.
+    fn rung(&self) -> BoxFuture<'_, ()>;
+}
+
+/// The bells of one device.
+#[derive(Clone)]
+pub struct DeviceBells {
+    pub workers: Arc<Vec<Arc<dyn Bell>>>,
+    pub node: Arc<dyn NodeBell>,
+}
+
+/// Whoever serves a device's segment, one term after the other.
+pub trait DeviceHost: Send {
+    fn bells(&self) -> DeviceBells;
+
+    /// Starts a host for the segment's term. The last one must be over. Returns the process, if it has its own.
+    fn start(&mut self, segment: &Arc<Segment>) -> io::Result<Option<u32>>;
+
+    /// Resolves once the host is over, with how it ended, for people.
+    fn over(&mut self) -> BoxFuture<'_, String>;
+
+    /// Ends the host at once, if that is possible. `over` resolves when it has ended.
+    fn kill(&mut self);
+}
+
+/// Makes device hosts: chosen once, in `main` or by the simulator.
+pub trait Devices: Send + Sync {
+    fn host(
+        &self,
+        config: &config::Device,
+        workers: usize,
+        registry: &Arc<Registry>,
+    ) -> io::Result<Box<dyn DeviceHost>>;
+}
+
+/// The devices of a real machine.
+pub struct RealDevices;
+
+impl Devices for RealDevices {
+    fn host(
+        &self,
+        config: &config::Device,
+        workers: usize,
+        registry: &Arc<Registry>,
+    ) -> io::Result<Box<dyn DeviceHost>> {
+        Ok(match config.host {
+            config::Host::Process => Box::new(ProcessHost::new(workers)?),
+            config::Host::InProcess => Box::new(ThreadHost::new(workers, registry.clone())?),
+        })
+    }
+}
+
+/// A bell rung inside one process.
+#[derive(Default)]
+pub struct NotifyBell(Notify);
+
+impl Bell for NotifyBell {
+    fn ring(&self) {
+        self.0.notify_one();
+    }
+}
+
+impl NodeBell for NotifyBell {
+    fn rung(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.0.notified())
+    }
+}
+
+/// A bell rung by another process.
+struct FdBell {
+    bell: EventBell,
+    readable: AsyncFd<OwnedFd>,
+}
+
+impl FdBell {
+    fn new() -> io::Result<FdBell> {
+        let bell = EventBell::new()?;
+        // SAFETY: the descriptor is open, and owned by the `AsyncFd` alone until it is dropped.
+        let readable =
+            unsafe { AsyncFd::register_with_interest(bell.fd().try_clone()?, tokio::io::Interest::READABLE)? };
+        Ok(FdBell { bell, readable })
+    }
+}
+
+impl Bell for FdBell {
+    fn ring(&self) {
+        self.bell.ring();
+    }
+}
+
+impl NodeBell for FdBell {
+    fn rung(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            // An error here means that the runtime is going away; whoever waits goes with it.
+            if let Ok(mut guard) = self.readable.readable().await {
+                self.bell.clear();
+                guard.clear_ready();
+            }
+        })
+    }
+}
+
+/// A process of this same binary in the role `device-host`.
+struct ProcessHost {
+    own: Vec<Arc<EventBell>>,
+    node: Arc<FdBell>,
+    child: Option<tokio::process::Child>,
+    /// The host ends when this end of the pipe is closed: with the node, however the node ends.
+    pipe: Option<tokio::process::ChildStdin>,
+}
+
+/// The name of the hidden role, and its arguments: the descriptors of the segment, of the node's bell, and of the
+/// workers' bells in order.
+pub const ROLE: &str = "device-host";
+
+impl ProcessHost {
+    fn new(workers: usize) -> io::Result<ProcessHost> {
+        let own = (0..workers).map(|_| EventBell::new().map(Arc::new)).collect::<io::Result<_>>()?;
+        Ok(ProcessHost { own, node: Arc::new(FdBell::new()?), child: None, pipe: None })
+    }
+}
+
+impl DeviceHost for ProcessHost {
+    fn bells(&self) -> DeviceBells {
+        let workers = self.own.iter().map(|bell| bell.clone() as Arc<dyn Bell>).collect();
+        DeviceBells { workers: Arc::new(workers), node: self.node.clone() }
+    }
+
+    fn start(&mut self, segment: &Arc<Segment>) -> io::Result<Option<u32>> {
+        let fds: Vec<RawFd> = [segment.fd().as_raw_fd(), self.node.bell.fd().as_raw_fd()]
+            .into_iter()
+            .chain(self.own.iter().map(|bell| bell.fd().as_raw_fd()))
+            .collect();
+        let mut command = std::process::Command::new(std::env::current_exe()?);
+        command
+            .arg(ROLE)
+            .args(fds.iter().map(RawFd::to_string))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            // A Ctrl-C in the terminal is for the node, which drains first.
+            .process_group(0);
+        // SAFETY: between fork and exec only `fcntl` is called, on descriptors that the parent keeps open.
+        unsafe { command.pre_exec(move || fds.iter().try_for_each(|fd| keep_over_exec(*fd))) };
+        let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+        let pid = child.id();
+        // Taken out of the child, whose `wait` would close it.
+        self.pipe = child.stdin.take();
+        self.child = Some(child);
+        Ok(pid)
+    }
+
+    fn over(&mut self) -> BoxFuture<'_, String> {
+        Box::pin(async {
+            let Some(child) = &mut self.child else { return std::future::pending().await };
+            let over = match child.wait().await {
+                Ok(status) => describe(status),
+                Err(e) => format!("could not be waited for: {e}"),
+            };
+            (self.child, self.pipe) = (None, None);
+            over
+        })
+    }
+
+    fn kill(&mut self) {
+        if let Some(child) = &mut self.child {
+            // It fails only when the process is gone already.
+            let _ = child.start_kill();
+        }
+    }
+}
+
+/// Clears close-on-exec.
+fn keep_over_exec(fd: RawFd) -> io::Result<()> {
+    // SAFETY: the descriptor is open in the parent, and so in the child.
+    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?)
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => format!("killed by signal {signal}"),
+        (None, Some(0)) => "ended in order".into(),
+        (None, Some(code)) => format!("exited with code {code}"),
+        (None, None) => "ended in a way the system did not tell".into(),
+    }
+}
+
+/// The role `device-host`: serves the segment behind the descriptors until told to stop, or until the node is gone.
+pub fn serve(fds: Vec<OwnedFd>, registry: Registry) -> Result<(), String> {
+    let registry = Arc::new(registry);
+    let mut fds = fds.into_iter();
+    let (Some(segment), Some(node)) = (fds.next(), fds.next()) else {
+        return Err(format!("`{ROLE}` is started by a node, which hands over its descriptors"));
+    };
+    let segment = Segment::open(segment, registry.layout_hash()).map_err(|e| e.to_string())?;
+    let own: Vec<_> = fds.map(|fd| Arc::new(EventBell::from_fd(fd))).collect();
+    if own.len() != segment.shape().workers as usize {
+        return Err(format!("{} bells were handed over for {} workers", own.len(), segment.shape().workers));
+    }
+    let node: Arc<dyn Bell> = Arc::new(EventBell::from_fd(node));
+    std::thread::spawn(end_with_node);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let host =
+        cpu::start(&segment, &registry, own, node, &clock, cpu::Options::default()).map_err(|e| e.to_string())?;
+    host.join()
+}
+
+/// Ends this process when the node's end of standard input is closed.
+fn end_with_node() {
+    let mut byte = [0u8; 1];
+    loop {
+        match rustix::io::read(rustix::stdio::stdin(), &mut byte) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(0) | Err(_) => std::process::exit(0),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Threads of the node's own process. They cannot be killed: a stalled worker stays stalled.
+struct ThreadHost {
+    registry: Arc<Registry>,
+    own: Vec<Arc<EventBell>>,
+    node: Arc<NotifyBell>,
+    host: Option<cpu::Host>,
+}
+
+impl ThreadHost {
+    fn new(workers: usize, registry: Arc<Registry>) -> io::Result<ThreadHost> {
+        let own = (0..workers).map(|_| EventBell::new().map(Arc::new)).collect::<io::Result<_>>()?;
+        Ok(ThreadHost { registry, own, node: Arc::default(), host: None })
+    }
+}
+
+/// How often a thread host is asked whether it is over: it has no descriptor to wait for.
+const OVER_POLL: Duration = Duration::from_millis(20);
+
+impl DeviceHost for ThreadHost {
+    fn bells(&self) -> DeviceBells {
+        let workers = self.own.iter().map(|bell| bell.clone() as Arc<dyn Bell>).collect();
+        DeviceBells { workers: Arc::new(workers), node: self.node.clone() }
+    }
+
+    fn start(&mut self, segment: &Arc<Segment>) -> io::Result<Option<u32>> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let node: Arc<dyn Bell> = self.node.clone();
+        let own = self.own.clone();
+        self.host = Some(cpu::start(segment, &self.registry, own, node, &clock, cpu::Options::default())?);
+        Ok(None)
+    }
+
+    fn over(&mut self) -> BoxFuture<'_, String> {
+        Box::pin(async {
+            while self.host.as_ref().is_none_or(|host| !host.is_over()) {
+                tokio::time::sleep(OVER_POLL).await;
+            }
+            let host = self.host.take().expect("it was just seen");
+            // Siblings of a worker that panicked run on until told to stop, so joining may not block the runtime.
+            match tokio::task::spawn_blocking(move || host.join()).await {
+                Ok(Ok(())) => "ended in order".into(),
+                Ok(Err(e)) => e,
+                Err(e) => e.to_string(),
+            }
+        })
+    }
+
+    fn kill(&mut self) {}
+}

@@ -1,0 +1,347 @@
+//! One device, as the node sees it: a door for messages, a task that carries out what comes out of it, and a task that
+//! keeps its host alive.
+
+pub mod door;
+pub mod host;
+pub mod supervisor;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use ringhold_cluster::network::Network;
+use ringhold_cluster::wire::{DeviceKind, DeviceState, DeviceStatus, WorkerState, WorkerStatus};
+use ringhold_kernels::link::{Link, Reading};
+use ringhold_kernels::outbox::Owners;
+use ringhold_kernels::registry::Registry;
+use ringhold_kernels::segment::{self, Pulse, Segment, Shape};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use door::{Door, Outcome};
+use host::{DeviceHost, NodeBell};
+use supervisor::{Beat, Effect, Event, Limits, State, Supervisor};
+
+use crate::config;
+
+/// A device of this node. Shared by its tasks and the router.
+pub struct Device {
+    pub name: String,
+    pub door: Mutex<Door>,
+    bell: Arc<dyn NodeBell>,
+    segment: Arc<Segment>,
+    network: Arc<dyn Network>,
+    /// What the supervisor last knew, for `status`.
+    known: Mutex<Known>,
+    /// The pump has taken, or is about to take, messages out of the door that are not where they belong yet.
+    carrying: AtomicBool,
+    /// Somebody waits for room at this door.
+    pub wants_room: AtomicBool,
+    stop: Notify,
+    ended: AtomicBool,
+    over: Notify,
+}
+
+struct Known {
+    state: DeviceState,
+    detail: String,
+    pid: Option<u32>,
+    restarts: u32,
+    started: Instant,
+}
+
+/// Where what comes out of a device goes.
+pub trait Outlet: Send + Sync {
+    /// Takes answers, messages for other devices and dead letters, and leaves the buffers empty.
+    fn carry(&self, from: &Device, out: &mut Outcome);
+
+    /// There may be room at some door again.
+    fn room(&self);
+}
+
+/// How often a running device's heartbeats are looked at, and a starting one is asked whether it is up.
+const BEAT_EVERY: Duration = Duration::from_millis(100);
+const UP_EVERY: Duration = Duration::from_millis(2);
+
+/// Why a device could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("device `{0}`: {1}")]
+    Segment(String, segment::Error),
+    #[error("device `{0}`: cannot make its bells: {1}")]
+    Bells(String, std::io::Error),
+}
+
+impl Device {
+    /// A device that is not started yet, and the host that will serve it.
+    pub fn new(
+        name: String,
+        shape: Shape,
+        owners: &Owners,
+        registry: &Arc<Registry>,
+        overflow: config::Overflow,
+        host: std::io::Result<Box<dyn DeviceHost>>,
+        network: Arc<dyn Network>,
+    ) -> Result<(Arc<Device>, Box<dyn DeviceHost>), Error> {
+        let segment = Segment::create(shape, registry.layout_hash(), owners);
+        let segment = segment.map_err(|e| Error::Segment(name.clone(), e))?;
+        let host = host.map_err(|e| Error::Bells(name.clone(), e))?;
+        let bells = host.bells();
+        let device = Device {
+            name,
+            door: Mutex::new(Door::new(Link::new(segment.clone(), bells.workers), overflow)),
+            bell: bells.node,
+            segment,
+            network,
+            known: Mutex::new(Known {
+                state: DeviceState::Starting,
+                detail: String::new(),
+                pid: None,
+                restarts: 0,
+                started: Instant::now(),
+            }),
+            carrying: AtomicBool::new(false),
+            wants_room: AtomicBool::new(false),
+            stop: Notify::new(),
+            ended: AtomicBool::new(false),
+            over: Notify::new(),
+        };
+        Ok((Arc::new(device), host))
+    }
+
+    /// Asks the device to finish what it has and end.
+    pub fn stop(&self) {
+        self.stop.notify_one();
+    }
+
+    /// Resolves once there is no host any more, after [`Device::stop`].
+    pub async fn ended(&self) {
+        while !self.ended.load(SeqCst) {
+            self.over.notified().await;
+        }
+        self.over.notify_one();
+    }
+
+    /// Carries what comes out of the device to `outlet`, for as long as the node runs.
+    pub async fn pump(self: Arc<Device>, outlet: Arc<dyn Outlet>) {
+        let mut out = Outcome::default();
+        loop {
+            self.carrying.store(true, SeqCst);
+            let (collected, room) = {
+                let mut door = self.door.lock();
+                let collected = door.collect(&mut out);
+                door.let_in();
+                (collected, self.wants_room.swap(false, SeqCst))
+            };
+            if collected > 0 {
+                outlet.carry(&self, &mut out);
+            }
+            self.carrying.store(false, SeqCst);
+            if room {
+                outlet.room();
+            }
+            if collected > 0 {
+                // Others have work too: a busy device must not starve the runtime's other tasks.
+                tokio::task::yield_now().await;
+            } else if self.door.lock().link().park() {
+                self.bell.rung().await;
+            }
+        }
+    }
+
+    /// Keeps a host alive until [`Device::stop`].
+    pub async fn supervise(self: Arc<Device>, mut host: Box<dyn DeviceHost>, limits: Limits, outlet: Arc<dyn Outlet>) {
+        let origin = Instant::now();
+        let mut supervisor = Supervisor::new(limits, Duration::ZERO);
+        let mut effects = vec![Effect::Launch];
+        loop {
+            let mut event = None;
+            for effect in effects {
+                event = self.apply(effect, &mut *host, &*outlet, origin.elapsed()).or(event);
+            }
+            self.publish(&supervisor);
+            if self.ended.load(SeqCst) {
+                return self.over.notify_one();
+            }
+            let event = match event {
+                Some(event) => event,
+                None => self.next_event(&supervisor, &mut *host).await,
+            };
+            if let (Event::Up, State::Starting { since }) = (&event, supervisor.state()) {
+                let took_ms = (origin.elapsed() - *since).as_millis();
+                tracing::info!(device = self.name, pid = self.known.lock().pid, took_ms, "device is up");
+            }
+            effects = supervisor.step(origin.elapsed(), event);
+        }
+    }
+
+    async fn next_event(&self, supervisor: &Supervisor, host: &mut dyn DeviceHost) -> Event {
+        let starting = matches!(supervisor.state(), State::Starting { .. });
+        let pause = match supervisor.state() {
+            State::Running { .. } => BEAT_EVERY,
+            _ => UP_EVERY,
+        };
+        tokio::select! {
+            biased;
+            how = host.over() => Event::Over(how),
+            () = self.stop.notified() => Event::Stop,
+            () = tokio::time::sleep(pause) => {
+                let mut door = self.door.lock();
+                match supervisor.state() {
+                    State::Starting { .. } if starting && door.link().is_running() => Event::Up,
+                    State::Running { .. } => Event::Beats(door.readings().iter().map(beat).collect()),
+                    _ => Event::Tick,
+                }
+            }
+        }
+    }
+
+    fn apply(&self, effect: Effect, host: &mut dyn DeviceHost, outlet: &dyn Outlet, now: Duration) -> Option<Event> {
+        match effect {
+            Effect::Launch => {
+                let term = self.door.lock().link().begin_term();
+                Some(match host.start(&self.segment) {
+                    Ok(pid) => {
+                        let mut known = self.known.lock();
+                        (known.pid, known.started) = (pid, Instant::now());
+                        tracing::debug!(device = self.name, pid, term, "device host started");
+                        Event::Launched
+                    }
+                    Err(e) => {
+                        tracing::error!(device = self.name, "cannot start the device host: {e}");
+                        Event::LaunchFailed(format!("cannot be started: {e}"))
+                    }
+                })
+            }
+            Effect::Kill(why) => {
+                tracing::error!(device = self.name, "killing the device host: {why}");
+                host.kill();
+                None
+            }
+            Effect::Lost(why) => {
+                let mut out = Outcome::default();
+                let loss = self.door.lock().lose(&mut out);
+                outlet.carry(self, &mut out);
+                tracing::error!(
+                    device = self.name,
+                    actors = loss.actors,
+                    messages = loss.in_hand,
+                    asks = loss.asks,
+                    at_ms = now.as_millis(),
+                    "device host is gone ({why}): the state of {} actors and {} messages in its queues were lost, {} \
+                     askers were told so; starting another",
+                    loss.actors,
+                    loss.in_hand,
+                    loss.asks,
+                );
+                None
+            }
+            Effect::AskToEnd => {
+                self.door.lock().link().stop();
+                None
+            }
+            Effect::Ended => {
+                self.ended.store(true, SeqCst);
+                None
+            }
+        }
+    }
+
+    fn publish(&self, supervisor: &Supervisor) {
+        let (state, detail) = match supervisor.state() {
+            State::Starting { .. } if supervisor.restarts > 0 => (DeviceState::Restarting, String::new()),
+            State::Starting { .. } => (DeviceState::Starting, String::new()),
+            State::Running { .. } => (DeviceState::Running, String::new()),
+            State::Killed { why } => (DeviceState::Stalled, why.clone()),
+            State::Waiting { why, .. } => (DeviceState::Restarting, why.clone()),
+            State::Stopping => (DeviceState::Stopping, String::new()),
+            State::Stopped => (DeviceState::Stopped, String::new()),
+        };
+        let mut known = self.known.lock();
+        known.state = state;
+        known.restarts = supervisor.restarts;
+        // How the last host ended is worth knowing as long as this one runs.
+        if !detail.is_empty() {
+            known.detail = detail;
+        }
+    }
+
+    /// Messages handled so far, if there is nothing to do in the device or on its way from it.
+    pub fn quiet(&self) -> Option<u64> {
+        let mut door = self.door.lock();
+        (!self.carrying.load(SeqCst) && door.is_quiet()).then(|| door.totals().finished)
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.known.lock().state == DeviceState::Running
+    }
+
+    /// A look at the device now.
+    pub fn status(&self) -> DeviceStatus {
+        let at_us = self.network.wall_us();
+        let door = self.door.lock();
+        let (readings, totals) = (door.readings(), door.totals());
+        let unhandled = door.unhandled().iter().map(|(reason, count)| (*reason as u8, *count)).collect();
+        let queued = door.queued();
+        drop(door);
+        let known = self.known.lock();
+        let shape = self.segment.shape();
+        let sum = |f: fn(&Reading) -> u64| readings.iter().map(f).sum::<u64>();
+        let age_ms = |r: &Reading| at_us.saturating_sub(r.beat_us) / 1000;
+        DeviceStatus {
+            name: self.name.clone(),
+            kind: DeviceKind::Cpu,
+            state: known.state,
+            detail: known.detail.clone(),
+            pid: known.pid,
+            restarts: known.restarts,
+            uptime_ms: known.started.elapsed().as_millis() as u64,
+            at_us,
+            // A parked worker is healthy however long ago it parked.
+            heartbeat_age_ms: readings.iter().filter(|r| r.pulse == Pulse::Busy).map(age_ms).max().unwrap_or(0),
+            workers: readings
+                .iter()
+                .enumerate()
+                .map(|(number, r)| worker_status(number, r, age_ms(r), shape))
+                .collect(),
+            actors: sum(|r| r.actors),
+            actors_created: totals.created,
+            memory_bytes: sum(|r| r.table_bytes),
+            handled: totals.finished,
+            faults: totals.faults,
+            replies: totals.replies,
+            sent: totals.sent,
+            timers: sum(|r| r.timers),
+            inbox_used: queued,
+            inbox_slots: (shape.inbox_slots as u64 + shape.ingress_slots as u64) * shape.workers as u64,
+            spilled: totals.spilled,
+            spilled_now: sum(|r| r.spilled_now),
+            dead_letters: totals.dead,
+            unhandled,
+        }
+    }
+}
+
+fn beat(reading: &Reading) -> Beat {
+    Beat { busy: reading.pulse == Pulse::Busy, finished: reading.finished }
+}
+
+fn worker_status(number: usize, r: &Reading, age_ms: u64, shape: &Shape) -> WorkerStatus {
+    let busy = r.pulse == Pulse::Busy;
+    WorkerStatus {
+        number: number as u32,
+        state: match r.pulse {
+            Pulse::Idle => WorkerState::Idle,
+            Pulse::Busy => WorkerState::Busy,
+            Pulse::Starting | Pulse::Stopped => WorkerState::Dead,
+        },
+        heartbeat_age_ms: age_ms,
+        busy_ms: if busy { age_ms } else { 0 },
+        handled: r.finished,
+        actors: r.actors,
+        inbox_used: r.queued + r.ingress_waiting,
+        inbox_slots: shape.inbox_slots as u64 + shape.ingress_slots as u64,
+        spilled_now: r.spilled_now,
+    }
+}

@@ -1,0 +1,299 @@
+//! When to start, kill and restart a device's host: decisions only.
+//!
+//! A state machine with no clock, process or segment in it. Its driver ([`super::run`]) tells it what happened and
+//! does what it says.
+
+use std::time::Duration;
+
+/// Limits by which a host is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long a worker may hold one message.
+    pub stalled_after: Duration,
+    /// How long a host may take until its workers are up.
+    pub start_timeout: Duration,
+    /// How long to wait before the first restart; doubles with each that follows soon, up to the most.
+    pub backoff_min: Duration,
+    pub backoff_max: Duration,
+}
+
+/// What a worker's heartbeat said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// False while it has nothing to do: an idle worker makes no progress, and must not be restarted for it.
+    pub busy: bool,
+    /// Messages finished.
+    pub finished: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The host was started, and it is not known yet whether it comes up.
+    Launched,
+    LaunchFailed(String),
+    /// All workers run.
+    Up,
+    /// Every worker's heartbeat, looked at now and then.
+    Beats(Vec<Beat>),
+    /// The host is over; how, for people.
+    Over(String),
+    /// The node wants to end.
+    Stop,
+    /// Time has passed.
+    Tick,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Begin a new term and start a host for it.
+    Launch,
+    /// Kill the host, for this reason.
+    Kill(String),
+    /// The host is gone and its actors' state with it: answer whoever waits for it, and say so.
+    Lost(String),
+    /// Ask the workers to finish what they have and end.
+    AskToEnd,
+    /// There is no host any more, and there will be none.
+    Ended,
+}
+
+/// What is known of a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    Starting {
+        since: Duration,
+    },
+    Running {
+        since: Duration,
+        workers: Vec<Progress>,
+    },
+    /// It was told to die, and has not yet.
+    Killed {
+        why: String,
+    },
+    /// Gone; the next start is due at `until`.
+    Waiting {
+        until: Duration,
+        why: String,
+    },
+    Stopping,
+    Stopped,
+}
+
+/// When a worker was last seen to make progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub beat: Beat,
+    pub since: Duration,
+}
+
+/// The supervisor of one device. See the module's documentation.
+#[derive(Debug)]
+pub struct Supervisor {
+    limits: Limits,
+    state: State,
+    /// Restarts since the host last ran for a while.
+    failures: u32,
+    pub restarts: u32,
+}
+
+/// A host that has run for so long has proven itself: the next restart is prompt again.
+const PROVEN_AFTER: Duration = Duration::from_secs(30);
+
+impl Supervisor {
+    /// A supervisor whose first effect, a launch, is asked for by the caller.
+    pub fn new(limits: Limits, now: Duration) -> Supervisor {
+        Supervisor { limits, state: State::Starting { since: now }, failures: 0, restarts: 0 }
+    }
+
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Takes an event in, at a time since any fixed point, and says what to do.
+    pub fn step(&mut self, now: Duration, event: Event) -> Vec<Effect> {
+        match (&mut self.state, event) {
+            (State::Stopped, _) => vec![],
+            (State::Starting { .. } | State::Running { .. }, Event::Stop) => {
+                self.state = State::Stopping;
+                vec![Effect::AskToEnd]
+            }
+            (State::Waiting { .. }, Event::Stop) => self.end(),
+            // What it was killed for still holds; its end is near.
+            (State::Killed { .. } | State::Stopping, Event::Stop) => {
+                self.state = State::Stopping;
+                vec![]
+            }
+            (State::Stopping, Event::Over(_) | Event::LaunchFailed(_)) => self.end(),
+
+            (State::Starting { .. }, Event::Up) => {
+                self.state = State::Running { since: now, workers: vec![] };
+                vec![]
+            }
+            (State::Starting { .. }, Event::LaunchFailed(why)) => {
+                self.wait(now, why);
+                vec![]
+            }
+            (State::Starting { since }, Event::Tick | Event::Beats(_)) => {
+                if now < *since + self.limits.start_timeout {
+                    return vec![];
+                }
+                self.kill(format!("its workers were not up after {} ms", self.limits.start_timeout.as_millis()))
+            }
+            (State::Running { workers, .. }, Event::Beats(beats)) => match stalled(workers, beats, now, self.limits) {
+                Some(why) => self.kill(why),
+                None => vec![],
+            },
+            (State::Running { since, .. }, Event::Over(why)) => {
+                if now >= *since + PROVEN_AFTER {
+                    self.failures = 0;
+                }
+                self.lose(now, why)
+            }
+            (State::Starting { .. }, Event::Over(why)) => self.lose(now, why),
+            (State::Killed { why }, Event::Over(_)) => {
+                let why = std::mem::take(why);
+                self.lose(now, why)
+            }
+            (State::Waiting { until, .. }, Event::Tick) if now >= *until => {
+                self.restarts += 1;
+                self.state = State::Starting { since: now };
+                vec![Effect::Launch]
+            }
+            (
+                State::Running { .. } | State::Killed { .. } | State::Waiting { .. } | State::Stopping,
+                Event::Tick | Event::Beats(_) | Event::Up,
+            )
+            | (_, Event::Launched)
+            | (State::Waiting { .. }, Event::Over(_))
+            | (State::Running { .. } | State::Killed { .. } | State::Waiting { .. }, Event::LaunchFailed(_)) => vec![],
+        }
+    }
+
+    fn kill(&mut self, why: String) -> Vec<Effect> {
+        self.state = State::Killed { why: why.clone() };
+        vec![Effect::Kill(why)]
+    }
+
+    fn lose(&mut self, now: Duration, why: String) -> Vec<Effect> {
+        self.wait(now, why.clone());
+        vec![Effect::Lost(why)]
+    }
+
+    fn wait(&mut self, now: Duration, why: String) {
+        let doubled = self.limits.backoff_min.saturating_mul(1u32 << self.failures.min(20));
+        // The first restart is at once: most failures do not repeat.
+        let backoff = if self.failures == 0 { Duration::ZERO } else { doubled.min(self.limits.backoff_max) };
+        self.failures += 1;
+        self.state = State::Waiting { until: now + backoff, why };
+    }
+
+    fn end(&mut self) -> Vec<Effect> {
+        self.state = State::Stopped;
+        vec![Effect::Ended]
+    }
+}
+
+/// Takes the beats in and names the first worker that has held one message for too long.
+fn stalled(workers: &mut Vec<Progress>, beats: Vec<Beat>, now: Duration, limits: Limits) -> Option<String> {
+    workers.resize(beats.len(), Progress { beat: Beat { busy: false, finished: 0 }, since: now });
+    let mut why = None;
+    for (number, (worker, beat)) in workers.iter_mut().zip(beats).enumerate() {
+        if !beat.busy || !worker.beat.busy || beat.finished != worker.beat.finished {
+            worker.since = now;
+        }
+        worker.beat = beat;
+        if now >= worker.since + limits.stalled_after && why.is_none() {
+            why = Some(format!("worker {number} held one message for {} ms", (now - worker.since).as_millis()));
+        }
+    }
+    why
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        stalled_after: Duration::from_secs(5),
+        start_timeout: Duration::from_secs(10),
+        backoff_min: Duration::from_millis(100),
+        backoff_max: Duration::from_secs(1),
+    };
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn running() -> Supervisor {
+        let mut s = Supervisor::new(LIMITS, at(0));
+        s.step(at(0), Event::Launched);
+        s.step(at(1), Event::Up);
+        s
+    }
+
+    fn beats(busy: bool, finished: u64) -> Event {
+        Event::Beats(vec![Beat { busy, finished }])
+    }
+
+    #[test]
+    fn an_idle_worker_is_never_stalled() {
+        let mut s = running();
+        for second in 0..3_600 {
+            assert_eq!(s.step(at(second * 1000), beats(false, 7)), vec![]);
+        }
+    }
+
+    #[test]
+    fn a_busy_worker_is_stalled_only_when_nothing_is_finished() {
+        let mut s = running();
+        for second in 0..60 {
+            assert_eq!(s.step(at(second * 1000), beats(true, second)), vec![]);
+        }
+        for second in 60..64 {
+            assert_eq!(s.step(at(second * 1000), beats(true, 59)), vec![]);
+        }
+        let effects = s.step(at(64_000), beats(true, 59));
+        assert!(matches!(&effects[..], [Effect::Kill(why)] if why.contains("held one message")), "{effects:?}");
+        let effects = s.step(at(64_100), Event::Over("killed by signal 9".into()));
+        assert!(matches!(&effects[..], [Effect::Lost(why)] if why.contains("held one message")));
+        assert_eq!(s.step(at(64_100), Event::Tick), vec![Effect::Launch]);
+        assert_eq!(s.restarts, 1);
+    }
+
+    #[test]
+    fn restarts_that_follow_closely_wait_longer_each_time() {
+        let mut s = running();
+        let mut now = 100;
+        let mut waits = vec![];
+        for _ in 0..6 {
+            s.step(at(now), Event::Over("crash".into()));
+            let gone = now;
+            while s.step(at(now), Event::Tick).is_empty() {
+                now += 10;
+            }
+            waits.push(now - gone);
+            s.step(at(now), Event::Up);
+        }
+        assert_eq!(waits, [0, 200, 400, 800, 1000, 1000]);
+        now += 60_000;
+        s.step(at(now), Event::Over("crash".into()));
+        assert_eq!(s.step(at(now), Event::Tick), vec![Effect::Launch], "a proven host is restarted at once");
+    }
+
+    #[test]
+    fn stopping_asks_first_and_ends_once() {
+        let mut s = running();
+        assert_eq!(s.step(at(5), Event::Stop), vec![Effect::AskToEnd]);
+        assert_eq!(s.step(at(6), Event::Stop), vec![]);
+        assert_eq!(s.step(at(7), Event::Over("ended in order".into())), vec![Effect::Ended]);
+        assert_eq!(s.step(at(8), Event::Over("again".into())), vec![]);
+    }
+
+    #[test]
+    fn a_host_that_does_not_come_up_is_killed() {
+        let mut s = Supervisor::new(LIMITS, at(0));
+        assert_eq!(s.step(at(9_999), Event::Tick), vec![]);
+        assert!(matches!(&s.step(at(10_000), Event::Tick)[..], [Effect::Kill(_)]));
+    }
+}

@@ -1,0 +1,281 @@
+//! A node: devices, the router between them, and the server in front.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use ringhold_cluster::network::{Network, RealNetwork};
+use ringhold_cluster::tls::{self, Authority, Files, Identity, Role};
+use ringhold_cluster::transport;
+use ringhold_cluster::wire::NodeName;
+use ringhold_kernels::outbox::{AWAY, Owner, Owners, SHARDS};
+use ringhold_kernels::registry::Registry;
+use ringhold_kernels::segment::Shape;
+use ringhold_storage::dead_letters::{self, DeadLetters};
+use ringhold_storage::folder::{self, DataFolder};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::config::Config;
+use crate::device::host::{Devices, RealDevices};
+use crate::device::supervisor::Limits;
+use crate::device::{self, Device, Outlet};
+use crate::router::{Parts, Router};
+use crate::server::{self, Doors, Server, Sessions};
+
+/// The world a node lives in: the machine's, or the simulator's.
+pub struct Environment {
+    pub network: Arc<dyn Network>,
+    pub devices: Arc<dyn Devices>,
+    pub storage: Storage,
+}
+
+/// What a node keeps, and who it is.
+pub struct Storage {
+    pub node_id: String,
+    pub identity: Identity,
+    pub dead_letters: Arc<dyn DeadLetters>,
+    /// Holds the data folder's lock for as long as the node runs.
+    pub folder: Option<DataFolder>,
+}
+
+impl Environment {
+    /// The machine's network and devices, and the data folder that the configuration names.
+    pub fn real(config: &Config) -> Result<Environment, Error> {
+        let network: Arc<dyn Network> = Arc::new(RealNetwork);
+        let storage = Storage::open(config, &*network)?;
+        Ok(Environment { network, devices: Arc::new(RealDevices), storage })
+    }
+}
+
+impl Storage {
+    /// Opens the data folder, making what is missing.
+    pub fn open(config: &Config, network: &dyn Network) -> Result<Storage, Error> {
+        let folder = DataFolder::open(&config.node.data_dir, || {
+            let mut bytes = [0; 16];
+            network.random(&mut bytes);
+            bytes
+        })?;
+        let identity = identity(config, &folder.tls_path(), network)?;
+        let letters = dead_letters::Sled::open(&folder.dead_letters_path(), config.dead_letters.kept)?;
+        Ok(Storage {
+            node_id: folder.node_id().to_string(),
+            identity,
+            dead_letters: Arc::new(letters),
+            folder: Some(folder),
+        })
+    }
+}
+
+/// The configured certificates, or those of an authority of the node's own.
+fn identity(config: &Config, own: &Path, network: &dyn Network) -> Result<Identity, Error> {
+    let tls = &config.tls;
+    let files = match (&tls.ca_file, &tls.certificate_file, &tls.key_file) {
+        (Some(ca), Some(certificate), Some(key)) => {
+            Files { ca: ca.clone(), own: Some((certificate.clone(), key.clone())) }
+        }
+        // The check of the configuration has refused anything between all and none.
+        _ => {
+            Authority::open_or_create(own, network)?;
+            Files::node(own)
+        }
+    };
+    Ok(Identity::load(files, Role::Node, network)?)
+}
+
+/// Why a node did not start. It has left nothing running.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Folder(#[from] folder::Error),
+    #[error(transparent)]
+    DeadLetters(#[from] dead_letters::Error),
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    #[error(transparent)]
+    Transport(#[from] transport::Error),
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    #[error("no actor type is registered: register at least one before the node starts")]
+    NoActorTypes,
+    #[error("the devices were not all up after {0} s; the log says what each waited for")]
+    NotUp(u64),
+}
+
+/// A running node. Dropping it ends its tasks and kills its device hosts: [`Node::drain`] first.
+pub struct Node {
+    server: Server,
+    router: Arc<Router>,
+    tasks: JoinSet<()>,
+    storage: Storage,
+    drain_timeout: Duration,
+}
+
+/// How a node ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Everything admitted was handled and everything asked was answered.
+    pub complete: bool,
+    pub unanswered: u64,
+    pub took: Duration,
+}
+
+/// How long a device may take until its workers are up.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+impl Node {
+    /// Starts a node and waits until its devices are up and it listens.
+    pub async fn start(config: &Config, registry: Registry, environment: Environment) -> Result<Node, Error> {
+        if registry.types().is_empty() {
+            return Err(Error::NoActorTypes);
+        }
+        let Environment { network, devices: makers, storage } = environment;
+        let registry = Arc::new(registry);
+        let counts: Vec<usize> = config.devices.0.iter().map(|d| workers(d.workers)).collect();
+        let mut made = Vec::new();
+        for (index, device) in config.devices.0.iter().enumerate() {
+            let host = makers.host(device, counts[index], &registry);
+            let shape = shape(config, counts[index], &registry);
+            let owners = owners_of(index, &counts);
+            let name = config.device_name(index);
+            let overflow = config.queues.overflow;
+            made.push(Device::new(name, shape, &owners, &registry, overflow, host, network.clone())?);
+        }
+        let sessions = Arc::new(Sessions::default());
+        let router = Arc::new(Router::new(Parts {
+            name: name(config, &storage.node_id),
+            registry,
+            slot_bytes: config.queues.slot_bytes,
+            devices: made.iter().map(|(device, _)| device.clone()).collect(),
+            owners: (0..SHARDS).map(|shard| (shard % counts.len()) as u16).collect(),
+            sessions: sessions.clone(),
+            letters: storage.dead_letters.clone(),
+            network: network.clone(),
+        }));
+        // The port before the devices: when it is taken, nothing else has happened yet.
+        let options = server::Options {
+            listen: config.node.listen,
+            identity: storage.identity.clone(),
+            network,
+            sessions_max: config.limits.sessions as usize,
+        };
+        let doors: Arc<dyn Doors> = router.clone();
+        let server = Server::start(options, sessions, doors)?;
+        let mut tasks = JoinSet::new();
+        let limits = Limits {
+            stalled_after: config.supervision.stalled_after,
+            start_timeout: START_TIMEOUT,
+            backoff_min: config.supervision.restart_backoff_min,
+            backoff_max: config.supervision.restart_backoff_max,
+        };
+        for (device, host) in made {
+            let outlet: Arc<dyn Outlet> = router.clone();
+            tasks.spawn(device.clone().pump(outlet.clone()));
+            tasks.spawn(device.supervise(host, limits, outlet));
+        }
+        let node = Node { server, router, tasks, storage, drain_timeout: config.node.drain_timeout };
+        node.wait_until_up().await?;
+        Ok(node)
+    }
+
+    async fn wait_until_up(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !self.router.devices().iter().all(|d| d.is_running()) {
+            if Instant::now() >= deadline {
+                return Err(Error::NotUp(START_TIMEOUT.as_secs()));
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
+    /// Where clients reach it.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.server.address()
+    }
+
+    pub fn id(&self) -> &str {
+        &self.storage.node_id
+    }
+
+    pub fn router(&self) -> &Arc<Router> {
+        &self.router
+    }
+
+    /// Resolves when a client has asked the node to stop.
+    pub async fn drain_asked(&self) {
+        self.router.drain_asked.notified().await;
+    }
+
+    /// Takes nothing new, finishes what there is, and ends. After the configured time it ends regardless.
+    pub async fn drain(mut self) -> Drained {
+        let started = Instant::now();
+        let left = |limit: Duration| limit.saturating_sub(started.elapsed());
+        self.router.draining.store(true, SeqCst);
+        let drained = self.server.drain(self.drain_timeout).await;
+        let settled = self.router.settled(left(self.drain_timeout)).await;
+        for device in self.router.devices() {
+            device.stop();
+        }
+        let ended = async {
+            for device in self.router.devices() {
+                device.ended().await;
+            }
+        };
+        // Workers that hold a message for ever do not end by themselves; they are killed with the tasks.
+        let ended = timeout(left(self.drain_timeout).max(Duration::from_secs(1)), ended).await.is_ok();
+        self.tasks.shutdown().await;
+        if let Err(e) = self.storage.dead_letters.flush() {
+            tracing::error!("the dead letters could not be flushed: {e}");
+        }
+        Drained {
+            complete: drained.complete && settled && ended,
+            unanswered: drained.unanswered,
+            took: started.elapsed(),
+        }
+    }
+}
+
+/// Half of the cores, where the configuration does not say: the node and its clients need some too.
+fn workers(configured: Option<u32>) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    configured.map_or((cores / 2).max(1), |n| n as usize)
+}
+
+fn shape(config: &Config, workers: usize, registry: &Registry) -> Shape {
+    let queues = &config.queues;
+    Shape {
+        workers: workers as u32,
+        types: registry.types().len() as u32,
+        slot_bytes: queues.slot_bytes,
+        ingress_slots: queues.ingress_slots,
+        egress_slots: queues.egress_slots,
+        inbox_slots: queues.inbox_slots,
+        batch: queues.batch_messages,
+        high_water_percent: queues.high_water_percent,
+        low_water_percent: queues.low_water_percent,
+    }
+}
+
+/// Shards are dealt out to devices in turn, and a device's to its workers in turn.
+fn owners_of(device: usize, workers: &[usize]) -> Owners {
+    let devices = workers.len();
+    Owners::from_fn(|shard| match shard % devices == device {
+        true => (shard / devices % workers[device]) as Owner,
+        false => AWAY,
+    })
+}
+
+fn name(config: &Config, node_id: &str) -> NodeName {
+    let host = || {
+        let uname = rustix::system::uname();
+        uname.nodename().to_string_lossy().into_owned()
+    };
+    NodeName {
+        id: node_id.into(),
+        name: config.node.name.clone().unwrap_or_else(host),
+        cluster: config.node.cluster.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+    }
+}

@@ -1,0 +1,426 @@
+//! From a client's message to a device's door, and from a device to who waits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use ringhold_cluster::frame::{client_id, session_and_ticket};
+use ringhold_cluster::network::{BoxFuture, Network};
+use ringhold_cluster::wire::{
+    ActorState, ActorType, DeadLetter, Failed, NodeName, NodeState, Request, Response, Settled, Status, TypeLayout,
+};
+use ringhold_kernels::hlc::Hlc;
+use ringhold_kernels::id::ActorId;
+use ringhold_kernels::message::{Header, Inspected, Kind, Reason, payload_bytes_max, split_first};
+use ringhold_kernels::outbox::{SHARDS, shard_of};
+use ringhold_kernels::registry::Registry;
+use ringhold_storage::dead_letters::{self, DeadLetters};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::device::door::{Admitted, Letter, Outcome};
+use crate::device::{Device, Outlet};
+use crate::server::{About, Doors, Session, Sessions};
+
+/// Knows which device owns which shard, and who waits for what.
+pub struct Router {
+    pub name: NodeName,
+    registry: Arc<Registry>,
+    slot_bytes: u32,
+    devices: Vec<Arc<Device>>,
+    /// Which device owns each shard.
+    owners: Vec<u16>,
+    sessions: Arc<Sessions>,
+    letters: Arc<dyn DeadLetters>,
+    letters_lost: AtomicU64,
+    network: Arc<dyn Network>,
+    room: Notify,
+    /// The node's own questions to actors, by ticket.
+    pending: Mutex<HashMap<u32, oneshot::Sender<(Header, Vec<u8>)>>>,
+    next_ticket: AtomicU32,
+    pub draining: AtomicBool,
+    pub drain_asked: Notify,
+    started: Instant,
+}
+
+/// The session number of the node's own questions; clients' start at 1.
+const OWN_SESSION: u32 = 0;
+/// How often a settling node looks again.
+const SETTLE_EVERY: Duration = Duration::from_millis(1);
+/// How long the node waits for an actor's state.
+const INSPECT_DEADLINE: Duration = Duration::from_secs(5);
+/// How often it starts over because the actor handled a message between two parts of its state.
+const INSPECT_TRIES: usize = 20;
+
+/// What a router is made of.
+pub struct Parts {
+    pub name: NodeName,
+    pub registry: Arc<Registry>,
+    pub slot_bytes: u32,
+    pub devices: Vec<Arc<Device>>,
+    /// Which device owns each shard.
+    pub owners: Vec<u16>,
+    pub sessions: Arc<Sessions>,
+    pub letters: Arc<dyn DeadLetters>,
+    pub network: Arc<dyn Network>,
+}
+
+impl Router {
+    pub fn new(parts: Parts) -> Router {
+        let Parts { name, registry, slot_bytes, devices, owners, sessions, letters, network } = parts;
+        assert_eq!(owners.len(), SHARDS, "every shard has an owner");
+        Router {
+            name,
+            registry,
+            slot_bytes,
+            devices,
+            owners,
+            sessions,
+            letters,
+            letters_lost: AtomicU64::new(0),
+            network,
+            room: Notify::new(),
+            pending: Mutex::default(),
+            next_ticket: AtomicU32::new(0),
+            draining: AtomicBool::new(false),
+            drain_asked: Notify::new(),
+            started: Instant::now(),
+        }
+    }
+
+    pub fn devices(&self) -> &[Arc<Device>] {
+        &self.devices
+    }
+
+    fn device_of(&self, to: ActorId) -> usize {
+        self.owners[shard_of(to.key)] as usize
+    }
+
+    fn now(&self) -> Hlc {
+        Hlc::at_us(self.network.wall_us())
+    }
+
+    /// Keeps dead letters. That the disk may refuse them must not stop anything else: then they are counted alone.
+    fn keep(&self, device: &str, letters: Vec<Letter>) {
+        if letters.is_empty() {
+            return;
+        }
+        let at_us = self.network.wall_us();
+        let letters: Vec<_> = letters
+            .into_iter()
+            .map(|l| dead_letters::DeadLetter {
+                header: l.header,
+                payload: l.payload,
+                reason: l.reason,
+                at_us,
+                device: device.into(),
+            })
+            .collect();
+        if let Err(e) = self.letters.append(&letters) {
+            let lost = self.letters_lost.fetch_add(letters.len() as u64, SeqCst) + letters.len() as u64;
+            tracing::error!(lost, "dead letters could not be kept, only counted: {e}");
+        }
+    }
+
+    /// Answers an ask that no device took, or makes a dead letter of a tell.
+    fn turn_away(&self, header: &Header, payload: &[u8], reason: Reason, letters: &mut Vec<Letter>) {
+        if header.is(Kind::Ask) || header.is(Kind::Inspect) {
+            let answer = Header::new(Kind::Error, header.from(), header.to(), 0, self.now()).with_reason(reason);
+            self.sessions.answer(answer, &[]);
+        } else {
+            letters.push(Letter { header: *header, payload: payload.to_vec(), reason });
+        }
+    }
+
+    /// Carries messages from one device of this node to others.
+    fn pass_on(&self, batch: &[u8]) {
+        let mut rest = batch;
+        while let Some((header, payload, after)) = split_first(rest) {
+            self.devices[self.device_of(header.to())].door.lock().pass_on(&header, payload);
+            rest = after;
+        }
+    }
+
+    /// Hands answers to sessions, and the node's own to whoever of its tasks waits.
+    fn deliver(&self, answers: &[u8]) {
+        if self.pending.lock().is_empty() {
+            return self.sessions.deliver(answers);
+        }
+        let mut rest = answers;
+        while let Some((header, payload, after)) = split_first(rest) {
+            match session_and_ticket(header.to()) {
+                (OWN_SESSION, ticket) => {
+                    if let Some(waiter) = self.pending.lock().remove(&ticket) {
+                        // Who gave up waiting has dropped the receiver.
+                        let _ = waiter.send((header, payload.to_vec()));
+                    }
+                }
+                _ => self.sessions.answer(header, payload),
+            }
+            rest = after;
+        }
+    }
+
+    async fn inspect(&self, id: ActorId) -> Result<ActorState, Failed> {
+        let Some(actor) = self.registry.get(id.type_id) else {
+            return Err(Failed::new(Reason::UnknownType, format!("no actor type {:?} is registered here", id.type_id)));
+        };
+        for _ in 0..INSPECT_TRIES {
+            let (mut state, mut first) = (Vec::new(), None);
+            while let Some((about, bytes)) = self.inspect_part(id, state.len() as u32).await.map(Some)? {
+                let first = *first.get_or_insert(about);
+                if about.handled != first.handled {
+                    break;
+                }
+                state.extend_from_slice(&bytes);
+                if state.len() as u32 >= about.state_bytes {
+                    return Ok(ActorState {
+                        type_id: id.type_id,
+                        key: id.key.into(),
+                        device: self.devices[self.device_of(id)].name.clone(),
+                        worker: about.worker,
+                        handled: about.handled,
+                        faults: about.faults,
+                        layout_hash: actor.layout_hash,
+                        state,
+                    });
+                }
+            }
+        }
+        Err(Failed::text(
+            "the actor is too busy to be looked at whole: its state is larger than a slot and changes all the time",
+        ))
+    }
+
+    async fn inspect_part(&self, id: ActorId, offset: u32) -> Result<(Inspected, Vec<u8>), Failed> {
+        let ticket = self.next_ticket.fetch_add(1, SeqCst);
+        let (send, receive) = oneshot::channel();
+        self.pending.lock().insert(ticket, send);
+        let header = Header::new(Kind::Inspect, id, client_id(OWN_SESSION, ticket), 4, self.now());
+        let device = &self.devices[self.device_of(id)];
+        let deadline = Instant::now() + INSPECT_DEADLINE;
+        let mut letters = vec![];
+        loop {
+            let admitted = {
+                let mut door = device.door.lock();
+                let admitted = door.admit(&header, &offset.to_le_bytes(), self.now(), &mut letters);
+                door.link().ring();
+                admitted
+            };
+            match admitted {
+                Admitted::Taken => break,
+                Admitted::Refused(reason) => return Err(Failed::new(reason, reason.to_string())),
+                Admitted::Full if Instant::now() >= deadline => break,
+                Admitted::Full => tokio::time::sleep(SETTLE_EVERY).await,
+            }
+        }
+        self.keep(&device.name, letters);
+        let answer = tokio::time::timeout_at(deadline, receive).await;
+        self.pending.lock().remove(&ticket);
+        let Ok(Ok((header, payload))) = answer else {
+            let text = format!("device `{}` did not answer within {} s", device.name, INSPECT_DEADLINE.as_secs());
+            return Err(Failed::new(Reason::DeadlineExceeded, text));
+        };
+        if let Some(reason) = header.reason() {
+            return Err(Failed::new(reason, reason.to_string()));
+        }
+        let (about, bytes) =
+            Inspected::split(&payload).ok_or_else(|| Failed::text("the device's answer is too short"))?;
+        Ok((about, bytes.to_vec()))
+    }
+
+    async fn settle(&self, timeout: Duration) -> Settled {
+        let started = Instant::now();
+        loop {
+            // Two quiet looks between which nothing was handled anywhere: nothing was on its way between two doors.
+            let first = self.quiet();
+            let settled = first.is_some() && first == self.quiet();
+            let waited = started.elapsed();
+            if settled || waited >= timeout {
+                let queued = self.devices.iter().map(|d| d.door.lock().queued()).sum();
+                return Settled { settled, queued, waited_ms: waited.as_millis() as u64 };
+            }
+            tokio::time::sleep(SETTLE_EVERY).await;
+        }
+    }
+
+    /// Messages handled so far by each device, if each has nothing to do.
+    fn quiet(&self) -> Option<Vec<u64>> {
+        self.devices.iter().map(|d| d.quiet()).collect()
+    }
+
+    /// Waits until nothing is queued on any device, as far as the time allows.
+    pub async fn settled(&self, timeout: Duration) -> bool {
+        self.settle(timeout).await.settled
+    }
+
+    fn status(&self) -> Status {
+        let totals = self.letters.totals();
+        let running = self.devices.iter().all(|d| d.is_running());
+        Status {
+            node: self.name.clone(),
+            state: match (self.draining.load(SeqCst), running) {
+                (true, _) => NodeState::Draining,
+                (false, true) => NodeState::Running,
+                (false, false) => NodeState::Degraded,
+            },
+            pid: std::process::id(),
+            at_us: self.network.wall_us(),
+            uptime_ms: self.started.elapsed().as_millis() as u64,
+            slot_bytes: self.slot_bytes,
+            payload_bytes_max: payload_bytes_max(self.slot_bytes as usize) as u32,
+            actor_types: self.registry.types().len() as u32,
+            devices: self.devices.iter().map(|d| d.status()).collect(),
+            dead_letters_kept: self.letters.count(),
+            dead_letters: totals.appended() + self.letters_lost.load(SeqCst),
+            // Address, sessions and transport are the server's to fill in.
+            ..Status::default()
+        }
+    }
+
+    fn actor_types(&self) -> Vec<ActorType> {
+        let mut counts = vec![(0, 0, 0); self.registry.types().len()];
+        for device in &self.devices {
+            for (sum, (actors, handled, faults)) in counts.iter_mut().zip(device.door.lock().type_counts()) {
+                *sum = (sum.0 + actors, sum.1 + handled, sum.2 + faults);
+            }
+        }
+        let types = self.registry.types().iter().zip(counts);
+        types
+            .map(|(t, (actors, handled, faults))| ActorType {
+                type_id: t.type_id,
+                layout_hash: t.layout_hash,
+                schema: t.schema.clone(),
+                actors,
+                handled,
+                faults,
+            })
+            .collect()
+    }
+
+    fn dead_letters(&self, limit: u32) -> Response {
+        match self.letters.list(limit as usize) {
+            Err(e) => Response::Failed(Failed::text(e.to_string())),
+            Ok(letters) => Response::DeadLetters(letters.into_iter().map(|(_, l)| wire_letter(l)).collect()),
+        }
+    }
+}
+
+fn wire_letter(letter: dead_letters::DeadLetter) -> DeadLetter {
+    let (to, from) = (letter.header.to(), letter.header.from());
+    DeadLetter {
+        hlc: Hlc(letter.header.hlc),
+        reason: letter.reason as u8,
+        to_type: to.type_id,
+        to_key: to.key.into(),
+        from_type: from.type_id,
+        from_key: from.key.into(),
+        payload: letter.payload,
+    }
+}
+
+impl Doors for Router {
+    fn admit(&self, _session: &Arc<Session>, batch: &[u8]) -> usize {
+        let mut letters = Vec::new();
+        let mut rest = batch;
+        let mut full = false;
+        let now = self.now();
+        // One lock for each run of messages to one device.
+        while let Some((first, _, _)) = split_first(rest)
+            && !full
+        {
+            let number = self.device_of(first.to());
+            let device = &self.devices[number];
+            let mut door = device.door.lock();
+            while let Some((header, payload, after)) = split_first(rest)
+                && self.device_of(header.to()) == number
+            {
+                let mut admitted = door.admit(&header, payload, now, &mut letters);
+                if admitted == Admitted::Full {
+                    // Ask for the bell, then try once more: room made in between rings none.
+                    device.wants_room.store(true, SeqCst);
+                    door.want_room();
+                    admitted = door.admit(&header, payload, now, &mut letters);
+                }
+                match admitted {
+                    Admitted::Taken => {}
+                    Admitted::Refused(reason) => self.turn_away(&header, payload, reason, &mut letters),
+                    Admitted::Full => {
+                        full = true;
+                        break;
+                    }
+                }
+                rest = after;
+            }
+            door.link().ring();
+        }
+        self.keep("", letters);
+        batch.len() - rest.len()
+    }
+
+    fn room(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.room.notified())
+    }
+
+    fn dead_letters(&self, batch: &[u8], reason: Reason) {
+        let mut letters = Vec::new();
+        let mut rest = batch;
+        while let Some((header, payload, after)) = split_first(rest) {
+            if header.is(Kind::Tell) {
+                letters.push(Letter { header, payload: payload.to_vec(), reason });
+            }
+            rest = after;
+        }
+        self.keep("", letters);
+    }
+
+    fn request(&self, request: Request) -> BoxFuture<'_, Response> {
+        Box::pin(async move {
+            match request {
+                Request::Status => Response::Status(Box::new(self.status())),
+                Request::Devices => Response::Devices(self.devices.iter().map(|d| d.status()).collect()),
+                Request::ActorTypes => Response::ActorTypes(self.actor_types()),
+                Request::Inspect { type_id, key } => match self.inspect(ActorId::new(type_id, key.into())).await {
+                    Ok(state) => Response::Inspected(state),
+                    Err(failed) => Response::Failed(failed),
+                },
+                Request::Settle { timeout_ms } => {
+                    Response::Settled(self.settle(Duration::from_millis(timeout_ms)).await)
+                }
+                Request::DeadLetters { limit } => self.dead_letters(limit),
+                Request::Drain { .. } => {
+                    self.drain_asked.notify_one();
+                    Response::Draining
+                }
+            }
+        })
+    }
+
+    fn about(&self) -> About {
+        About {
+            node: self.name.clone(),
+            payload_bytes_max: payload_bytes_max(self.slot_bytes as usize) as u32,
+            types: self.registry.types().iter().map(|t| TypeLayout::of(&t.schema)).collect(),
+        }
+    }
+}
+
+impl Outlet for Router {
+    fn carry(&self, from: &Device, out: &mut Outcome) {
+        self.deliver(&out.answers);
+        out.answers.clear();
+        if !out.away.is_empty() {
+            self.pass_on(&out.away);
+            out.away.clear();
+        }
+        self.keep(&from.name, std::mem::take(&mut out.letters));
+    }
+
+    fn room(&self) {
+        self.room.notify_waiters();
+        // For a session that has been refused room and is about to wait.
+        self.room.notify_one();
+    }
+}
