@@ -56,7 +56,7 @@ fn options(globals: &Globals) -> Result<Options, Failure> {
     let mut files = Files::client(&folder);
     if !files.ca.exists() {
         let message = match &globals.tls {
-            Some(folder) => return Err(Failure::usage(format!("{} has no ca.pem", folder.display()))),
+            Some(folder) => return Err(Failure::usage(format!("the folder {} holds no ca.pem", folder.display()))),
             None => format!(
                 "no node answers at {address}, as far as can be told from here: {} does not exist, so no node has \
                  been started with this data folder. Start one with `ringhold node start`, name the folder of the \
