@@ -34,6 +34,8 @@ pub mod trial;
 #[cfg(not(loom))]
 pub mod worker;
 
+pub use ringhold_macros::actor;
+
 /// What the code made by `#[ringhold::actor]` refers to; not for use by hand.
 #[doc(hidden)]
 pub mod rt {

@@ -3,6 +3,8 @@
 //! [`front`] checks the module and types it, giving the [`ir`]; the back ends write it out for each target.
 
 #[allow(dead_code)]
+mod faults;
+#[allow(dead_code)]
 mod front;
 #[allow(dead_code)]
 mod ir;
@@ -12,8 +14,19 @@ use proc_macro::TokenStream;
 /// Makes the module an actor type.
 #[proc_macro_attribute]
 pub fn actor(attribute: TokenStream, item: TokenStream) -> TokenStream {
-    match front::compile(attribute.into(), item.into()) {
+    let item = proc_macro2::TokenStream::from(item);
+    match front::compile(attribute.into(), item.clone()) {
         Ok(_) => TokenStream::new(),
-        Err(errors) => errors.into_compile_error().into(),
+        Err(errors) => refused(item, errors).into(),
     }
+}
+
+/// The errors, and an empty module: so that rustc speaks of nothing that follows from them.
+fn refused(item: proc_macro2::TokenStream, errors: syn::Error) -> proc_macro2::TokenStream {
+    let errors = errors.into_compile_error();
+    let module = syn::parse2::<syn::ItemMod>(item).ok().map(|module| {
+        let (vis, ident) = (module.vis, module.ident);
+        quote::quote!(#vis mod #ident {})
+    });
+    quote::quote!(#errors #module)
 }

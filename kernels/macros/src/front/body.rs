@@ -2,7 +2,7 @@
 
 use proc_macro2::{Ident, Span};
 use syn::spanned::Spanned;
-use syn::{Expr, Pat, Stmt};
+use syn::{Expr, FnArg, Pat, Stmt};
 
 use super::errors::{At, sketch};
 use super::infer::{Kind, Type, Vars};
@@ -11,6 +11,9 @@ use super::refuse;
 use super::tree::{BlockNode, Finish, Node, PlaceNode, ProjectionNode, StatementNode};
 use super::world::{Named, World};
 use crate::ir::{self, Function, Int, Local, LocalInfo, Param, ParamKind, Pass};
+
+const MAY_NOT_MATCH: &str =
+    "this pattern may not match: write a `match`, or a name or a struct's fields, as in `let Point { x, y } = point;`";
 
 /// What is known of an expression's type before it is looked at.
 #[derive(Clone, Copy)]
@@ -104,6 +107,12 @@ pub fn check(world: &World, index: usize) -> Checked {
         };
         let local = checker.local(&param.ident, param.ty.clone(), param.mutable, origin);
         params.push(Param { local, pass: param.pass, kind: param.kind });
+    }
+    for input in &signature.item.sig.inputs {
+        match input {
+            FnArg::Typed(param) if !matches!(*param.pat, Pat::Ident(_)) => checker.bring_in_refused(&param.pat),
+            _ => {}
+        }
     }
     let result = signature.result.clone();
     let block = signature.item.block;
@@ -236,6 +245,13 @@ impl<'w, 'a> Checker<'w, 'a> {
         self.scopes.last_mut().expect("a function has a scope").push((name, local));
     }
 
+    /// Knows the names in a pattern that was refused, as of unknown types.
+    pub fn bring_in_refused(&mut self, pattern: &Pat) {
+        for name in refuse::names_in(pattern) {
+            self.local(name, Type::Error, true, Origin::Let);
+        }
+    }
+
     pub fn find(&self, ident: &Ident) -> Option<Local> {
         let name = ident.to_string();
         let visible = self.scopes.iter().rev().flat_map(|scope| scope.iter().rev());
@@ -312,6 +328,8 @@ impl<'w, 'a> Checker<'w, 'a> {
         };
         if let Some((word, _)) = &init.diverge {
             self.error(word, "no `let .. else` here: write a `match` that returns in its other arms");
+            self.operand(&init.expr, Hint::None);
+            return self.bring_in_refused(pattern);
         }
         let value = match &ty {
             Some(ty) => self.expect(&init.expr, ty),
@@ -374,13 +392,17 @@ impl<'w, 'a> Checker<'w, 'a> {
                 out.push(StatementNode::Let { local, value: Some(value) });
                 self.bind_fields(fields, local, ty, &[], out);
             }
-            Pat::TupleStruct(_) | Pat::Tuple(_) | Pat::Slice(_) | Pat::Reference(_) | Pat::Macro(_) => {
-                refuse::pattern(pattern, self.world.errors);
+            other => {
+                match other {
+                    Pat::Tuple(_) => self.error(other, "no tuples here: write a `let` for each name"),
+                    Pat::Slice(_) => self.error(other, "no slice patterns: write `let a = items[0];` for each item"),
+                    Pat::TupleStruct(_) | Pat::Reference(_) | Pat::Macro(_) => {
+                        refuse::pattern(other, self.world.errors)
+                    }
+                    _ => self.error(other, MAY_NOT_MATCH),
+                }
+                self.bring_in_refused(other);
             }
-            other => self.error(
-                other,
-                "this pattern may not match: write a `match`, or a name or a struct's fields, as in `let Point { x, y } = point;`",
-            ),
         }
     }
 
@@ -395,7 +417,8 @@ impl<'w, 'a> Checker<'w, 'a> {
     ) {
         let Some(id) = self.struct_named(&pattern.path) else {
             let what = sketch(&pattern.path);
-            return self.error(&pattern.path, format!("`{what}` is no struct: an enum is taken apart by a `match`"));
+            self.error(&pattern.path, format!("`{what}` is no struct: an enum is taken apart by a `match`"));
+            return pattern.fields.iter().for_each(|field| self.bring_in_refused(&field.pat));
         };
         self.same(&Type::Struct(id), &ty, &pattern.path);
         for (index, inner) in self.struct_pattern_fields(id, pattern) {

@@ -12,6 +12,7 @@ use super::infer::{Type, float_named, int_name, is_signed, primitive_named, unsi
 use super::refuse;
 use super::tree::{ArgumentNode, Finish, Node, PlaceNode, with_temporary};
 use super::world::Named;
+use crate::faults;
 use crate::ir::{self, Builtin, ExprKind, Int, ParamKind, Pass};
 
 type Arguments = Punctuated<Expr, Token![,]>;
@@ -360,10 +361,14 @@ impl Checker<'_, '_> {
         let mut nodes = vec![receiver];
         nodes.extend(self.fixed_arguments(&call.args, &wanted, &call.method));
         let builtin = method.builtin;
-        let faults = matches!(builtin, Builtin::DivEuclid | Builtin::RemEuclid | Builtin::Clamp);
         let node = Node::new(method.result, at, move |f| {
-            f.can_fault |= faults;
-            ExprKind::Builtin(builtin, finish_all(nodes, f))
+            let arguments = finish_all(nodes, f);
+            f.can_fault |= match builtin {
+                Builtin::DivEuclid | Builtin::RemEuclid => !faults::known_divisor(&arguments[1]),
+                Builtin::Clamp => !faults::known_bounds(&arguments[1], &arguments[2]),
+                _ => false,
+            };
+            ExprKind::Builtin(builtin, arguments)
         });
         node.pointing_at(call.method.span())
     }

@@ -10,8 +10,8 @@ use super::errors::{At, sketch};
 use super::exhaustive;
 use super::infer::{Kind, Type};
 use super::patterns::Bindings;
-use super::tree::{BlockNode, Node, StatementNode};
-use crate::ir::{Arm, ExprKind, Pattern};
+use super::tree::{BlockNode, Node};
+use crate::ir::{Arm, Block, ExprKind, Pattern, Statement, Ty};
 
 /// The common type of branches, while they are being checked.
 struct Join {
@@ -287,6 +287,7 @@ impl Checker<'_, '_> {
             Pat::Wild(underscore) => self.temporary(ty, underscore.underscore_token.span),
             other => {
                 self.error(other, "a range counts integers: write a name, as in `for i in 0..10`");
+                self.bring_in_refused(other);
                 self.temporary(Type::Error, At::of(other).start)
             }
         }
@@ -377,7 +378,10 @@ impl Checker<'_, '_> {
         self.loops[index].broken = true;
         Node::new(Type::Never, at, move |f| {
             let value = value.map(|value| value.boxed(f));
-            ExprKind::Break { label, value }
+            match value {
+                Some(value) if value.ty == Ty::Unit => last_words(*value, ExprKind::Break { label, value: None }),
+                value => ExprKind::Break { label, value },
+            }
         })
     }
 
@@ -392,8 +396,12 @@ impl Checker<'_, '_> {
         let result = self.result.clone();
         let value = match &exit.expr {
             Some(value) if result == Type::Unit => {
-                let value = self.expect(value, &Type::Unit);
-                return last_words(value, At::of(e));
+                let node = self.expr(value, Hint::None);
+                if node.ty != Type::Never && !self.vars.unify(&node.ty, &Type::Unit) {
+                    let advice = "this function gives nothing back: write `return;`, or give it a result, `-> T`";
+                    self.error(value, advice);
+                }
+                return Node::new(Type::Never, At::of(e), |f| last_words(node.finish(f), ExprKind::Return(None)));
             }
             Some(value) => Some(self.expect(value, &result)),
             None => {
@@ -422,11 +430,11 @@ fn joined(join: Join) -> Type {
     }
 }
 
-/// `return value;` in a function that gives nothing: the value is run, then the function ends.
-fn last_words(value: Node, at: At) -> Node {
-    let statements = vec![StatementNode::Expr(value)];
-    let end = Node::new(Type::Never, at, |_| ExprKind::Return(None));
-    BlockNode { statements, value: Some(Box::new(end)), ty: Type::Never }.into_node(at)
+/// `return value` or `break value` where the value is nothing: it is run, then control leaves.
+fn last_words(value: crate::ir::Expr, exit: ExprKind) -> ExprKind {
+    let exit = crate::ir::Expr { ty: Ty::Never, span: value.span, kind: exit };
+    let statements = vec![Statement::Expr(value), Statement::Expr(exit)];
+    ExprKind::Block(Block { statements, value: None, ty: Ty::Never })
 }
 
 fn range_under(e: &Expr) -> Option<(String, String)> {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use proc_macro2::Ident;
 use syn::{
-    Attribute, Block, Fields, Generics, ImplItem, Item, ItemConst, ItemEnum, ItemFn, ItemImpl, ItemStruct, ItemUse,
-    Signature, UseTree,
+    Attribute, Block, Fields, GenericParam, Generics, ImplItem, Item, ItemConst, ItemEnum, ItemFn, ItemImpl,
+    ItemStruct, ItemUse, Signature, UseTree,
 };
 
 use super::errors::Errors;
@@ -20,6 +20,8 @@ pub struct Declared<'a> {
     pub enums: Vec<&'a ItemEnum>,
     pub functions: Vec<FunctionItem<'a>>,
     pub foreign: Vec<Foreign>,
+    /// Names of generic parameters, which were refused: their uses are not errors as well.
+    pub generics: Vec<String>,
 }
 
 /// A free function, a method or an associated function.
@@ -61,7 +63,7 @@ pub fn docs(attrs: &[Attribute]) -> Vec<Attribute> {
 }
 
 fn constant<'a>(item: &'a ItemConst, declared: &mut Declared<'a>, errors: &Errors) {
-    no_generics(&item.generics, errors);
+    no_generics(&item.generics, declared, errors);
     if item.ident == "_" {
         errors.at(&item.ident, "a constant needs a name here");
     } else {
@@ -70,7 +72,7 @@ fn constant<'a>(item: &'a ItemConst, declared: &mut Declared<'a>, errors: &Error
 }
 
 fn structure<'a>(item: &'a ItemStruct, declared: &mut Declared<'a>, errors: &Errors) {
-    no_generics(&item.generics, errors);
+    no_generics(&item.generics, declared, errors);
     match &item.fields {
         Fields::Named(fields) if fields.named.is_empty() => {
             errors.at(&item.ident, "a struct without fields has no bytes: give it one, such as `unused: u8`");
@@ -88,7 +90,7 @@ fn structure<'a>(item: &'a ItemStruct, declared: &mut Declared<'a>, errors: &Err
 }
 
 fn enumeration<'a>(item: &'a ItemEnum, declared: &mut Declared<'a>, errors: &Errors) {
-    no_generics(&item.generics, errors);
+    no_generics(&item.generics, declared, errors);
     if item.variants.is_empty() {
         errors.at(&item.ident, "an enum needs at least one variant");
     }
@@ -111,12 +113,12 @@ fn enumeration<'a>(item: &'a ItemEnum, declared: &mut Declared<'a>, errors: &Err
 }
 
 fn function<'a>(item: &'a ItemFn, declared: &mut Declared<'a>, errors: &Errors) {
-    plain_signature(&item.sig, errors);
+    plain_signature(&item.sig, declared, errors);
     declared.functions.push(FunctionItem { owner: None, attrs: &item.attrs, sig: &item.sig, block: &item.block });
 }
 
 fn implementation<'a>(item: &'a ItemImpl, declared: &mut Declared<'a>, errors: &Errors) {
-    no_generics(&item.generics, errors);
+    no_generics(&item.generics, declared, errors);
     if let Some((_, path, _)) = &item.trait_ {
         errors.at(path, "traits are not implemented here: write `impl Type { .. }` with the methods in it");
         return;
@@ -135,7 +137,7 @@ fn implementation<'a>(item: &'a ItemImpl, declared: &mut Declared<'a>, errors: &
     for part in &item.items {
         match part {
             ImplItem::Fn(method) => {
-                plain_signature(&method.sig, errors);
+                plain_signature(&method.sig, declared, errors);
                 let (attrs, sig, block) = (&method.attrs, &method.sig, &method.block);
                 declared.functions.push(FunctionItem { owner: Some(owner), attrs, sig, block });
             }
@@ -186,17 +188,27 @@ fn import(item: &ItemUse, declared: &mut Declared, errors: &Errors) {
     declared.foreign.push(Foreign { ident: name.clone(), path });
 }
 
-fn no_generics(generics: &Generics, errors: &Errors) {
-    if !generics.params.is_empty() {
-        errors.at(&generics.params, "no generics here: write the type itself, once for each type you need");
+fn no_generics(generics: &Generics, declared: &mut Declared, errors: &Errors) {
+    for param in &generics.params {
+        match param {
+            GenericParam::Type(param) => {
+                errors.at(param, "no generics here: write the type itself, once for each type you need");
+                declared.generics.push(param.ident.to_string());
+            }
+            GenericParam::Lifetime(param) => errors.at(param, "no lifetimes here: remove it"),
+            GenericParam::Const(param) => {
+                errors.at(param, "no generics here: write a `const` of the module");
+                declared.generics.push(param.ident.to_string());
+            }
+        }
     }
     if let Some(clause) = &generics.where_clause {
         errors.at(clause, "no generics here: remove the `where` clause");
     }
 }
 
-fn plain_signature(sig: &Signature, errors: &Errors) {
-    no_generics(&sig.generics, errors);
+fn plain_signature(sig: &Signature, declared: &mut Declared, errors: &Errors) {
+    no_generics(&sig.generics, declared, errors);
     if let Some(word) = &sig.constness {
         errors.at(word, "write a plain `fn`, or a `const` with the value");
     }

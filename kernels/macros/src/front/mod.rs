@@ -2,8 +2,8 @@
 //!
 //! It reads in stages, each of which knows only what the stages before it found out:
 //! [`attribute`] and [`items`] sort what is written; [`world`] resolves types, constants and signatures
-//! (with [`layout`], [`types`] and [`consts`]); [`body`] checks each function (with [`expr`], [`places`],
-//! [`calls`], [`control`] and [`patterns`]) by the unification of [`infer`], giving a [`tree`]; [`order`]
+//! (with [`layout`], [`types`] and [`consts`]); [`body`] checks each function (with [`expr`], [`operators`],
+//! [`places`], [`calls`], [`control`] and [`patterns`]) by the unification of [`infer`], giving a [`tree`]; [`order`]
 //! sorts the functions; and the trees are finished into the IR. [`refuse`] holds what is outside of the
 //! subset. Every stage goes on after an error, so that all errors of a module are reported at once.
 
@@ -19,6 +19,7 @@ mod expr;
 mod infer;
 mod items;
 mod layout;
+mod operators;
 mod order;
 mod patterns;
 mod places;

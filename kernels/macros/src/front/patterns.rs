@@ -41,10 +41,12 @@ impl Checker<'_, '_> {
             Pat::Or(or) => self.or_pattern(or, ty, names),
             Pat::TupleStruct(tuple) => {
                 self.refuse_tuple_struct(tuple);
+                self.bring_in_refused(pattern);
                 wild()
             }
             other => {
                 refuse::pattern(other, self.world.errors);
+                self.bring_in_refused(other);
                 wild()
             }
         }
@@ -58,7 +60,7 @@ impl Checker<'_, '_> {
         if plain && self.world.consts.contains(&name.ident) {
             return self.constant_pattern(self.world.constant(&name.ident), ty, name);
         }
-        if self.is_misread_variant(&name.ident, ty) {
+        if self.is_misread(&name.ident, ty) {
             return wild();
         }
         let local = self.bind(name, ty, names);
@@ -66,21 +68,23 @@ impl Checker<'_, '_> {
         PatternNode::new(move |f| Pattern::Bind { local, inner: inner.map(|inner| Box::new(inner.finish(f))) })
     }
 
-    /// A variant without its enum would bind a new name, and match everything.
-    fn is_misread_variant(&mut self, ident: &Ident, ty: &Type) -> bool {
-        let Type::Enum(id) = self.vars.shallow(ty) else {
-            if self.world.named(ident).is_some() || ident == "None" {
-                self.error(ident, format!("`{ident}` is no name for a value: write a variant, or another name"));
-                return true;
-            }
-            return false;
+    /// A variant without its enum, or a constant that is not there, would bind a new name and match everything.
+    fn is_misread(&mut self, ident: &Ident, ty: &Type) -> bool {
+        let enumeration = match self.vars.shallow(ty) {
+            Type::Enum(id) => Some(&self.world.enums[id]),
+            _ => None,
         };
-        let enumeration = &self.world.enums[id];
-        let is_variant = enumeration.variants.iter().any(|variant| variant.ident == *ident);
-        if is_variant {
-            self.error(ident, format!("write `{}::{ident}`: `{ident}` alone would be a new name", enumeration.ident));
-        }
-        is_variant
+        let owner = enumeration.filter(|owner| owner.variants.iter().any(|variant| variant.ident == *ident));
+        let message = match owner {
+            Some(owner) => format!("write `{}::{ident}`: `{ident}` alone would be a new name", owner.ident),
+            None if ident == "None" => refuse::type_name("Option").unwrap_or_default().to_owned(),
+            None if ident.to_string().starts_with(|c: char| c.is_uppercase()) => {
+                format!("no constant or variant `{ident}` here; a name for the value begins with a small letter")
+            }
+            None => return false,
+        };
+        self.error(ident, message);
+        true
     }
 
     fn bind(&mut self, name: &PatIdent, ty: &Type, names: &mut Bindings) -> Local {

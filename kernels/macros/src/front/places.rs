@@ -5,8 +5,8 @@ use syn::{Expr, ExprAssign, ExprBinary, Member, UnOp as Sign};
 
 use super::body::{Checker, Hint, Origin};
 use super::errors::{At, sketch};
-use super::expr::{note_division, operator_span};
 use super::infer::Type;
+use super::operators::{note_division, operator_span};
 use super::tree::{Node, PlaceNode, ProjectionNode};
 use crate::ir::{BinOp, ExprKind, Pass};
 
@@ -232,9 +232,9 @@ impl Checker<'_, '_> {
         let value = self.operand(&binary.right, Hint::None);
         self.operator_fits(op, &place.ty.clone(), (&value, &binary.right), binary);
         let node = Node::new(Type::Unit, at, move |f| {
-            let place = place.finish(f);
-            note_division(f, op, &place.ty);
-            ExprKind::AssignOp(op, place, value.boxed(f))
+            let (place, value) = (place.finish(f), value.boxed(f));
+            note_division(f, op, &value);
+            ExprKind::AssignOp(op, place, value)
         });
         node.pointing_at(operator_span(binary))
     }

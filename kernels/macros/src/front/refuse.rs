@@ -2,7 +2,7 @@
 
 use proc_macro2::TokenStream;
 use syn::visit::Visit;
-use syn::{Attribute, Expr, Item, ItemMod, Pat, Path};
+use syn::{Attribute, Expr, Ident, Item, ItemMod, Pat, Path};
 
 use super::errors::{Errors, sketch};
 
@@ -88,12 +88,18 @@ pub fn type_name(name: &str) -> Option<&'static str> {
     })
 }
 
+/// Why there is no reference to this type where a value's type stands.
+pub fn reference_type(to: &syn::Type) -> &'static str {
+    match to {
+        syn::Type::Path(path) if path.path.is_ident("str") => type_name("str").unwrap_or_default(),
+        syn::Type::Slice(_) => type_form(to),
+        _ => "references are for parameters only (`value: &T` or `&mut T`): hold the value itself, or an `ActorId`",
+    }
+}
+
 /// Why there is no type of this form.
 pub fn type_form(ty: &syn::Type) -> &'static str {
     match ty {
-        syn::Type::Reference(_) => {
-            "references are for parameters only (`value: &T` or `&mut T`): hold the value itself, or an `ActorId`"
-        }
         syn::Type::Slice(_) => "no slices here: write a fixed array such as `[u32; 16]`",
         syn::Type::Tuple(_) => "no tuples here: write a struct with named fields",
         syn::Type::Ptr(_) => "no pointers here: hold the value itself, or an `ActorId`",
@@ -151,9 +157,6 @@ pub fn expression(e: &Expr, errors: &Errors) {
             "a reference is made for an argument only: `change(&mut state.total)`; elsewhere use the value itself",
         ),
         Expr::RawAddr(e) => say(e, "no pointers here: pass `&value` or `&mut value` as an argument"),
-        Expr::Let(e) => {
-            say(&e.let_token, "`let` stands alone in an `if`: nest two, as in `if let .. = .. { if .. { } }`")
-        }
         Expr::Const(e) => say(&e.const_token, "write a `const` of the module"),
         Expr::Infer(e) => say(e, "`_` is no value: write one"),
         Expr::Yield(e) => say(&e.yield_token, "a handler runs to its end: send a message to go on later"),
@@ -180,6 +183,20 @@ pub fn pattern(pattern: &Pat, errors: &Errors) {
         _ => "not a pattern of the subset: names, `_`, numbers, ranges, variants and structs with named fields",
     };
     errors.at(pattern, message);
+}
+
+/// The names in a refused pattern: they are known, so that their uses are not errors as well.
+pub fn names_in(pattern: &Pat) -> Vec<&Ident> {
+    struct Names<'p>(Vec<&'p Ident>);
+    impl<'p> Visit<'p> for Names<'p> {
+        fn visit_pat_ident(&mut self, name: &'p syn::PatIdent) {
+            self.0.push(&name.ident);
+            syn::visit::visit_pat_ident(self, name);
+        }
+    }
+    let mut names = Names(Vec::new());
+    names.visit_pat(pattern);
+    names.0
 }
 
 /// What to write instead of a method that numbers do not have here.

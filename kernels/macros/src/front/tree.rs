@@ -7,8 +7,9 @@
 use proc_macro2::Span;
 
 use super::errors::At;
-use super::infer::{Type, Vars};
+use super::infer::{Type, Vars, limits};
 use super::world::World;
+use crate::faults;
 use crate::ir::{Argument, Block, Expr, ExprKind, Local, Pattern, Place, Projection, Statement, Ty};
 
 /// Makes a piece of IR, once types are final.
@@ -201,10 +202,9 @@ impl ProjectionNode {
             ProjectionNode::Field { id, index } => Projection::Field { id, index },
             ProjectionNode::Index { index, length, span } => {
                 let index = index.finish(f);
-                f.can_fault = true;
-                if let ExprKind::Int(value) = index.kind
-                    && !(0..i128::from(length)).contains(&value)
-                {
+                let known = faults::known_index(&index, length);
+                f.can_fault |= known.is_none();
+                if known.is_none() && fits_its_type(&index) {
                     let last = length - 1;
                     f.world
                         .errors
@@ -213,6 +213,14 @@ impl ProjectionNode {
                 Projection::Index { index, length, span }
             }
         }
+    }
+}
+
+/// Whether it is a literal in its type's limits: others have an error of their own.
+fn fits_its_type(literal: &Expr) -> bool {
+    match (&literal.kind, &literal.ty) {
+        (ExprKind::Int(value), Ty::Int(int)) => (limits(*int).0..=limits(*int).1).contains(value),
+        _ => false,
     }
 }
 

@@ -24,6 +24,10 @@ impl World<'_> {
                     None => Type::Error,
                 }
             }
+            syn::Type::Reference(reference) => {
+                self.errors.at(ty, refuse::reference_type(&reference.elem));
+                Type::Error
+            }
             other => {
                 self.errors.at(other, refuse::type_form(other));
                 Type::Error
@@ -47,7 +51,9 @@ impl World<'_> {
         }
         let first = &path.path.segments[0].ident;
         let plain = last.arguments == PathArguments::None;
-        if let Some(advice) = refuse::type_name(&name) {
+        if self.generics.contains(&name) {
+            // The parameter itself was refused.
+        } else if let Some(advice) = refuse::type_name(&name) {
             self.errors.at(path, advice);
         } else if name == "Context" {
             self.errors.at(path, "`Context` is for a parameter only: `ctx: &mut Context`");

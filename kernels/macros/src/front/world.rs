@@ -37,6 +37,8 @@ pub struct World<'a> {
     pub enums: Vec<Enum>,
     pub functions: Vec<Signature<'a>>,
     pub foreign: Vec<Foreign>,
+    /// Names of generic parameters that were refused.
+    pub generics: Vec<String>,
     free: HashMap<String, usize>,
     methods: HashMap<(Named, String), usize>,
 }
@@ -69,6 +71,7 @@ impl<'a> World<'a> {
             enums: Vec::new(),
             functions: Vec::new(),
             foreign,
+            generics: declared.generics.clone(),
             free: HashMap::new(),
             methods: HashMap::new(),
         };

@@ -1,0 +1,20 @@
+#[ringhold::actor]
+pub mod probe {
+    pub struct State {
+        pub total: i64,
+        pub items: [u32; 8],
+        pub big: u128,
+    }
+
+    pub enum Message {
+        Add { value: i64 },
+        Read,
+    }
+
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
+        let x: i128 = 5;
+        let y = 5u128;
+    }
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+#[ringhold::actor]
+pub mod probe {
+    pub enum Message {
+        Read,
+    }
+}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[ringhold::actor]
+pub mod probe;
+
+fn main() {}

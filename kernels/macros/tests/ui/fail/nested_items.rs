@@ -1,0 +1,22 @@
+#[ringhold::actor]
+pub mod probe {
+    pub struct State {
+        pub total: i64,
+        pub items: [u32; 8],
+    }
+
+    pub enum Message {
+        Add { value: i64 },
+        Read,
+    }
+
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
+        const LIMIT: u32 = 5;
+        fn inner() {}
+        struct Local {
+            x: u32,
+        }
+    }
+}
+
+fn main() {}

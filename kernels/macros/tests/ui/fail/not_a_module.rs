@@ -1,0 +1,6 @@
+#[ringhold::actor]
+pub struct Probe {
+    pub x: u32,
+}
+
+fn main() {}

@@ -1,0 +1,26 @@
+#[ringhold::actor]
+pub mod probe {
+    pub struct State {
+        pub total: i64,
+        pub items: [u32; 8],
+    }
+
+    pub enum Message {
+        Add { value: i64 },
+        Read,
+    }
+
+    pub struct Tree {
+        pub value: u32,
+        pub branches: [Branch; 2],
+    }
+
+    pub enum Branch {
+        Leaf,
+        Node { tree: Tree },
+    }
+
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {}
+}
+
+fn main() {}

@@ -1,0 +1,22 @@
+#[ringhold::actor]
+pub mod probe {
+    pub struct State {
+        pub total: i64,
+        pub items: [u32; 8],
+    }
+
+    pub enum Message {
+        Add { value: i64 },
+        Read,
+    }
+
+    impl State {
+        fn total(&self) -> &i64 {
+            &self.total
+        }
+    }
+
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {}
+}
+
+fn main() {}

@@ -1,0 +1,29 @@
+#[ringhold::actor]
+pub mod probe {
+    pub struct State {
+        pub total: i64,
+        pub items: [u32; 8],
+    }
+
+    pub enum Message {
+        Add { value: i64 },
+        Read,
+    }
+
+    pub struct Point {
+        pub x: u32,
+        pub y: u32,
+    }
+
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
+        let a = Point { x: 1 };
+        let b = Point { x: 1, y: 2, z: 3 };
+        let c = Point { x: 1, x: 2, y: 3 };
+        let d = a.w;
+        let e = a.0;
+        let f = Missing { x: 1 };
+        let g = state.total.x;
+    }
+}
+
+fn main() {}

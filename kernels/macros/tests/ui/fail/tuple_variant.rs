@@ -1,0 +1,23 @@
+#[ringhold::actor]
+pub mod probe {
+    pub struct State {
+        pub total: i64,
+        pub items: [u32; 8],
+    }
+
+    pub enum Message {
+        Add { value: i64 },
+        Read,
+        Set(i64),
+    }
+
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
+        match message {
+            Message::Add(value) => {}
+            _ => {}
+        }
+        ctx.send(ctx.id(), Message::Add(5));
+    }
+}
+
+fn main() {}

@@ -1,0 +1,23 @@
+#[ringhold::actor]
+pub mod probe {
+    pub struct State {
+        pub total: i64,
+        pub items: [u32; 8],
+    }
+
+    pub enum Message {
+        Add { value: i64 },
+        Read,
+    }
+
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
+        let x = missing;
+        let y = missing();
+        let z = Message;
+        let w = handle;
+        let v = u32::SIZE;
+        let u = std::mem::size_of();
+    }
+}
+
+fn main() {}
