@@ -8,6 +8,8 @@
 mod code;
 mod types;
 
+pub use code::line;
+
 use proc_macro2::{Ident, Literal, TokenStream};
 use quote::{quote, quote_spanned};
 

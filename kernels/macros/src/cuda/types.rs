@@ -1,0 +1,206 @@
+//! The types of a module as C++: declarations, layout assertions, storing and loading.
+//!
+//! C++ has no type of size zero, so a field that has none in Rust is left out of its struct; reading it makes
+//! a new value.
+
+use std::fmt::Write;
+
+use super::names;
+use crate::ir::{Field, Module, Ty};
+use crate::layout;
+use crate::native::{plain_name, type_number};
+
+pub fn emit(module: &Module) -> String {
+    let mut text = String::new();
+    let namespace = names::namespace(&module.ident);
+    let number = type_number(&module.name);
+    line(&mut text, format!("// Actor type `{}`, module `{}`.", module.name, plain_name(&module.ident)));
+    line(&mut text, format!("namespace {namespace} {{"));
+    line(&mut text, format!("static constexpr rh::u32 type_id = {number:#x}u;"));
+    for id in 0..module.structs.len() {
+        structure(&mut text, module, id);
+    }
+    for id in 0..module.enums.len() {
+        enumeration(&mut text, module, id);
+    }
+    line(&mut text, format!("}}  // namespace {namespace}"));
+    text
+}
+
+pub fn is_empty(module: &Module, ty: &Ty) -> bool {
+    layout::of(module, ty).size == 0
+}
+
+fn line(text: &mut String, line: String) {
+    text.push_str(&line);
+    text.push('\n');
+}
+
+fn structure(text: &mut String, module: &Module, id: usize) {
+    let definition = &module.structs[id];
+    let name = names::named_type(&definition.ident);
+    let fields = layout::struct_fields(module, id);
+    line(text, format!("struct {name} {{"));
+    members(text, module, &definition.fields, "    ");
+    line(text, format!("    static constexpr rh::u32 size = {};", fields.layout.size));
+    line(text, "};".into());
+    if fields.layout.size != 0 {
+        assert_layout(text, &name, fields.layout);
+    }
+    for (field, offset) in definition.fields.iter().zip(&fields.offsets) {
+        assert_offset(text, module, &name, "", field, *offset);
+    }
+    line(text, format!("RH_FN void store(rh::u8* to, const {name}& from) {{"));
+    line(text, "    (void)to, (void)from;".into());
+    for (field, offset) in definition.fields.iter().zip(&fields.offsets) {
+        store(text, module, "    ", "", field, *offset);
+    }
+    line(text, "}".into());
+    line(text, format!("RH_FN bool load({name}& to, const rh::u8* from) {{"));
+    line(text, "    (void)to, (void)from;".into());
+    let loads: Vec<_> = definition
+        .fields
+        .iter()
+        .zip(&fields.offsets)
+        .filter_map(|(field, offset)| load(module, "", field, *offset))
+        .collect();
+    line(text, format!("    return {};", conjunction(&loads)));
+    line(text, "}".into());
+}
+
+fn enumeration(text: &mut String, module: &Module, id: usize) {
+    let definition = &module.enums[id];
+    let name = names::named_type(&definition.ident);
+    let layout = layout::of(module, &Ty::Enum(id));
+    let offsets: Vec<_> =
+        (0..definition.variants.len()).map(|variant| layout::variant_fields(module, id, variant).offsets).collect();
+
+    line(text, format!("struct {name} {{"));
+    line(text, "    rh::u32 tag;".into());
+    let has_members = |fields: &[Field]| fields.iter().any(|field| !is_empty(module, &field.ty));
+    if definition.variants.iter().any(|variant| has_members(&variant.fields)) {
+        line(text, "    union {".into());
+        for variant in &definition.variants {
+            if has_members(&variant.fields) {
+                line(text, "        struct {".into());
+                members(text, module, &variant.fields, "            ");
+                line(text, format!("        }} {};", names::variant(&variant.ident)));
+            }
+        }
+        line(text, "    };".into());
+    }
+    for (tag, variant) in definition.variants.iter().enumerate() {
+        line(text, format!("    static constexpr rh::u32 {} = {tag}u;", names::tag(&variant.ident)));
+    }
+    line(text, format!("    static constexpr rh::u32 size = {};", layout.size));
+    if id == module.message {
+        line(text, "    static constexpr rh::u32 actor_type = type_id;".into());
+    }
+    line(text, "};".into());
+    assert_layout(text, &name, layout);
+
+    for (variant, offsets) in definition.variants.iter().zip(&offsets) {
+        let member = format!("{}.", names::variant(&variant.ident));
+        for (field, offset) in variant.fields.iter().zip(offsets) {
+            assert_offset(text, module, &name, &member, field, *offset);
+        }
+        make(text, module, id, variant);
+    }
+
+    line(text, format!("RH_FN void store(rh::u8* to, const {name}& from) {{"));
+    line(text, "    rh::store(to, from.tag);".into());
+    for (tag, (variant, offsets)) in definition.variants.iter().zip(&offsets).enumerate() {
+        if has_members(&variant.fields) {
+            line(text, format!("    if (from.tag == {tag}u) {{"));
+            let member = format!("{}.", names::variant(&variant.ident));
+            for (field, offset) in variant.fields.iter().zip(offsets) {
+                store(text, module, "        ", &member, field, *offset);
+            }
+            line(text, "    }".into());
+        }
+    }
+    line(text, "}".into());
+    line(text, format!("RH_FN bool load({name}& to, const rh::u8* from) {{"));
+    line(text, "    rh::load(to.tag, from);".into());
+    for (tag, (variant, offsets)) in definition.variants.iter().zip(&offsets).enumerate() {
+        if has_members(&variant.fields) {
+            let member = format!("{}.", names::variant(&variant.ident));
+            let loads: Vec<_> = variant
+                .fields
+                .iter()
+                .zip(offsets)
+                .filter_map(|(field, offset)| load(module, &member, field, *offset))
+                .collect();
+            line(text, format!("    if (to.tag == {tag}u) return {};", conjunction(&loads)));
+        }
+    }
+    line(text, format!("    return to.tag < {}u;", definition.variants.len()));
+    line(text, "}".into());
+}
+
+/// A function that makes one variant, its arguments in the order of declaration.
+fn make(text: &mut String, module: &Module, id: usize, variant: &crate::ir::Variant) {
+    let definition = &module.enums[id];
+    let name = names::named_type(&definition.ident);
+    let fields: Vec<_> = variant.fields.iter().filter(|field| !is_empty(module, &field.ty)).collect();
+    let params: Vec<_> =
+        fields.iter().map(|field| format!("{} {}", names::ty(module, &field.ty), names::field(&field.ident))).collect();
+    let mut body = format!("{name} made; made.tag = {name}::{};", names::tag(&variant.ident));
+    for field in &fields {
+        let field = names::field(&field.ident);
+        let _ = write!(body, " made.{}.{field} = {field};", names::variant(&variant.ident));
+    }
+    let make = names::make(id, &variant.ident);
+    line(text, format!("RH_FN {name} {make}({}) {{ {body} return made; }}", params.join(", ")));
+}
+
+fn members(text: &mut String, module: &Module, fields: &[Field], indent: &str) {
+    for field in fields.iter().filter(|field| !is_empty(module, &field.ty)) {
+        line(text, format!("{indent}{} {};", names::ty(module, &field.ty), names::field(&field.ident)));
+    }
+}
+
+fn assert_layout(text: &mut String, name: &str, layout: layout::Layout) {
+    line(
+        text,
+        format!(
+            "static_assert(sizeof({name}) == {} && alignof({name}) == {}, \"layout of {name}\");",
+            layout.size, layout.align
+        ),
+    );
+}
+
+fn assert_offset(text: &mut String, module: &Module, name: &str, member: &str, field: &Field, offset: u64) {
+    if !is_empty(module, &field.ty) {
+        let field = names::field(&field.ident);
+        line(
+            text,
+            format!("static_assert(RH_OFFSET({name}, {member}{field}) == {offset}, \"{name}.{member}{field}\");"),
+        );
+    }
+}
+
+fn store(text: &mut String, module: &Module, indent: &str, member: &str, field: &Field, offset: u64) {
+    if !is_empty(module, &field.ty) {
+        let function = plain_function(&field.ty, "store");
+        line(text, format!("{indent}{function}(to + {offset}, from.{member}{});", names::field(&field.ident)));
+    }
+}
+
+fn load(module: &Module, member: &str, field: &Field, offset: u64) -> Option<String> {
+    let function = plain_function(&field.ty, "load");
+    (!is_empty(module, &field.ty))
+        .then(|| format!("{function}(to.{member}{}, from + {offset})", names::field(&field.ident)))
+}
+
+/// The functions of the module's own types stand in its namespace, the others in `rh`.
+fn plain_function(ty: &Ty, name: &str) -> String {
+    match ty {
+        Ty::Struct(_) | Ty::Enum(_) => name.into(),
+        _ => format!("rh::{name}"),
+    }
+}
+
+fn conjunction(tests: &[String]) -> String {
+    if tests.is_empty() { "true".into() } else { tests.join(" && ") }
+}
