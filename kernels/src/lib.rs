@@ -14,6 +14,7 @@ pub mod bell;
 pub mod clock;
 #[cfg(not(loom))]
 pub mod cpu;
+pub mod cuda;
 pub mod hlc;
 pub mod id;
 pub mod json;

@@ -1,13 +1,13 @@
 //! `#[ringhold::actor]`: one Rust module as an actor type, for the CPU and for CUDA.
 //!
-//! [`front`] checks the module and types it, giving the [`ir`]; the back ends write it out for each target.
+//! `front` checks the module and types it, giving the `ir`; `native` writes that as Rust, `cuda` as C++.
 
-#[allow(dead_code)]
+mod cuda;
 mod faults;
-#[allow(dead_code)]
 mod front;
-#[allow(dead_code)]
 mod ir;
+mod layout;
+mod native;
 
 use proc_macro::TokenStream;
 
@@ -16,7 +16,7 @@ use proc_macro::TokenStream;
 pub fn actor(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let item = proc_macro2::TokenStream::from(item);
     match front::compile(attribute.into(), item.clone()) {
-        Ok(_) => TokenStream::new(),
+        Ok(module) => native::emit(&module).into(),
         Err(errors) => refused(item, errors).into(),
     }
 }

@@ -1,0 +1,399 @@
+//! The CPU device keeps its promises: order, nothing lost, nothing in silence, no deadlock at full queues.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ringhold_kernels::bell::Bell;
+use ringhold_kernels::hlc::Hlc;
+use ringhold_kernels::id::{ActorId, Key};
+use ringhold_kernels::link::{Link, Refused};
+use ringhold_kernels::message::{Header, Kind, Reason};
+use ringhold_kernels::outbox::Owners;
+use ringhold_kernels::plain::Plain;
+use ringhold_kernels::registry::Registry;
+use ringhold_kernels::rt::Actor as _;
+use ringhold_kernels::segment::{Segment, Shape};
+use ringhold_kernels::worker::{Bells, Worker, workers};
+
+extern crate ringhold_kernels as ringhold;
+
+/// Sends numbered notes to every listener, in bursts that no inbox holds.
+#[ringhold::actor]
+pub mod talker {
+    use super::listener;
+
+    pub struct State {
+        pub next: u64,
+    }
+
+    pub enum Message {
+        Talk { rounds: u32, listeners: u32 },
+    }
+
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
+        match message {
+            Message::Talk { rounds, listeners } => {
+                for _round in 0..rounds {
+                    for i in 0..listeners {
+                        ctx.send(
+                            listener::id(i as u64),
+                            listener::Message::Note { talker: ctx.id().key() as u32, number: state.next },
+                        );
+                    }
+                    state.next += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Counts what it hears, and what it hears out of order.
+#[ringhold::actor]
+pub mod listener {
+    pub struct State {
+        pub next: [u64; 64],
+        pub heard: u64,
+        pub out_of_order: u64,
+    }
+
+    pub enum Message {
+        Note { talker: u32, number: u64 },
+        Read,
+    }
+
+    pub enum Reply {
+        Heard { heard: u64, out_of_order: u64 },
+    }
+
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
+        match message {
+            Message::Note { talker, number } => {
+                if state.next[talker] != number {
+                    state.out_of_order += 1;
+                }
+                state.next[talker] = number + 1;
+                state.heard += 1;
+            }
+            Message::Read => {}
+        }
+        ctx.reply(Reply::Heard { heard: state.heard, out_of_order: state.out_of_order });
+    }
+}
+
+/// Passes every token on, twice at first: traffic in circles that outgrows every inbox.
+#[ringhold::actor]
+pub mod circle {
+    pub struct State {
+        pub passed: u64,
+    }
+
+    pub enum Message {
+        Token { left: u32, double: u32, members: u64 },
+    }
+
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
+        match message {
+            Message::Token { left, double, members } => {
+                state.passed += 1;
+                if left > 0 {
+                    let mut copies = 1;
+                    if double > 0 {
+                        copies = 2;
+                    }
+                    for copy in 0..copies {
+                        let to = (ctx.id().key() * 7 + 1 + copy as u64) % members;
+                        ctx.send(id(to), Message::Token { left: left - 1, double: double.saturating_sub(1), members });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Does every wrong thing there is, and some right ones.
+#[ringhold::actor]
+pub mod odd {
+    use super::listener;
+
+    pub struct State {
+        pub value: i64,
+        pub ticks: u32,
+    }
+
+    pub enum Message {
+        Set { value: i64 },
+        Divide { by: i64 },
+        Silent,
+        ReplyTwice,
+        Stop,
+        Read,
+        SendToWrongType,
+        TickIn { us: u64 },
+        Tick,
+    }
+
+    pub enum Reply {
+        Value { value: i64, ticks: u32 },
+    }
+
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
+        match message {
+            Message::Set { value } => state.value = value,
+            Message::Divide { by } => {
+                state.value += 1;
+                ctx.send(listener::id(0), listener::Message::Read);
+                ctx.send_after(1, id(1), Message::Tick);
+                ctx.reply(Reply::Value { value: 0, ticks: 0 });
+                state.value /= by;
+                return;
+            }
+            Message::Silent => return,
+            Message::ReplyTwice => ctx.reply(Reply::Value { value: 1, ticks: 1 }),
+            Message::Stop => ctx.stop(),
+            Message::Read => {}
+            Message::SendToWrongType => ctx.send(listener::id(0), Message::Read),
+            Message::TickIn { us } => ctx.send_after(us, ctx.id(), Message::Tick),
+            Message::Tick => state.ticks += 1,
+        }
+        ctx.reply(Reply::Value { value: state.value, ticks: state.ticks });
+    }
+}
+
+struct NoBell;
+
+impl Bell for NoBell {
+    fn ring(&self) {}
+}
+
+/// A device whose workers are stepped by hand, in an order that a seed decides.
+struct Bench {
+    link: Link,
+    workers: Vec<Worker>,
+    registry: Arc<Registry>,
+    segment: Arc<Segment>,
+    bells: Bells,
+    now_us: u64,
+    random: u64,
+    answers: Vec<(Header, Vec<u8>)>,
+}
+
+impl Bench {
+    fn new(shape: Shape) -> Bench {
+        let mut registry = Registry::new();
+        registry.register::<talker::Actor>().unwrap();
+        registry.register::<listener::Actor>().unwrap();
+        registry.register::<circle::Actor>().unwrap();
+        registry.register::<odd::Actor>().unwrap();
+        let registry = Arc::new(registry);
+        let count = shape.workers as usize;
+        let shape = Shape { types: registry.types().len() as u32, slot_bytes: 256, ..shape };
+        let segment = Segment::create(shape, registry.layout_hash(), &Owners::all_here(count)).unwrap();
+        let bell: Arc<dyn Bell> = Arc::new(NoBell);
+        let bells = Bells { workers: Arc::new(vec![bell.clone(); count]), node: bell };
+        let mut link = Link::new(segment.clone(), bells.workers.clone());
+        link.begin_term();
+        let workers = workers(&segment, &registry, &bells);
+        Bench { link, workers, registry, segment, bells, now_us: 1_000_000, random: 42, answers: vec![] }
+    }
+
+    /// All workers die where they stand and new ones take over.
+    fn crash(&mut self) {
+        self.workers.clear();
+        while self.collect() > 0 {}
+        self.link.begin_term();
+        self.workers = workers(&self.segment, &self.registry, &self.bells);
+    }
+
+    fn push<M: ringhold::rt::MessageOf>(&mut self, kind: Kind, to: ActorId, ticket: u64, message: M) {
+        let from = ActorId::new(Default::default(), Key(ticket));
+        let header = Header::new(kind, to, from, M::SIZE, Hlc(0));
+        while let Err(refused) = self.link.push(&header, &message.to_bytes()) {
+            assert_eq!(refused, Refused::Full);
+            self.step_one();
+            self.collect();
+        }
+    }
+
+    fn collect(&mut self) -> usize {
+        let answers = &mut self.answers;
+        self.link.drain(7, |header, payload| answers.push((*header, payload.to_vec())))
+    }
+
+    /// One step of a worker that the seed picks.
+    fn step_one(&mut self) -> bool {
+        self.random = self.random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let worker = (self.random >> 33) as usize % self.workers.len();
+        self.now_us += 1;
+        self.workers[worker].step(self.now_us).idle
+    }
+
+    fn run_until_quiet(&mut self) {
+        for _ in 0..2_000_000 {
+            self.step_one();
+            if self.random >> 62 == 0 {
+                self.collect();
+            }
+            if self.random >> 58 == 0 && self.link.is_quiet() {
+                return;
+            }
+        }
+        panic!("the device does not come to rest: {:#?}", self.link.read());
+    }
+
+    fn ask<M: ringhold::rt::MessageOf>(
+        &mut self,
+        to: ActorId,
+        message: M,
+    ) -> Result<<M::Actor as ringhold::rt::Actor>::Reply, Reason> {
+        self.answers.clear();
+        self.push(Kind::Ask, to, 77, message);
+        self.run_until_quiet();
+        let (header, payload) = self.answers.pop().expect("an ask has an answer");
+        assert!(self.answers.iter().all(|(h, _)| h.kind() == Some(Kind::DeadLetter)), "and only one");
+        assert_eq!(header.to().key, Key(77));
+        match header.kind() {
+            Some(Kind::Reply) => Ok(Plain::from_bytes(&payload).unwrap()),
+            _ => Err(header.reason().unwrap()),
+        }
+    }
+}
+
+fn small(workers: u32) -> Shape {
+    Shape { workers, ingress_slots: 16, egress_slots: 16, inbox_slots: 16, batch: 5, ..Shape::default() }
+}
+
+#[test]
+fn every_pair_keeps_its_order_across_spill_and_nothing_is_lost() {
+    for workers in [1, 2, 4] {
+        let mut bench = Bench::new(small(workers));
+        let (talkers, listeners, talks, rounds) = (20u64, 9u32, 5u64, 40u32);
+        for _ in 0..talks {
+            for talker in 0..talkers {
+                bench.push(Kind::Tell, talker::id(talker), 0, talker::Message::Talk { rounds, listeners });
+            }
+        }
+        bench.run_until_quiet();
+        for listener in 0..listeners as u64 {
+            let reply = bench.ask(listener::id(listener), listener::Message::Read).unwrap();
+            let heard = talkers * talks * rounds as u64;
+            assert_eq!(reply, listener::Reply::Heard { heard, out_of_order: 0 }, "{workers} workers");
+        }
+        let spilled: u64 = bench.link.read().iter().map(|r| r.spilled).sum();
+        assert!(workers == 1 || spilled > 1_000, "the test must spill to mean anything: {spilled}");
+    }
+}
+
+#[test]
+fn circles_of_messages_at_full_inboxes_neither_deadlock_nor_lose() {
+    for workers in [1, 3] {
+        let mut bench = Bench::new(small(workers));
+        for start in 0..50u64 {
+            bench.push(Kind::Tell, circle::id(start), 0, circle::Message::Token { left: 40, double: 7, members: 97 });
+        }
+        bench.run_until_quiet();
+        // Each token doubles 7 times and its 128 copies live 33 hops more: 2^8 - 1 + 128 × 33 runs.
+        let runs: u64 = bench.link.read().iter().map(|r| r.finished).sum();
+        assert_eq!(runs, 50 * (255 + 128 * 33));
+        let sent: u64 = bench.link.read().iter().map(|r| r.sent).sum();
+        assert_eq!(sent + 50, runs);
+    }
+}
+
+#[test]
+fn a_fault_undoes_everything_the_handler_did() {
+    let mut bench = Bench::new(small(2));
+    let id = odd::id(5u64);
+    bench.ask(id, odd::Message::Set { value: 40 }).unwrap();
+    assert_eq!(bench.ask(id, odd::Message::Divide { by: 0 }), Err(Reason::FaultDivisionByZero));
+    assert_eq!(bench.ask(id, odd::Message::Read).unwrap(), odd::Reply::Value { value: 40, ticks: 0 });
+    let readings = bench.link.read();
+    assert_eq!(readings.iter().map(|r| r.sent).sum::<u64>(), 0, "the send is undone");
+    assert_eq!(readings.iter().map(|r| r.timers).sum::<u64>(), 0, "the timer is undone");
+    assert_eq!(readings.iter().map(|r| r.faults).sum::<u64>(), 1);
+    // The same message without the fault: its reply counts, and so does what it sent.
+    assert_eq!(bench.ask(id, odd::Message::Divide { by: 2 }).unwrap(), odd::Reply::Value { value: 0, ticks: 0 });
+    assert_eq!(bench.link.read().iter().map(|r| r.sent).sum::<u64>(), 2);
+}
+
+#[test]
+fn what_is_not_handled_is_answered_or_becomes_a_dead_letter() {
+    let mut bench = Bench::new(small(2));
+    let id = odd::id(5u64);
+    assert_eq!(bench.ask(id, odd::Message::Silent), Err(Reason::NoReply));
+    assert_eq!(bench.ask(id, odd::Message::ReplyTwice).unwrap(), odd::Reply::Value { value: 1, ticks: 1 });
+    bench.answers.clear();
+    // A message of another type's size, an unknown type, a tell that faults, a send to an id of another type.
+    bench.push(
+        Kind::Tell,
+        ActorId::new(odd::Actor::TYPE, Key(5)),
+        0,
+        circle::Message::Token { left: 0, double: 0, members: 1 },
+    );
+    bench.push(Kind::Tell, ActorId::new(ringhold::id::TypeId::of("nobody"), Key(5)), 0, odd::Message::Read);
+    bench.push(Kind::Tell, id, 0, odd::Message::Divide { by: 0 });
+    bench.push(Kind::Tell, id, 0, odd::Message::SendToWrongType);
+    bench.run_until_quiet();
+    while bench.collect() > 0 {}
+    let mut reasons: HashMap<Option<Reason>, u32> = HashMap::new();
+    for (header, _) in &bench.answers {
+        assert_eq!(header.kind(), Some(Kind::DeadLetter));
+        *reasons.entry(header.reason()).or_default() += 1;
+    }
+    let expected = [Reason::Malformed, Reason::UnknownType, Reason::FaultDivisionByZero, Reason::WrongType];
+    assert_eq!(reasons, expected.map(|r| (Some(r), 1)).into());
+}
+
+#[test]
+fn a_stopped_actor_is_freed_and_made_anew() {
+    let mut bench = Bench::new(small(1));
+    let id = odd::id(9u64);
+    bench.ask(id, odd::Message::Set { value: 3 }).unwrap();
+    assert_eq!(bench.link.read()[0].actors, 1);
+    assert_eq!(bench.ask(id, odd::Message::Stop).unwrap(), odd::Reply::Value { value: 3, ticks: 0 });
+    assert_eq!(bench.link.read()[0].actors, 0);
+    assert_eq!(bench.ask(id, odd::Message::Read).unwrap(), odd::Reply::Value { value: 0, ticks: 0 });
+}
+
+#[test]
+fn a_timer_fires_not_before_its_time() {
+    let mut bench = Bench::new(small(1));
+    let id = odd::id(9u64);
+    bench.ask(id, odd::Message::TickIn { us: 50_000 }).unwrap();
+    let due = bench.now_us + 50_000;
+    assert!(bench.workers[0].step(bench.now_us).next_timer_us.is_some_and(|at| at <= due));
+    assert_eq!(bench.ask(id, odd::Message::Read).unwrap(), odd::Reply::Value { value: 0, ticks: 0 });
+    bench.now_us = due;
+    bench.run_until_quiet();
+    assert_eq!(bench.ask(id, odd::Message::Read).unwrap(), odd::Reply::Value { value: 0, ticks: 1 });
+}
+
+#[test]
+fn what_lies_in_the_ingress_ring_outlives_the_host() {
+    let mut bench = Bench::new(Shape { workers: 2, ..small(2) });
+    for number in 0..10u64 {
+        bench.push(Kind::Tell, odd::id(number), 0, odd::Message::Set { value: 7 });
+    }
+    bench.crash();
+    bench.run_until_quiet();
+    assert_eq!(bench.link.read().iter().map(|r| r.actors).sum::<u64>(), 10);
+    bench.crash();
+    // The state is gone, and says so by being zero.
+    assert_eq!(bench.ask(odd::id(3u64), odd::Message::Read).unwrap(), odd::Reply::Value { value: 0, ticks: 0 });
+}
+
+#[test]
+fn stamps_follow_causality() {
+    let mut bench = Bench::new(small(2));
+    let mut last = Hlc(0);
+    for number in 0..100u64 {
+        bench.ask(odd::id(number % 7), odd::Message::Set { value: 1 }).unwrap();
+        bench.push(Kind::Ask, odd::id(number % 7), 1, odd::Message::Read);
+        bench.run_until_quiet();
+        while bench.collect() > 0 {}
+        let (header, _) = bench.answers.pop().unwrap();
+        if number % 7 == 0 {
+            assert!(Hlc(header.hlc) > last);
+            last = Hlc(header.hlc);
+        }
+    }
+}
