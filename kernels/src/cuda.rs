@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use crate::actor::Actor;
+use crate::registry::ActorType;
 
 /// The headers, each with its name, in the order in which they stand on each other. They need no other.
 pub const PRELUDE: [(&str, &str); 4] = [
@@ -25,8 +26,6 @@ pub const HOST_OPTIONS: [&str; 4] = ["-std=c++17", "-ffp-contract=off", "-fno-fa
 /// The C++ of one actor type.
 #[derive(Clone, Copy, Debug)]
 pub struct Source {
-    /// The registered name.
-    pub name: &'static str,
     /// The module's name; its C++ namespace is `rh_` and this.
     pub module: &'static str,
     pub types: &'static str,
@@ -35,12 +34,20 @@ pub struct Source {
 
 impl Source {
     pub const fn of<A: Actor>() -> Source {
-        Source { name: A::NAME, module: A::MODULE, types: A::CUDA_TYPES, functions: A::CUDA_FUNCTIONS }
+        Source { module: A::MODULE, types: A::CUDA_TYPES, functions: A::CUDA_FUNCTIONS }
     }
 
     /// The C++ namespace of the module; `Actor` in it is what a device's worker is a template over.
     pub fn namespace(&self) -> String {
-        format!("rh_{}", self.module)
+        let ascii =
+            self.module.chars().map(|c| if c.is_ascii() { c.to_string() } else { format!("_u{:x}_", c as u32) });
+        format!("rh_{}", ascii.collect::<String>())
+    }
+}
+
+impl From<&ActorType> for Source {
+    fn from(of: &ActorType) -> Source {
+        Source { module: of.module, types: of.cuda_types, functions: of.cuda_functions }
     }
 }
 

@@ -17,14 +17,36 @@ pub fn emit(module: &Module) -> String {
     line(&mut text, format!("// Actor type `{}`, module `{}`.", module.name, plain_name(&module.ident)));
     line(&mut text, format!("namespace {namespace} {{"));
     line(&mut text, format!("static constexpr rh::u32 type_id = {number:#x}u;"));
-    for id in 0..module.structs.len() {
-        structure(&mut text, module, id);
-    }
-    for id in 0..module.enums.len() {
-        enumeration(&mut text, module, id);
+    let mut declared = Vec::new();
+    let structs = (0..module.structs.len()).map(Ty::Struct);
+    for ty in structs.chain((0..module.enums.len()).map(Ty::Enum)) {
+        declare(&mut text, module, &ty, &mut declared);
     }
     line(&mut text, format!("}}  // namespace {namespace}"));
     text
+}
+
+/// Declares a type of the module, what it is made of before it.
+fn declare(text: &mut String, module: &Module, ty: &Ty, declared: &mut Vec<Ty>) {
+    if let Ty::Array(item, _) = ty {
+        return declare(text, module, item, declared);
+    }
+    if !matches!(ty, Ty::Struct(_) | Ty::Enum(_)) || declared.contains(ty) {
+        return;
+    }
+    declared.push(ty.clone());
+    match ty {
+        Ty::Struct(id) => {
+            module.structs[*id].fields.iter().for_each(|field| declare(text, module, &field.ty, declared));
+            structure(text, module, *id);
+        }
+        Ty::Enum(id) => {
+            let fields = module.enums[*id].variants.iter().flat_map(|variant| &variant.fields);
+            fields.for_each(|field| declare(text, module, &field.ty, declared));
+            enumeration(text, module, *id);
+        }
+        _ => {}
+    }
 }
 
 pub fn is_empty(module: &Module, ty: &Ty) -> bool {
