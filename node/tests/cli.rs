@@ -109,6 +109,8 @@ fn all_errors_of_a_configuration_are_listed_with_field_value_rule_and_fix() {
             assert!(!problem[part].is_null(), "{part} of {problem}");
         }
     }
+    // A node does not start with it either, and says the same.
+    run(folder.path(), &["node", "start", "--config", "node.toml"]).ends(2).says(expected);
 }
 
 #[test]

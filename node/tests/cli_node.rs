@@ -265,7 +265,7 @@ fn actors_are_told_asked_and_inspected() {
 fn every_way_an_ask_can_end_has_its_exit_code() {
     let node = Node::start();
     let ask = |key: &'static str| ["actor", "ask", "account", key, "Read", "--deadline", "400ms"];
-    node.fails(&ask("fault"), 5, &["`account` fault did not reply", "divided by zero", "line 7"]);
+    node.fails(&ask("fault"), 5, &["account fault did not reply", "divided by zero", "line 7"]);
     node.fails(&ask("mute"), 5, &["without a reply"]);
     node.fails(&ask("lost"), 5, &["the state of its actors was lost"]);
     node.fails(&ask("silent"), 6, &["did not reply within 400 ms"]);

@@ -1,5 +1,6 @@
 //! `actor types`, `actor tell`, `actor ask`, `actor inspect`.
 
+use std::fmt;
 use std::io::Read;
 
 use ringhold_cluster::wire::{ActorState, ActorType};
@@ -37,7 +38,7 @@ pub fn tell(globals: &Globals, args: &MessageArgs, output: Output) -> Result<u8,
         let (to, payload) = encode(node, &types, &args.actor, key, &message)?;
         node.tell(to, &payload).await?;
         let sent = json!({"sent": {"type": args.actor.type_name, "key": json::key_to_json(key)}});
-        output.result(sent, || format!("sent to {} {key}\n", args.actor.type_name));
+        output.result(sent, || format!("sent to {}\n", args.actor));
         Ok(exit::OK)
     })
 }
@@ -48,7 +49,7 @@ pub fn ask(globals: &Globals, args: &MessageArgs, output: Output) -> Result<u8, 
         let types = node.actor_types().await?;
         let (to, payload) = encode(node, &types, &args.actor, key, &message)?;
         let names = names(&types);
-        let reply = node.ask(to, &payload, &names).await?;
+        let reply = node.ask(to, &payload, &args.actor.to_string()).await?;
         let schema = &find(&types, &args.actor.type_name)?.schema;
         let reply = json::from_bytes(&schema.reply, &reply, &names).ok_or_else(|| {
             Failure::new(exit::FAILED, format!("the reply's {} bytes are no reply of {}", reply.len(), schema.name))
@@ -77,9 +78,16 @@ pub fn inspect(globals: &Globals, args: &ActorArgs, output: Output) -> Result<u8
             "faults": actor.faults,
             "state": state,
         });
-        output.result(value, || state_text(&found.schema, key, &actor, &state));
+        output.result(value, || state_text(args, &actor, &state));
         Ok(exit::OK)
     })
+}
+
+/// As the user wrote it.
+impl fmt::Display for ActorArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.type_name, self.key)
+    }
 }
 
 fn key(args: &ActorArgs) -> Result<Key, Failure> {
@@ -240,16 +248,14 @@ fn type_json(found: &ActorType) -> Value {
     })
 }
 
-fn state_text(schema: &Schema, key: Key, actor: &ActorState, state: &Value) -> String {
+fn state_text(args: &ActorArgs, actor: &ActorState, state: &Value) -> String {
     let mut table = Table::new(["FIELD", "VALUE"]);
     for (name, value) in state.as_object().into_iter().flatten() {
         table.row([name.clone(), value.to_string()]);
     }
     let (handled, faults) = (number(actor.handled), number(actor.faults.into()));
-    let head = format!(
-        "{} {key} on {} worker {}: {handled} messages handled, {faults} faults\n",
-        schema.name, actor.device, actor.worker
-    );
+    let head =
+        format!("{args} on {} worker {}: {handled} messages handled, {faults} faults\n", actor.device, actor.worker);
     if table.is_empty() { head } else { format!("{head}\n{}", table.text()) }
 }
 

@@ -7,7 +7,6 @@ use ringhold_cluster::network::RealNetwork;
 use ringhold_cluster::tls::{Files, Identity, Role};
 use ringhold_cluster::wire::{ActorState, ActorType, DeadLetter, DeviceStatus, Request, Response, Status};
 use ringhold_kernels::id::{ActorId, Key, TypeId};
-use ringhold_kernels::json::TypeNames;
 use ringhold_kernels::message::Reason;
 use ringhold_kernels::schema::Schema;
 use tokio::time::timeout;
@@ -35,14 +34,14 @@ pub fn run(globals: &Globals, work: impl AsyncFnOnce(&Connection) -> Result<u8, 
     runtime.block_on(async {
         let client = Client::connect(options).await.map_err(failure)?;
         let node = Connection { client, limit: globals.deadline };
-        let code = work(&node).await?;
-        // What was to be done is done: a node that goes away now is none of this command's business.
+        let result = work(&node).await;
+        // The node is told, so that it need not find out. One that goes away now is none of this command's business.
         let _ = timeout(CLOSE_LIMIT, node.client.close()).await;
-        Ok(code)
+        result
     })
 }
 
-const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 
 fn options(globals: &Globals) -> Result<Options, Failure> {
     // A node's file may be wrong for this machine and still say where the node is; so only reading it can fail.
@@ -138,8 +137,9 @@ impl Connection {
         }
     }
 
-    pub async fn ask(&self, to: ActorId, payload: &[u8], names: &TypeNames) -> Result<Vec<u8>, Failure> {
-        let name = || format!("`{}` {}", names.name(to.type_id), to.key);
+    /// `name` is what errors call the actor.
+    pub async fn ask(&self, to: ActorId, payload: &[u8], name: &str) -> Result<Vec<u8>, Failure> {
+        let name = || name.to_string();
         self.client.ask_raw(to, payload, self.limit).await.map_err(|error| {
             ask_failure(match error {
                 AskError::NotHandled { reason, text, .. } => AskError::NotHandled { actor: name(), reason, text },

@@ -7,9 +7,11 @@ mod actor;
 mod config;
 mod connect;
 mod exit;
+mod node;
 mod output;
 mod status;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,6 +21,7 @@ use clap_complete::Shell;
 use ringhold_kernels::registry::Registry;
 
 use crate::config::rule;
+use crate::device::host;
 use exit::Failure;
 use output::Output;
 
@@ -67,6 +70,10 @@ struct Globals {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a node
+    #[command(subcommand)]
+    Node(NodeCommand),
+
     /// Show the node: its devices, its clients, what it could not deliver
     Status,
 
@@ -90,6 +97,18 @@ enum Command {
 
     /// Print a completion script for a shell
     Completions { shell: Shell },
+}
+
+#[derive(Subcommand)]
+enum NodeCommand {
+    /// Start a node and run it until SIGTERM or SIGINT; then it finishes what it has and exits with 0
+    ///
+    /// With --json, one line on stdout says where the node listens once it does.
+    Start {
+        /// The address to listen at, in place of the configured one; port 0 takes any free port
+        #[arg(long, value_name = "IP:PORT")]
+        listen: Option<SocketAddr>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -157,6 +176,10 @@ enum ConfigCommand {
 /// }
 /// ```
 pub fn main(registry: Registry) -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned());
+    if arguments.next().as_deref() == Some(host::ROLE) {
+        return end(node::device_host(arguments, registry), Output { json: false });
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -166,15 +189,20 @@ pub fn main(registry: Registry) -> ExitCode {
         }
     };
     let output = Output { json: cli.globals.json };
-    match run(cli, registry, output) {
+    end(run(cli, registry, output), output)
+}
+
+fn end(result: Result<u8, Failure>, output: Output) -> ExitCode {
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => output.failure(&failure),
     }
 }
 
-fn run(cli: Cli, _registry: Registry, output: Output) -> Result<u8, Failure> {
+fn run(cli: Cli, registry: Registry, output: Output) -> Result<u8, Failure> {
     let globals = &cli.globals;
     match cli.command {
+        Command::Node(NodeCommand::Start { listen }) => node::start(globals, listen, registry, output),
         Command::Status => status::status(globals, output),
         Command::Devices => status::devices(globals, output),
         Command::DeadLetters { limit } => status::dead_letters(globals, limit, output),

@@ -100,7 +100,6 @@ pub enum Overflow {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Actors {
     pub threads_per_actor: u32,
-    pub shards: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -116,7 +115,6 @@ pub struct DeadLetters {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Supervision {
     pub stalled_after: Duration,
-    pub heartbeat_timeout: Duration,
     pub restart_backoff_min: Duration,
     pub restart_backoff_max: Duration,
 }
@@ -186,7 +184,7 @@ impl Default for Queues {
 
 impl Default for Actors {
     fn default() -> Actors {
-        Actors { threads_per_actor: 1, shards: 4_096 }
+        Actors { threads_per_actor: 1 }
     }
 }
 
@@ -206,7 +204,6 @@ impl Default for Supervision {
     fn default() -> Supervision {
         Supervision {
             stalled_after: Duration::from_secs(5),
-            heartbeat_timeout: Duration::from_secs(2),
             restart_backoff_min: Duration::from_millis(50),
             restart_backoff_max: Duration::from_secs(10),
         }
@@ -339,19 +336,12 @@ impl Config {
             "How many messages a worker takes at a time, at most.",
         );
 
-        let actors = &mut self.actors;
         v.section("actors", "What holds for all actors.");
         v.field(
             "threads_per_actor",
-            &mut actors.threads_per_actor,
+            &mut self.actors.threads_per_actor,
             Range::new(1, 1_024),
             "GPU threads that run one actor's handler together. A CPU device runs each handler on one thread.",
-        );
-        v.field(
-            "shards",
-            &mut actors.shards,
-            PowerOfTwo::new(1, 65_536),
-            "Slices of the id space, the unit of placement. Fixed for the life of a cluster.",
         );
 
         v.section("limits", "What clients may take of the node.");
@@ -371,13 +361,7 @@ impl Config {
             "stalled_after",
             &mut supervision.stalled_after,
             Span::new(100, 3_600_000),
-            "A worker that holds one message for so long is stalled.",
-        );
-        v.field(
-            "heartbeat_timeout",
-            &mut supervision.heartbeat_timeout,
-            Span::new(100, 3_600_000),
-            "A device that has given no sign of life for so long is dead, and another is started in its place.",
+            "A worker that holds one message for so long is stalled: its device's process is killed and another is started.",
         );
         v.field(
             "restart_backoff_min",
@@ -471,7 +455,7 @@ impl Device {
             "workers",
             &mut self.workers,
             AutoOr(Range::new(1, 1_024)),
-            "Event loops; on a CPU, threads. auto: one for each core the node may use.",
+            "Event loops; on a CPU, threads. auto: half of the machine's cores; the node and its clients need some too.",
         );
         v.field(
             "host",

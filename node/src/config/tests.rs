@@ -68,12 +68,11 @@ fn every_field_is_printed_documented_and_read_back() {
             low_water_percent: 99,
             batch_messages: 64,
         },
-        actors: Actors { threads_per_actor: 1_024, shards: 1 },
+        actors: Actors { threads_per_actor: 1_024 },
         limits: Limits { sessions: 1 },
         dead_letters: DeadLetters { kept: 0 },
         supervision: Supervision {
             stalled_after: Duration::from_secs(3_600),
-            heartbeat_timeout: Duration::from_secs(120),
             restart_backoff_min: Duration::from_millis(1),
             restart_backoff_max: Duration::from_millis(1),
         },
@@ -99,11 +98,10 @@ fn every_rule_names_field_line_value_rule_and_fix() {
         ],
     );
     says(
-        "[actors]\nthreads_per_actor = 1025\nshards = 3\n[queues]\nslot_bytes = 8192\nhigh_water_percent = 50\n",
+        "[actors]\nthreads_per_actor = 1025\n[queues]\nslot_bytes = 8192\nhigh_water_percent = 50\n",
         &[
             "2 | actors.threads_per_actor | 1025 | a whole number from 1 to 1024 | write 1024",
-            "3 | actors.shards | 3 | a power of two from 1 to 65536 | write 4 (or 2)",
-            "5 | queues.slot_bytes | 8192 | a power of two from 64 to 4096 | write 4096",
+            "4 | queues.slot_bytes | 8192 | a power of two from 64 to 4096 | write 4096",
             "- | queues.low_water_percent | 60 | less than queues.high_water_percent, which is 50 | write 30",
         ],
     );

@@ -1,0 +1,129 @@
+//! `node start`, and the hidden role of a device host.
+
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use ringhold_kernels::message::payload_bytes_max;
+use ringhold_kernels::registry::Registry;
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+use super::exit::{self, Failure};
+use super::output::{self, Output};
+use super::{Globals, config};
+use crate::config::{Config, Log, Overrides};
+use crate::device::host;
+use crate::logs;
+use crate::node::{Environment, Node};
+
+pub fn start(globals: &Globals, listen: Option<SocketAddr>, registry: Registry, output: Output) -> Result<u8, Failure> {
+    let overrides = Overrides { listen, ..config::overrides(globals) };
+    let config = Config::load(globals.config.as_deref(), &overrides)?;
+    logs::start(&Log { level: logs::raised(config.log.level, globals.verbose), ..config.log.clone() });
+    warn_of_wide_messages(&config, &registry);
+    // The other half of the cores is the devices'.
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((cores / 2).max(1))
+        .enable_all()
+        .build()
+        .map_err(|error| failed(&format!("the node cannot start its threads: {error}")))?;
+    runtime.block_on(serve(&config, registry, output))
+}
+
+async fn serve(config: &Config, registry: Registry, output: Output) -> Result<u8, Failure> {
+    let mut signals = Signals::new()?;
+    let environment = Environment::real(config).map_err(|error| failed(&error))?;
+    let node = tokio::select! {
+        node = Node::start(config, registry, environment) => node.map_err(|error| failed(&error))?,
+        name = signals.next() => {
+            info!("{name} before the node was up: nothing to finish");
+            return Ok(exit::OK);
+        }
+    };
+    let address = node.address();
+    info!("node {} listens on {address}, process {}", node.id(), std::process::id());
+    if output.json {
+        let listening = json!({"listening": address.to_string(), "node": node.id(), "pid": std::process::id()});
+        output::print(&format!("{listening}\n"));
+    }
+    let why = tokio::select! {
+        name = signals.next() => name,
+        () = node.drain_asked() => "a client's request",
+    };
+    info!("{why}: the node takes nothing new and finishes what it has; a signal now ends it at once");
+    let drained = tokio::select! {
+        drained = node.drain() => drained,
+        name = signals.next() => return Err(failed(&format!("{name} while the node finished what it had: it ended at once"))),
+    };
+    if !drained.complete {
+        return Err(failed(&format!(
+            "the node could not finish what it had in {} ms: {} asks are unanswered. `node.drain_timeout` gives it longer",
+            drained.took.as_millis(),
+            drained.unanswered
+        )));
+    }
+    info!("the node finished what it had in {} ms", drained.took.as_millis());
+    Ok(exit::OK)
+}
+
+fn failed(error: &impl ToString) -> Failure {
+    Failure::new(exit::FAILED, error.to_string())
+}
+
+/// A type whose messages never fit is known now; the sender would be told one by one.
+fn warn_of_wide_messages(config: &Config, registry: &Registry) {
+    let max = payload_bytes_max(config.queues.slot_bytes as usize);
+    for actor in registry.types() {
+        for (what, bytes) in [("messages", actor.message_bytes), ("replies", actor.reply_bytes)] {
+            if bytes > max {
+                warn!(
+                    "the {what} of `{}` take {bytes} bytes, and slots of {} bytes take {max}: none of them can be \
+                     delivered until queues.slot_bytes is raised",
+                    actor.schema.name, config.queues.slot_bytes
+                );
+            }
+        }
+    }
+}
+
+/// The signals that ask a node to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| failed(&format!("signals cannot be received: {error}")));
+        Ok(Signals { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Serves a device for the node that started this process with these descriptors.
+pub fn device_host(arguments: impl Iterator<Item = String>, registry: Registry) -> Result<u8, Failure> {
+    logs::start(&Log::default());
+    let fds: Option<Vec<OwnedFd>> = arguments.map(|text| inherited(text.parse().ok()?)).collect();
+    let fds = fds.ok_or_else(|| Failure::usage(format!("`{}` is started by a node, not by hand", host::ROLE)))?;
+    host::serve(fds, registry).map_err(|error| failed(&error))?;
+    Ok(exit::OK)
+}
+
+/// A descriptor that the node left open for this process.
+fn inherited(fd: RawFd) -> Option<OwnedFd> {
+    if fd <= 2 {
+        return None;
+    }
+    // SAFETY: it is looked at and not kept; one that is not open is an error.
+    rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) }).ok()?;
+    // SAFETY: it is open, and nothing in this process has opened any yet: it is the node's gift, named once.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}
