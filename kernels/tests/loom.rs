@@ -59,6 +59,7 @@ impl Memory for Watched {
 fn model(f: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(2);
+    builder.max_branches = 20_000;
     builder.check(f);
 }
 
