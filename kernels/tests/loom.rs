@@ -129,42 +129,56 @@ fn a_writer_that_takes_over_repeats_nothing_and_leaves_nothing_out() {
     });
 }
 
+/// Sends `count` messages and spins while there are no credits.
+fn send(inbox: &Inbox<Watched>, sender: u64, count: u64) {
+    let mut queue = Queue::default();
+    for number in 1..=count {
+        queue.push(&message(sender, number), &number.to_le_bytes());
+    }
+    while !queue.is_empty() {
+        if inbox.send_from(&mut queue) == 0 {
+            thread::yield_now();
+        }
+    }
+}
+
+/// Receives `count` messages, giving credits back after each.
+fn receive(inbox: Arc<Inbox<Watched>>, count: usize) -> Vec<(u64, u64)> {
+    let mut reader = InboxEnd::new(inbox);
+    let mut seen = vec![];
+    while seen.len() < count {
+        match reader.next(read) {
+            Some(one) => seen.push(one),
+            None => thread::yield_now(),
+        }
+        reader.give_credits();
+    }
+    seen
+}
+
 #[test]
-fn many_writers_keep_their_own_order_and_lose_nothing() {
+fn two_writers_share_an_inbox_and_lose_nothing() {
     model(|| {
         let inbox = Arc::new(Inbox::new(Watched::new()));
-        let writers: Vec<_> = (1..=2u64)
-            .map(|sender| {
-                let inbox = inbox.clone();
-                thread::spawn(move || {
-                    let mut queue = Queue::default();
-                    for number in 1..=2u64 {
-                        queue.push(&message(sender, number), &number.to_le_bytes());
-                    }
-                    while !queue.is_empty() {
-                        if inbox.send_from(&mut queue) == 0 {
-                            thread::yield_now();
-                        }
-                    }
-                })
-            })
-            .collect();
-        let mut reader = InboxEnd::new(inbox);
-        let mut seen: Vec<(u64, u64)> = vec![];
-        while seen.len() < 4 {
-            match reader.next(read) {
-                Some(one) => seen.push(one),
-                None => {
-                    reader.give_credits();
-                    thread::yield_now();
-                }
-            }
-        }
-        writers.into_iter().for_each(|w| w.join().unwrap());
-        for sender in [1, 2] {
-            let numbers: Vec<u64> = seen.iter().filter(|(s, _)| *s == sender).map(|(_, n)| *n).collect();
-            assert_eq!(numbers, [1, 2]);
-        }
+        let other = inbox.clone();
+        let writer = thread::spawn(move || send(&other, 1, 1));
+        send(&inbox, 2, 1);
+        let mut seen = receive(inbox, 2);
+        writer.join().unwrap();
+        seen.sort_unstable();
+        assert_eq!(seen, [(1, 1), (2, 1)]);
+    });
+}
+
+#[test]
+fn a_writer_without_credits_waits_for_the_reader_and_keeps_its_order() {
+    model(|| {
+        let inbox = Arc::new(Inbox::new(Watched::new()));
+        let other = inbox.clone();
+        let writer = thread::spawn(move || send(&other, 1, 4));
+        let seen = receive(inbox, 4);
+        writer.join().unwrap();
+        assert_eq!(seen, [(1, 1), (1, 2), (1, 3), (1, 4)]);
     });
 }
 
