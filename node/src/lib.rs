@@ -11,11 +11,13 @@ extern crate self as ringhold;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod demo;
 pub mod device;
 pub mod logs;
 pub mod node;
 pub mod router;
 pub mod server;
+pub mod shipped;
 
 pub use ringhold_kernels::id::{ActorId, Key};
 pub use ringhold_kernels::registry::Registry;

@@ -5,5 +5,7 @@ use std::process::ExitCode;
 use ringhold_kernels::registry::Registry;
 
 fn main() -> ExitCode {
-    ringhold::cli::main(Registry::new())
+    let mut registry = Registry::new();
+    ringhold::shipped::register(&mut registry).expect("the shipped types have names of their own");
+    ringhold::cli::main(registry)
 }

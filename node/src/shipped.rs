@@ -1,12 +1,11 @@
 //! The actor types in the shipped binary: two to try the CLI on, and those of the demo.
 
 use ringhold_kernels::registry::{Error, Registry};
-use ringhold_macros::actor;
 
 use crate::demo::actors::{aircraft, airport, carrier};
 
 /// An account that never goes below zero.
-#[actor]
+#[ringhold::actor]
 pub mod account {
     pub struct State {
         pub balance: i64,
@@ -40,7 +39,7 @@ pub mod account {
 }
 
 /// A number to add to.
-#[actor]
+#[ringhold::actor]
 pub mod counter {
     pub struct State {
         pub count: u64,

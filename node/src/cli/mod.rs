@@ -6,6 +6,7 @@
 mod actor;
 mod config;
 mod connect;
+mod demo;
 mod exit;
 mod node;
 mod output;
@@ -70,6 +71,9 @@ struct Globals {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a year of flights through actors, and check every actor's state
+    Demo(crate::demo::Options),
+
     /// Run a node
     #[command(subcommand)]
     Node(NodeCommand),
@@ -202,6 +206,7 @@ fn end(result: Result<u8, Failure>, output: Output) -> ExitCode {
 fn run(cli: Cli, registry: Registry, output: Output) -> Result<u8, Failure> {
     let globals = &cli.globals;
     match cli.command {
+        Command::Demo(options) => demo::run(&options, globals, registry, output),
         Command::Node(NodeCommand::Start { listen }) => node::start(globals, listen, registry, output),
         Command::Status => status::status(globals, output),
         Command::Devices => status::devices(globals, output),

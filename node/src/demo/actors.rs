@@ -8,8 +8,6 @@
 //! numbered 1, 2, 3 …; airports and carriers keep how many messages came, and the sum and the exclusive or of
 //! a hash of each.
 
-use ringhold_macros::actor;
-
 /// An aircraft: where it was last, how late, and what that did to its next flight.
 ///
 /// **Knock-on delay** of a flight is the part of its departure delay, in whole minutes, that its aircraft
@@ -23,7 +21,7 @@ use ringhold_macros::actor;
 ///
 /// A cancelled flight does not move the aircraft. After a diverted flight nobody knows where it is, so the
 /// flight after that has no knock-on.
-#[actor]
+#[ringhold::actor]
 pub mod aircraft {
     use super::airport;
     use super::carrier;
@@ -183,7 +181,7 @@ pub mod aircraft {
 }
 
 /// An airport: what leaves it, what arrives, and the delays that started here and came back to New York.
-#[actor]
+#[ringhold::actor]
 pub mod airport {
     pub struct State {
         /// Flights that left.
@@ -300,7 +298,7 @@ pub mod airport {
 }
 
 /// A carrier: how punctual its flights from New York are.
-#[actor]
+#[ringhold::actor]
 pub mod carrier {
     pub struct State {
         /// Flights scheduled.

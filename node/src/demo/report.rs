@@ -18,8 +18,10 @@ pub struct Run<'a> {
     /// As read back from the actors.
     pub found: &'a States,
     pub check: &'a Check,
-    /// Messages that the actors ought to have handled: flights, and what the aircraft sent on.
+    /// Messages that the devices say they handled: flights, and what the aircraft sent on.
     pub messages: u64,
+    /// And how many there ought to have been.
+    pub messages_expected: u64,
     /// From the first flight sent to the last message handled.
     pub streaming: Duration,
     /// What the actors ran on.
@@ -52,6 +54,7 @@ impl Run<'_> {
             "events_per_second": self.per_second(self.flights.len() as u64).round(),
             "device": self.device,
             "messages": self.messages,
+            "messages_expected": self.messages_expected,
             "messages_per_second": self.per_second(self.messages).round(),
             "seconds": self.streaming.as_secs_f64(),
             "states_that_differ": self.check.differing,
@@ -180,6 +183,9 @@ impl Run<'_> {
         line("device", self.device.clone());
         line("events", rate(events));
         line("messages handled", rate(self.messages));
+        if self.messages != self.messages_expected {
+            line("", format!("{} were expected", thousands(self.messages_expected as i64)));
+        }
         line("lost", thousands(check.lost as i64));
         line("duplicated", thousands(check.duplicated as i64));
         line("actors", thousands(check.actors as i64));
@@ -222,7 +228,7 @@ fn table(title: &str, headings: &[&str], rows: Vec<Vec<String>>) -> String {
 }
 
 /// 1234567 is `1,234,567`.
-fn thousands(value: i64) -> String {
+pub fn thousands(value: i64) -> String {
     let digits = value.unsigned_abs().to_string();
     let mut text = String::from(if value < 0 { "-" } else { "" });
     for (i, digit) in digits.chars().enumerate() {

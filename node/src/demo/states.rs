@@ -93,6 +93,15 @@ impl Check {
         self.lost == 0 && self.duplicated == 0 && self.differing == 0
     }
 
+    /// Counts actors that exist and that nobody expected.
+    pub fn strays(&mut self, strays: u64) {
+        if strays > 0 {
+            self.differing += strays;
+            let (field, expected, found) = ("number".into(), "0".into(), strays.to_string());
+            self.note(Difference { actor: "actors besides those expected".into(), field, expected, found });
+        }
+    }
+
     fn compare<A: Actor<State: Tally>>(&mut self, expected: &BTreeMap<Key, A::State>, found: &BTreeMap<Key, A::State>) {
         for (key, expected) in expected {
             self.compare_actor::<A>(*key, Some(expected), found.get(key));

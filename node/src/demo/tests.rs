@@ -174,6 +174,7 @@ fn the_report_names_the_worst_and_gives_the_verdict() {
         found,
         check,
         messages: reference.messages,
+        messages_expected: reference.messages,
         streaming: Duration::from_secs(2),
         device: "cpu".into(),
     };

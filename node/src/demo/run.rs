@@ -1,0 +1,129 @@
+//! The demo from beginning to end: a node of its own, the flights through it, the check.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use ringhold_cluster::network::RealNetwork;
+use ringhold_cluster::tls::{self, Files, Identity, Role};
+use ringhold_kernels::actor::Actor;
+use ringhold_kernels::registry::Registry;
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::actors::{aircraft, airport, carrier};
+use super::drive::{self, Driven, drive};
+use super::flights::{self, Flight};
+use super::reference::Reference;
+use super::report::Run;
+use crate::client::{self, Client};
+use crate::config::Config;
+use crate::node::{self, Environment, Node};
+
+/// What the demo can be told.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Options {
+    /// Take only this many of the flights: the year's first
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub flights: Option<u32>,
+}
+
+/// What the demo found out.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Whether every state is as expected.
+    pub passed: bool,
+    /// For programs.
+    pub json: Value,
+    /// For people: tables and the verdict.
+    pub text: String,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the demo's flights cannot be read: {0}")]
+    Flights(#[from] flights::Error),
+    #[error("this binary does not have the demo's actor type `{0}`: register the types of `ringhold::shipped`")]
+    NotRegistered(&'static str),
+    #[error("the demo could not make a folder for its node: {0}")]
+    Folder(io::Error),
+    #[error("the demo could not start: {0}")]
+    Start(io::Error),
+    #[error("the demo's node did not start: {0}")]
+    Node(#[from] node::Error),
+    #[error("the demo's client did not connect: {0}")]
+    Identity(#[from] tls::Error),
+    #[error("the demo's client did not connect: {0}")]
+    Connect(client::Error),
+    #[error("the flights did not get through: {0}")]
+    Drive(#[from] drive::Error),
+    #[error("interrupted: the demo's node was stopped in good order, and nothing was checked")]
+    Interrupted,
+}
+
+/// Runs the demo with a node in this process, whose device host is a process of its own. The registry is the
+/// binary's own. SIGINT and SIGTERM end it early, with [`Error::Interrupted`].
+pub fn run(options: &Options, registry: Registry) -> Result<Report, Error> {
+    for (type_id, name) in [
+        (aircraft::Actor::TYPE, aircraft::Actor::NAME),
+        (airport::Actor::TYPE, airport::Actor::NAME),
+        (carrier::Actor::TYPE, carrier::Actor::NAME),
+    ] {
+        registry.get(type_id).ok_or(Error::NotRegistered(name))?;
+    }
+    let mut flights = flights::shipped()?;
+    flights.truncate(options.flights.map_or(usize::MAX, |count| count as usize));
+    let reference = Reference::of(&flights);
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Start)?;
+    let driven = runtime.block_on(with_node(&flights, &reference, registry))?;
+
+    let mut check = reference.states.check(&driven.found);
+    check.strays(driven.actors.saturating_sub(reference.states.len() as u64));
+    let run = Run {
+        flights: &flights,
+        found: &driven.found,
+        check: &check,
+        messages: driven.handled,
+        messages_expected: reference.messages,
+        streaming: driven.streaming,
+        device: driven.device,
+    };
+    Ok(Report { passed: check.passed(), json: run.json(), text: run.text() })
+}
+
+/// Starts a node in a folder of its own, drives the flights through it, and stops it.
+async fn with_node(flights: &[Flight], reference: &Reference, registry: Registry) -> Result<Driven, Error> {
+    // From here on a signal interrupts; it does not kill.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Start)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Start)?;
+
+    let folder = tempfile::Builder::new().prefix("ringhold-demo-").tempdir().map_err(Error::Folder)?;
+    let mut config = Config::default();
+    config.node.data_dir = folder.path().into();
+    config.node.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let node = Node::start(&config, registry, Environment::real(&config)?).await?;
+
+    let driven = tokio::select! {
+        biased;
+        _ = interrupt.recv() => Err(Error::Interrupted),
+        _ = terminate.recv() => Err(Error::Interrupted),
+        driven = as_client(&node, folder.path(), flights, reference) => driven,
+    };
+    node.drain().await;
+    driven
+}
+
+async fn as_client(
+    node: &Node,
+    folder: &std::path::Path,
+    flights: &[Flight],
+    reference: &Reference,
+) -> Result<Driven, Error> {
+    let identity = Identity::load(Files::client(&folder.join("tls")), Role::Client, &RealNetwork)?;
+    let options = client::Options::new(node.address().to_string(), identity).with::<aircraft::Actor>();
+    let client = Client::connect(options).await.map_err(Error::Connect)?;
+    let driven = drive(&client, flights, &reference.states.ids()).await?;
+    client.close().await.map_err(drive::Error::Client)?;
+    Ok(driven)
+}
