@@ -6,7 +6,7 @@ use syn::{Expr, FnArg, Pat, Stmt};
 
 use super::errors::{At, sketch};
 use super::infer::{Kind, Type, Vars};
-use super::items::docs;
+use super::items::kept;
 use super::refuse;
 use super::tree::{BlockNode, Finish, Node, PlaceNode, ProjectionNode, StatementNode};
 use super::world::{Named, World};
@@ -145,7 +145,7 @@ impl Checked {
         let signature = &world.functions[index];
         Function {
             ident: signature.item.sig.ident.clone(),
-            docs: docs(signature.item.attrs),
+            docs: kept(signature.item.attrs),
             owner: signature.owner.map(|owner| match owner {
                 Named::Struct(id) => ir::Ty::Struct(id),
                 Named::Enum(id) => ir::Ty::Enum(id),

@@ -57,9 +57,9 @@ pub fn collect<'a>(items: &'a [Item], errors: &Errors) -> Declared<'a> {
     declared
 }
 
-/// `#[doc]` attributes, which are what doc comments are.
-pub fn docs(attrs: &[Attribute]) -> Vec<Attribute> {
-    attrs.iter().filter(|attr| attr.path().is_ident("doc")).cloned().collect()
+/// The attributes that stay: documentation and lint levels.
+pub fn kept(attrs: &[Attribute]) -> Vec<Attribute> {
+    attrs.iter().filter(|attr| refuse::is_kept(attr)).cloned().collect()
 }
 
 fn constant<'a>(item: &'a ItemConst, declared: &mut Declared<'a>, errors: &Errors) {
@@ -74,16 +74,13 @@ fn constant<'a>(item: &'a ItemConst, declared: &mut Declared<'a>, errors: &Error
 fn structure<'a>(item: &'a ItemStruct, declared: &mut Declared<'a>, errors: &Errors) {
     no_generics(&item.generics, declared, errors);
     match &item.fields {
-        Fields::Named(fields) if fields.named.is_empty() => {
-            errors.at(&item.ident, "a struct without fields has no bytes: give it one, such as `unused: u8`");
-        }
         Fields::Named(fields) => unique_names(fields.named.iter().filter_map(|f| f.ident.as_ref()), "field", errors),
         Fields::Unnamed(fields) => {
             let example = format!("name the fields: `struct {} {{ value: i64 }}`", item.ident);
             errors.at(fields, example);
         }
         Fields::Unit => {
-            errors.at(&item.ident, "a struct without fields has no bytes: give it one, as in `{ unused: u8 }`")
+            errors.at(&item.ident, format!("write it with its fields, even without any: `struct {} {{}}`", item.ident))
         }
     }
     declared.structs.push(item);

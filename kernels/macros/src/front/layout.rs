@@ -5,7 +5,7 @@ use syn::{Fields, ItemEnum, ItemStruct, spanned::Spanned};
 
 use super::errors::{At, Errors};
 use super::infer::{Type, Vars};
-use super::items::{Declared, docs};
+use super::items::{Declared, kept};
 use super::world::{Named, World};
 use crate::ir::{Enum, Field, Struct, Ty, Variant};
 
@@ -28,15 +28,15 @@ pub fn declare(world: &mut World, declared: &Declared) {
     for node in &order {
         match node {
             Node::Struct(item) => {
-                let (ident, vis, docs) = (item.ident.clone(), item.vis.clone(), docs(&item.attrs));
+                let (ident, vis, docs) = (item.ident.clone(), item.vis.clone(), kept(&item.attrs));
                 let fields = fields(world, &item.fields);
                 world.structs.push(Struct { ident, vis, docs, fields });
             }
             Node::Enum(item) => {
-                let (ident, vis, docs) = (item.ident.clone(), item.vis.clone(), docs(&item.attrs));
+                let (ident, vis, docs) = (item.ident.clone(), item.vis.clone(), kept(&item.attrs));
                 let variants = item.variants.iter().map(|variant| Variant {
                     ident: variant.ident.clone(),
-                    docs: self::docs(&variant.attrs),
+                    docs: kept(&variant.attrs),
                     fields: fields(world, &variant.fields),
                 });
                 let variants = variants.collect();
@@ -86,7 +86,7 @@ fn fields(world: &World, fields: &Fields) -> Vec<Field> {
             Type::Error => Ty::Unit,
             ty => Vars::default().settle(&ty).unwrap_or(Ty::Unit),
         };
-        Some(Field { ident, vis: field.vis.clone(), docs: docs(&field.attrs), ty })
+        Some(Field { ident, vis: field.vis.clone(), docs: kept(&field.attrs), ty })
     };
     fields.iter().filter_map(field).collect()
 }

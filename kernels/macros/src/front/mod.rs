@@ -32,12 +32,12 @@ mod world;
 mod tests;
 
 use proc_macro2::TokenStream;
-use syn::ItemMod;
+use syn::{ItemMod, Visibility};
 
 use self::body::Checked;
 use self::errors::Errors;
 use self::infer::Type;
-use self::items::docs;
+use self::items::kept;
 use self::world::{Named, World};
 use crate::ir::{Const, Function, Module, ParamKind, Pass};
 
@@ -74,7 +74,7 @@ fn compile_module(attribute: TokenStream, module: &ItemMod, errors: &Errors) -> 
         ident: module.ident.clone(),
         name,
         vis: module.vis.clone(),
-        docs: docs(&module.attrs),
+        docs: kept(&module.attrs),
         threads_per_actor: options.threads_per_actor.unwrap_or(1),
         consts,
         functions,
@@ -91,7 +91,7 @@ fn compile_module(attribute: TokenStream, module: &ItemMod, errors: &Errors) -> 
 fn constant(world: &World, item: &syn::ItemConst) -> Option<Const> {
     let (ty, value) = world.constant(&item.ident)?;
     let value = value.literal(&ty, item.ident.span());
-    Some(Const { ident: item.ident.clone(), vis: item.vis.clone(), docs: docs(&item.attrs), ty, value })
+    Some(Const { ident: item.ident.clone(), vis: item.vis.clone(), docs: kept(&item.attrs), ty, value })
 }
 
 /// The functions, callees first, and where each of the world's functions is among them.
@@ -125,6 +125,21 @@ struct Roles {
 impl Roles {
     /// Finds them by their names, and reports what is missing or of another kind.
     fn find(world: &World, module: &ItemMod) -> Option<Roles> {
+        let public = |vis: &Visibility, named: Named, what: &str| {
+            if !matches!(vis, Visibility::Public(_)) {
+                world.errors.at(
+                    world.name_of(named),
+                    format!("others send to this actor: write `pub {what} {}`", world.name_of(named)),
+                );
+            }
+        };
+        for name in ["State", "Message", "Reply"] {
+            match world.types.get(name) {
+                Some(named @ Named::Struct(id)) => public(&world.structs[*id].vis, *named, "struct"),
+                Some(named @ Named::Enum(id)) => public(&world.enums[*id].vis, *named, "enum"),
+                None => {}
+            }
+        }
         let missing = |what: &str| {
             world.errors.at(&module.ident, format!("an actor needs {what} in its module"));
             None

@@ -6,21 +6,40 @@ use syn::{Attribute, Expr, Ident, Item, ItemMod, Pat, Path};
 
 use super::errors::{Errors, sketch};
 
-/// Reports every attribute of the module that is neither documentation nor a lint level.
+/// Reports every attribute of the module that does not stay.
 pub fn attributes(module: &ItemMod, errors: &Errors) {
-    Attributes { errors }.visit_item_mod(module);
+    Attributes { errors, in_body: false }.visit_item_mod(module);
+}
+
+/// Whether it is documentation or a lint level.
+pub fn is_kept(attr: &Attribute) -> bool {
+    is_lint_level(attr) || attr.path().is_ident("doc")
+}
+
+fn is_lint_level(attr: &Attribute) -> bool {
+    ["allow", "expect", "warn", "deny", "forbid"].iter().any(|name| attr.path().is_ident(name))
 }
 
 struct Attributes<'e> {
     errors: &'e Errors,
+    in_body: bool,
 }
 
-impl Visit<'_> for Attributes<'_> {
-    fn visit_attribute(&mut self, attr: &Attribute) {
-        let path = attr.path();
-        if ["doc", "allow", "expect", "warn", "deny", "forbid"].iter().any(|name| path.is_ident(name)) {
+impl<'s> Visit<'s> for Attributes<'_> {
+    fn visit_block(&mut self, block: &'s syn::Block) {
+        let around = std::mem::replace(&mut self.in_body, true);
+        syn::visit::visit_block(self, block);
+        self.in_body = around;
+    }
+
+    fn visit_attribute(&mut self, attr: &'s Attribute) {
+        if self.in_body && is_lint_level(attr) {
+            return self.errors.at(attr, "lint levels stand above the function, not in it");
+        }
+        if is_kept(attr) {
             return;
         }
+        let path = attr.path();
         let name = sketch(path);
         self.errors.at(
             attr,

@@ -33,6 +33,8 @@ pub mod probe {
     pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
         #[rustfmt::skip]
         let x = 1u32;
+        #[allow(unused)]
+        let y = 1u32;
     }
 }
 

@@ -14,8 +14,6 @@ pub mod probe {
 
     pub struct Empty;
 
-    pub struct Hollow {}
-
     pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {}
 }
 

@@ -52,4 +52,28 @@ pub mod driver {
     }
 }
 
+/// Keeps nothing.
+#[ringhold::actor]
+pub mod echo {
+    pub struct State {}
+
+    pub enum Message {
+        Say { value: u64 },
+    }
+
+    pub enum Reply {
+        Said { value: u64, padding: Nothing },
+    }
+
+    /// No field, no byte.
+    pub struct Nothing {}
+
+    #[allow(unused_variables)]
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
+        match message {
+            Message::Say { value } => ctx.reply(Reply::Said { value, padding: Nothing {} }),
+        }
+    }
+}
+
 fn main() {}
