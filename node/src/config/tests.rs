@@ -39,8 +39,8 @@ fn the_printed_default_is_the_default() {
 
 #[test]
 fn the_book_shows_the_default() {
-    let book = include_str!("../../../docs/src/ringhold.toml");
-    assert_eq!(book, Config::default().to_toml(), "write it anew: ringhold config default > docs/src/ringhold.toml");
+    let book = include_str!("../../../deploy/ringhold.toml");
+    assert_eq!(book, Config::default().to_toml(), "write it anew: ringhold config default > deploy/ringhold.toml");
 }
 
 #[test]
