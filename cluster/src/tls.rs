@@ -153,6 +153,13 @@ impl Identity {
         Ok(identity)
     }
 
+    /// The same certificate to show, but whom `other` believes to believe: while authorities are exchanged, say.
+    #[must_use]
+    pub fn believing(self, other: &Identity) -> Identity {
+        let files = Files { ca: other.files.ca.clone(), ..self.files };
+        Identity { files, authorities: other.authorities.clone(), own: self.own }
+    }
+
     /// Whether this side has a certificate to show.
     pub fn has_certificate(&self) -> bool {
         self.own.is_some()

@@ -26,8 +26,15 @@ pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// What a sender keeps until it is acknowledged.
 pub const SEND_WINDOW_BYTES: u64 = 8 << 20;
-/// The largest datagram that path discovery tries: jumbo frames, and loopback. Receive buffers grow with it.
-pub const DATAGRAM_BYTES_MAX: u16 = 8_952;
+/// The largest datagram that path discovery tries: for jumbo frames, and loopback. Receive buffers grow with it.
+///
+/// Ten of these fit what one system call may hand to the kernel. quinn sends up to ten at a time whatever their size,
+/// and takes the kernel's refusal of more than 64 KiB for a lost packet, so that larger ones stall a connection.
+pub const DATAGRAM_BYTES_MAX: u16 = 6_500;
+/// What one send may carry: the largest UDP payload over IPv4.
+const SEND_BYTES_MAX: usize = 65_507;
+const SEGMENTS_MAX: usize = SEND_BYTES_MAX / DATAGRAM_BYTES_MAX as usize;
+const _: () = assert!(SEGMENTS_MAX == 10);
 
 /// The transport of either side; a client may open no streams towards which it has no right.
 fn transport(streams_from_peer: u32) -> Arc<TransportConfig> {
@@ -94,7 +101,7 @@ pub fn server_endpoint(
     config.time_source(Arc::new(WallTime(network.clone())));
     let bind = |source| Error::Bind { address, source };
     let socket = network.bind(address).map_err(bind)?;
-    let socket = Arc::new(CountingSocket { socket, counters: counters.clone() });
+    let socket = Arc::new(Socket { socket, counters: Some(counters.clone()) });
     Endpoint::new_with_abstract_socket(endpoint_config(&**network), Some(config), socket, network.runtime())
         .map_err(bind)
 }
@@ -105,6 +112,7 @@ pub fn client_endpoint(network: &Arc<dyn Network>, to: SocketAddr) -> Result<End
     let address = SocketAddr::new(any, 0);
     let bind = |source| Error::Bind { address, source };
     let socket = network.bind(address).map_err(bind)?;
+    let socket = Arc::new(Socket { socket, counters: None });
     Endpoint::new_with_abstract_socket(endpoint_config(&**network), None, socket, network.runtime()).map_err(bind)
 }
 
@@ -240,13 +248,14 @@ impl fmt::Display for Lost {
     }
 }
 
-/// A socket that counts the datagrams which cannot be QUIC; quinn drops those without a word.
-struct CountingSocket {
+/// A network's socket, kept to [`SEND_BYTES_MAX`]; a server's counts the datagrams that cannot be QUIC, which quinn
+/// drops without a word.
+struct Socket {
     socket: Arc<dyn AsyncUdpSocket>,
-    counters: Arc<Counters>,
+    counters: Option<Arc<Counters>>,
 }
 
-impl fmt::Debug for CountingSocket {
+impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.socket.fmt(f)
     }
@@ -273,7 +282,7 @@ fn may_be_quic(datagram: &[u8]) -> bool {
     }
 }
 
-impl AsyncUdpSocket for CountingSocket {
+impl AsyncUdpSocket for Socket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         self.socket.clone().create_io_poller()
     }
@@ -289,11 +298,11 @@ impl AsyncUdpSocket for CountingSocket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let polled = self.socket.poll_recv(cx, buffers, meta);
-        if let Poll::Ready(Ok(n)) = polled {
-            for (buffer, meta) in buffers.iter().zip(meta.iter()).take(n) {
+        if let (Poll::Ready(Ok(n)), Some(counters)) = (&polled, &self.counters) {
+            for (buffer, meta) in buffers.iter().zip(meta.iter()).take(*n) {
                 let strange = buffer[..meta.len].chunks(meta.stride.max(1)).filter(|d| !may_be_quic(d)).count();
                 if strange > 0 {
-                    self.counters.datagrams_not_quic.fetch_add(strange as u64, Relaxed);
+                    counters.datagrams_not_quic.fetch_add(strange as u64, Relaxed);
                 }
             }
         }
@@ -305,7 +314,7 @@ impl AsyncUdpSocket for CountingSocket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.socket.max_transmit_segments()
+        self.socket.max_transmit_segments().min(SEGMENTS_MAX)
     }
 
     fn max_receive_segments(&self) -> usize {

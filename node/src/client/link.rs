@@ -124,6 +124,7 @@ pub(super) async fn connect_first(options: Options) -> Result<(Shared, Connected
         ended: false,
     };
     let shared = Shared {
+        type_ids: options.types.iter().map(|t| TypeId::of(&t.name)).collect(),
         options,
         outbox: Mutex::new(Outbox::new(&connected.welcome)),
         asks: Mutex::default(),

@@ -80,7 +80,6 @@ pub struct Options {
     pub connect_deadline: Duration,
     /// How long to try to connect again after a loss; `None` for ever. Past it, everything fails.
     pub reconnect_limit: Option<Duration>,
-    type_ids: Vec<TypeId>,
 }
 
 impl Options {
@@ -96,7 +95,6 @@ impl Options {
             ask_deadline: ASK_DEADLINE,
             connect_deadline: CONNECT_DEADLINE,
             reconnect_limit: None,
-            type_ids: Vec::new(),
         }
     }
 
@@ -104,7 +102,6 @@ impl Options {
     #[must_use]
     pub fn with<A: Actor>(mut self) -> Options {
         self.types.push(TypeLayout::of(&A::schema()));
-        self.type_ids.push(A::TYPE);
         self
     }
 }
@@ -125,6 +122,8 @@ impl Drop for Handle {
 /// What a client's handles and its driving task share. Locks are taken in the order of the fields.
 struct Shared {
     options: Options,
+    /// Of the options' types.
+    type_ids: Vec<TypeId>,
     outbox: Mutex<Outbox>,
     asks: Mutex<AskTable>,
     link: Mutex<link::Link>,
@@ -239,6 +238,14 @@ impl Client {
         async move { client.send_ask(key, message, deadline).await?.typed_reply::<M>(key).await }
     }
 
+    /// Sends an ask if there is room now.
+    fn try_send_ask<M: MessageOf>(&self, key: Key, message: M, limit: Duration) -> Result<Option<Asked>, AskError> {
+        let to = self.typed::<M>(key)?;
+        let ticket = self.shared().try_ask(to, M::SIZE, |payload| write_plain(&message, payload))?;
+        let deadline = Instant::now() + limit;
+        Ok(ticket.map(|ticket| Asked { client: self.clone(), ticket: Some(ticket), deadline, limit }))
+    }
+
     async fn send_ask<M: MessageOf>(&self, key: Key, message: M, deadline: Duration) -> Result<Asked, AskError> {
         let to = self.typed::<M>(key)?;
         self.push_ask(to, M::SIZE, deadline, |payload| write_plain(&message, payload), &typed_name::<M>(key)).await
@@ -344,7 +351,7 @@ impl Client {
     /// The id of an actor of a type that this client said it was built with.
     #[inline]
     fn typed<M: MessageOf>(&self, key: Key) -> Result<ActorId, Error> {
-        if !self.shared().options.type_ids.contains(&M::Actor::TYPE) {
+        if !self.shared().type_ids.contains(&M::Actor::TYPE) {
             return Err(Error::NotRegistered { name: M::Actor::NAME });
         }
         Ok(ActorId::new(M::Actor::TYPE, key))

@@ -72,7 +72,27 @@ where
                 self.next = self.messages.next().map(|(key, message)| (key.into(), message));
             }
             let Some((key, message)) = self.next else { break };
-            let asked = self.client.send_ask(key, message, self.deadline).await;
+            let asked = match self.client.try_send_ask(key, message, self.deadline) {
+                Ok(Some(asked)) => Ok(asked),
+                Err(error) => Err(error),
+                Ok(None) => {
+                    let room = self.client.send_ask(key, message, self.deadline);
+                    match self.under_way.front_mut() {
+                        None => room.await,
+                        Some((_, Err(_))) => break,
+                        // What is in the way may be this stream's own asks, so an answer will do as well.
+                        Some((first, Ok(asked))) => tokio::select! {
+                            biased;
+                            reply = asked.typed_reply::<M>(*first) => {
+                                let first = *first;
+                                self.under_way.pop_front();
+                                return Some((first, reply));
+                            }
+                            asked = room => asked,
+                        },
+                    }
+                }
+            };
             self.next = None;
             self.under_way.push_back((key, asked));
         }

@@ -1,0 +1,327 @@
+//! A server with doors that echo, and clients for it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quinn::{Connection, RecvStream, SendStream};
+use ringhold::client::{Client, Options};
+use ringhold::server::{self, About, Doors, Server, Session, Sessions};
+use ringhold_cluster::counters::Counters;
+use ringhold_cluster::frame::{FRAME_HEADER_BYTES, FrameHeader};
+use ringhold_cluster::network::{BoxFuture, Network};
+use ringhold_cluster::tls::{Authority, Identity, NODE_NAME, Role};
+use ringhold_cluster::transport;
+use ringhold_cluster::wire::{
+    self, Greeting, Hello, NodeName, Preamble, Request, Response, Settled, Status, StreamKind, TypeLayout,
+};
+use ringhold_kernels::actor::{Actor, Context, Handled, MessageOf};
+use ringhold_kernels::hlc::Hlc;
+use ringhold_kernels::id::{ActorId, Key, TypeId};
+use ringhold_kernels::message::{self, Header, Kind, Reason};
+use ringhold_kernels::plain::Plain;
+use ringhold_kernels::schema::{Schema, Type};
+use tokio::sync::Notify;
+
+/// An actor type without the macro: a message is a number in 24 bytes.
+pub struct Echo;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number(pub u64);
+
+// SAFETY: 24 bytes, of which the first eight are the number; the rest is written as zeros.
+unsafe impl Plain for Number {
+    const SIZE: usize = 24;
+    const ALIGN: usize = 8;
+
+    fn describe() -> Type {
+        Type::Array(Box::new(Type::U64), 3)
+    }
+
+    unsafe fn write(&self, to: *mut u8) {
+        // SAFETY: the caller's: SIZE bytes.
+        unsafe { [self.0, 0, 0].write(to) }
+    }
+
+    unsafe fn read(from: *const u8) -> Option<Number> {
+        // SAFETY: the caller's: SIZE bytes.
+        unsafe { Some(Number(u64::read(from)?)) }
+    }
+}
+
+impl MessageOf for Number {
+    type Actor = Echo;
+}
+
+impl Actor for Echo {
+    type State = u64;
+    type Message = Number;
+    type Reply = Number;
+    const NAME: &'static str = "test.echo";
+    const MODULE: &'static str = "echo";
+    const CAN_FAULT: bool = false;
+    const THREADS_PER_ACTOR: u32 = 1;
+    const CUDA_TYPES: &'static str = "";
+    const CUDA_FUNCTIONS: &'static str = "";
+
+    fn schema() -> Schema {
+        Schema {
+            name: Self::NAME.into(),
+            about: String::new(),
+            threads_per_actor: 1,
+            state: u64::describe(),
+            message: Number::describe(),
+            reply: Number::describe(),
+        }
+    }
+
+    fn handle(_: &mut u64, message: Number, ctx: &mut Context<'_>) -> Handled {
+        ctx.reply(message);
+        Ok(())
+    }
+}
+
+pub const PAYLOAD_BYTES_MAX: u32 = 156;
+
+/// Doors behind which every ask is answered with its own payload, at once, unless told otherwise.
+pub struct EchoDoors {
+    pub types: Mutex<Vec<TypeLayout>>,
+    /// What was taken, in order: session, key, first number of the payload.
+    pub taken: Mutex<Vec<(u32, u64, u64)>>,
+    /// Whether `taken` is kept; otherwise only `count` is.
+    pub record: AtomicBool,
+    pub count: AtomicUsize,
+    /// Messages that there is room for; `usize::MAX` for any number.
+    pub slots: AtomicUsize,
+    pub room: Notify,
+    /// Asks are kept here instead of being answered.
+    pub hold: AtomicBool,
+    pub held: Mutex<Vec<(Arc<Session>, Header, Vec<u8>)>>,
+    pub dead: Mutex<Vec<(u64, Reason)>>,
+}
+
+impl Default for EchoDoors {
+    fn default() -> EchoDoors {
+        EchoDoors {
+            types: Mutex::new(vec![TypeLayout::of(&Echo::schema())]),
+            taken: Mutex::default(),
+            record: AtomicBool::new(true),
+            count: AtomicUsize::new(0),
+            slots: AtomicUsize::new(usize::MAX),
+            room: Notify::new(),
+            hold: AtomicBool::new(false),
+            held: Mutex::default(),
+            dead: Mutex::default(),
+        }
+    }
+}
+
+fn number(payload: &[u8]) -> u64 {
+    payload.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+impl EchoDoors {
+    pub fn answer_held(&self) {
+        for (session, ask, payload) in std::mem::take(&mut *self.held.lock()) {
+            session.answer(reply_to(&ask), &payload);
+        }
+    }
+
+    pub fn make_room(&self, slots: usize) {
+        self.slots.store(slots, SeqCst);
+        self.room.notify_waiters();
+    }
+
+    pub fn numbers(&self) -> Vec<u64> {
+        self.taken.lock().iter().map(|(_, _, number)| *number).collect()
+    }
+}
+
+fn reply_to(ask: &Header) -> Header {
+    ask.with_to(ask.from()).with_from(ask.to()).with_kind(Kind::Reply)
+}
+
+impl Doors for EchoDoors {
+    fn admit(&self, session: &Arc<Session>, batch: &[u8]) -> usize {
+        let mut slots = self.slots.load(SeqCst);
+        let mut rest = batch;
+        while slots > 0 {
+            let Some((header, payload, after)) = message::split_first(rest) else { break };
+            slots -= usize::from(slots != usize::MAX);
+            self.count.fetch_add(1, SeqCst);
+            if self.record.load(SeqCst) {
+                self.taken.lock().push((session.number(), header.to().key.0, number(payload)));
+            }
+            if header.kind() == Some(Kind::Ask) {
+                if self.hold.load(SeqCst) {
+                    self.held.lock().push((session.clone(), header, payload.to_vec()));
+                } else {
+                    session.answer(reply_to(&header), payload);
+                }
+            }
+            rest = after;
+        }
+        self.slots.store(slots, SeqCst);
+        batch.len() - rest.len()
+    }
+
+    fn room(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if self.slots.load(SeqCst) == 0 {
+                self.room.notified().await;
+            }
+        })
+    }
+
+    fn dead_letters(&self, batch: &[u8], reason: Reason) {
+        let mut rest = batch;
+        while let Some((header, payload, after)) = message::split_first(rest) {
+            if header.kind() == Some(Kind::Tell) {
+                self.dead.lock().push((number(payload), reason));
+            }
+            rest = after;
+        }
+    }
+
+    fn request(&self, request: Request) -> BoxFuture<'_, Response> {
+        Box::pin(async move {
+            match request {
+                Request::Status => Response::Status(Box::new(Status::default())),
+                Request::Settle { .. } => Response::Settled(Settled { settled: true, queued: 0, waited_ms: 0 }),
+                Request::Devices => std::future::pending().await,
+                _ => Response::Failed(wire::Failed::text("echo doors have nothing of the kind")),
+            }
+        })
+    }
+
+    fn about(&self) -> About {
+        About {
+            node: NodeName { id: "1".into(), name: "echo".into(), cluster: "tests".into(), version: "0".into() },
+            payload_bytes_max: PAYLOAD_BYTES_MAX,
+            types: self.types.lock().clone(),
+        }
+    }
+}
+
+/// A server with its authority.
+pub struct Node {
+    pub network: Arc<dyn Network>,
+    pub authority: Authority,
+    pub doors: Arc<EchoDoors>,
+    pub server: Server,
+}
+
+impl Node {
+    pub fn start(network: Arc<dyn Network>) -> Node {
+        let authority = Authority::in_memory(&*network).unwrap();
+        let doors = Arc::new(EchoDoors::default());
+        let server = serve(&network, &authority, doors.clone(), "127.0.0.1:0".parse().unwrap());
+        Node { network, authority, doors, server }
+    }
+
+    pub fn counters(&self) -> &Counters {
+        self.server.counters()
+    }
+
+    pub fn options(&self) -> Options {
+        self.options_as(self.authority.identity(Role::Client, &*self.network).unwrap())
+    }
+
+    pub fn options_as(&self, identity: Identity) -> Options {
+        let mut options = Options::new(self.server.address().to_string(), identity).with::<Echo>();
+        options.network = self.network.clone();
+        options
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(self.options()).await.unwrap()
+    }
+
+    /// A connection with nothing on it.
+    pub async fn raw(&self) -> Connection {
+        let identity = self.authority.identity(Role::Client, &*self.network).unwrap();
+        let endpoint = transport::client_endpoint(&self.network, self.server.address()).unwrap();
+        let config = transport::client_config(&self.network, &identity).unwrap();
+        endpoint.connect_with(config, self.server.address(), NODE_NAME).unwrap().await.unwrap()
+    }
+
+    /// A connection with its hello said and its lane open.
+    pub async fn raw_lane(&self) -> RawLane {
+        let connection = self.raw().await;
+        let (mut send, mut recv) = connection.open_bi().await.unwrap();
+        send.write_all(&Preamble::new(StreamKind::Control).to_bytes()).await.unwrap();
+        wire::send(&mut send, &hello()).await.unwrap();
+        let greeting: Greeting = wire::receive(&mut recv, wire::RESPONSE_BYTES_MAX).await.unwrap();
+        assert!(matches!(greeting, Greeting::Welcome(_)), "{greeting:?}");
+        let (mut lane, answers) = connection.open_bi().await.unwrap();
+        lane.write_all(&Preamble::new(StreamKind::Lane).to_bytes()).await.unwrap();
+        RawLane { connection, _control: (send, recv), lane, answers }
+    }
+}
+
+pub struct RawLane {
+    pub connection: Connection,
+    _control: (SendStream, RecvStream),
+    pub lane: SendStream,
+    pub answers: RecvStream,
+}
+
+impl RawLane {
+    /// Why the node closed the connection: code and reason.
+    pub async fn closed(&self) -> (u64, String) {
+        closed(&self.connection).await
+    }
+}
+
+pub async fn closed(connection: &Connection) -> (u64, String) {
+    match connection.closed().await {
+        quinn::ConnectionError::ApplicationClosed(close) => {
+            (close.error_code.into_inner(), String::from_utf8_lossy(&close.reason).into_owned())
+        }
+        other => panic!("the connection ended otherwise: {other}"),
+    }
+}
+
+pub fn hello() -> Hello {
+    Hello { version_min: 1, version_max: 1, client: "raw".into(), cluster: None, types: vec![] }
+}
+
+pub fn serve(network: &Arc<dyn Network>, authority: &Authority, doors: Arc<EchoDoors>, listen: SocketAddr) -> Server {
+    let options = server::Options {
+        listen,
+        identity: authority.identity(Role::Node, &**network).unwrap(),
+        network: network.clone(),
+        sessions_max: 8,
+    };
+    Server::start(options, Arc::new(Sessions::default()), doors).unwrap()
+}
+
+/// The bytes of a frame with these messages.
+pub fn frame(mark: u64, messages: &[(Header, Vec<u8>)]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (header, payload) in messages {
+        message::append(&mut body, header, payload);
+    }
+    let header = FrameHeader { len: body.len() as u32, flags: 0, count: messages.len() as u32, mark };
+    let mut bytes = header.to_bytes().to_vec();
+    assert_eq!(bytes.len(), FRAME_HEADER_BYTES);
+    bytes.extend(body);
+    bytes
+}
+
+pub fn tell(value: u64) -> (Header, Vec<u8>) {
+    let to = ActorId::new(Echo::TYPE, Key(1));
+    let from = ActorId::new(TypeId::CLIENT, Key(0));
+    (Header::new(Kind::Tell, to, from, 24, Hlc(0)), Number(value).to_bytes())
+}
+
+/// Waits until something holds, without a fixed sleep; gives up after a while.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

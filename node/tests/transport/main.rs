@@ -1,0 +1,9 @@
+//! The transport end to end: the real server and the real client, with doors that echo behind the server.
+//!
+//! `real` uses the machine's loopback; `simulated` a network in memory and a paused clock, so that deadlines of seconds
+//! pass at once.
+
+mod harness;
+mod memory;
+mod real;
+mod simulated;

@@ -1,0 +1,288 @@
+//! In memory and in paused time.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::Duration;
+
+use ringhold::client::{AskError, Client, Error};
+use ringhold_cluster::wire::{self, Close, Preamble, StreamKind};
+use ringhold_kernels::message::Reason;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::harness::{Node, Number, closed, frame, hello, serve, tell, until};
+use crate::memory::MemoryNetwork;
+
+fn node() -> (MemoryNetwork, Node) {
+    let network = MemoryNetwork::default();
+    (network.clone(), Node::start(Arc::new(network)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_is_closed_at_the_deadline() {
+    let (_, node) = node();
+    let started = Instant::now();
+    let connection = node.raw().await;
+    let (code, reason) = closed(&connection).await;
+    assert_eq!(code, Close::TooSlow as u64, "{reason}");
+    let waited = started.elapsed();
+    assert!(waited >= wire::GREETING_DEADLINE && waited < wire::GREETING_DEADLINE * 2, "{waited:?}");
+    assert_eq!(node.counters().too_slow.load(Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_byte_now_and_then_does_not_hold_a_connection_open() {
+    let (_, node) = node();
+    // A hello, drop by drop.
+    let connection = node.raw().await;
+    let (mut send, _recv) = connection.open_bi().await.unwrap();
+    let bytes = [&Preamble::new(StreamKind::Control).to_bytes()[..], &wire::encode(&hello()).unwrap()].concat();
+    let drip = async {
+        for byte in bytes {
+            if send.write_all(&[byte]).await.is_err() {
+                return;
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+    };
+    let (_, (code, reason)) = tokio::join!(drip, closed(&connection));
+    assert_eq!(code, Close::TooSlow as u64, "{reason}");
+
+    // A frame, drop by drop.
+    let mut raw = node.raw_lane().await;
+    let bytes = frame(0, &[tell(1)]);
+    let started = Instant::now();
+    for byte in bytes {
+        if raw.lane.write_all(&[byte]).await.is_err() {
+            break;
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    let (code, reason) = raw.closed().await;
+    assert_eq!(code, Close::TooSlow as u64, "{reason}");
+    assert!(started.elapsed() < wire::FRAME_DEADLINE * 2);
+
+    // A stream without a preamble, a request without its end.
+    for part in [&b"RH"[..], &[&Preamble::new(StreamKind::Request).to_bytes()[..], &[9]].concat()] {
+        let raw = node.raw_lane().await;
+        let (mut send, _recv) = raw.connection.open_bi().await.unwrap();
+        send.write_all(part).await.unwrap();
+        let (code, reason) = raw.closed().await;
+        assert_eq!(code, Close::TooSlow as u64, "{reason}");
+    }
+    assert_eq!(node.counters().too_slow.load(Relaxed), 4);
+    assert_eq!(node.doors.count.load(SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_lane_may_be_silent_for_ever() {
+    let (_, node) = node();
+    let client = node.client().await;
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(client.ask(1, Number(3)).await.unwrap(), Number(3));
+    assert_eq!(client.stats().reconnects, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_open_connection_is_given_up_after_the_idle_timeout() {
+    let (network, node) = node();
+    let raw = node.raw_lane().await;
+    until("its session", || node.server.sessions().len() == 1).await;
+    // Nothing is said any more, not even good bye.
+    network.unplug(node.server.address());
+    let started = Instant::now();
+    until("it is gone", || node.server.sessions().is_empty()).await;
+    assert!(started.elapsed() <= wire::IDLE_TIMEOUT + wire::KEEP_ALIVE * 2, "{:?}", started.elapsed());
+    assert_eq!(node.counters().sessions_lost.load(Relaxed), 1);
+    drop(raw);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_loss_the_client_comes_back_and_sends_what_it_had_not_written() {
+    let (network, node) = node();
+    let client = node.client().await;
+    client.tell(1, Number(0)).await.unwrap();
+    client.flush().await.unwrap();
+
+    // An ask that is under way when the network goes.
+    node.doors.hold.store(true, SeqCst);
+    let under_way = tokio::spawn(client.ask_with(1, Number(100), Duration::from_secs(60)));
+    until("it is there", || node.doors.held.lock().len() == 1).await;
+    network.unplug(node.server.address());
+    let error = under_way.await.unwrap().unwrap_err();
+    assert!(matches!(error, AskError::ConnectionLost { .. }), "{error}");
+    assert!(error.to_string().contains("may or may not"), "{error}");
+    node.doors.hold.store(false, SeqCst);
+    until("the session is gone", || node.server.sessions().is_empty()).await;
+    node.doors.answer_held();
+    assert_eq!(node.counters().answers_dropped.load(Relaxed), 1);
+
+    // Told and asked without a connection: sent when there is one again, once and in order.
+    for i in 1..50 {
+        client.tell(1, Number(i)).await.unwrap();
+    }
+    let late = tokio::spawn(client.ask_with(1, Number(50), Duration::from_secs(60)));
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
+    }
+    for i in 51..60 {
+        client.tell(1, Number(i)).await.unwrap();
+    }
+    sleep(Duration::from_secs(5)).await;
+    network.plug_in();
+    assert_eq!(late.await.unwrap().unwrap(), Number(50));
+    client.flush().await.unwrap();
+    let expected: Vec<u64> = [0, 100].into_iter().chain(1..60).collect();
+    assert_eq!(node.doors.numbers(), expected);
+    assert_eq!((client.stats().reconnects, client.stats().unconfirmed), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tells_that_were_on_their_way_are_reported_once() {
+    let (network, node) = node();
+    let client = node.client().await;
+    network.unplug(node.server.address());
+    for i in 0..10 {
+        client.tell(1, Number(i)).await.unwrap();
+    }
+    let error = client.flush().await.unwrap_err();
+    assert!(matches!(error, Error::ConnectionLost { unconfirmed: 10, .. }), "{error}");
+    assert!(error.to_string().contains("up to 10 tells"), "{error}");
+    network.plug_in();
+    client.flush().await.unwrap();
+    client.tell(1, Number(10)).await.unwrap();
+    client.flush().await.unwrap();
+    assert_eq!(node.doors.numbers(), [10]);
+    assert_eq!(client.stats().unconfirmed, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ask_without_a_connection_ends_at_its_deadline() {
+    let (network, node) = node();
+    let client = node.client().await;
+    network.unplug(node.server.address());
+    sleep(Duration::from_secs(60)).await;
+    let started = Instant::now();
+    let error = client.ask_with(1, Number(1), Duration::from_secs(2)).await.unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::DeadlineExceeded), "{error}");
+    assert_eq!(started.elapsed().as_secs(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_outbox_waits_for_the_connection_and_goes_on() {
+    let (network, node) = node();
+    let client = node.client().await;
+    network.unplug(node.server.address());
+    sleep(Duration::from_secs(60)).await;
+    let teller = tokio::spawn({
+        let client = client.clone();
+        async move {
+            for i in 0..50_000 {
+                client.tell(1, Number(i)).await.unwrap();
+            }
+            client.flush().await.unwrap();
+        }
+    });
+    sleep(Duration::from_secs(60)).await;
+    assert!(!client.try_tell(1, Number(0)).unwrap(), "the outbox is bounded");
+    network.plug_in();
+    teller.await.unwrap();
+    assert!(node.doors.numbers().into_iter().eq(0..50_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_cannot_be_helped_fails_for_good() {
+    let (network, node) = node();
+    let client = node.client().await;
+    network.unplug(node.server.address());
+    until("the session is gone", || node.server.sessions().is_empty()).await;
+    // The node comes back with another layout.
+    node.doors.types.lock()[0].layout_hash = 1;
+    network.plug_in();
+    let waiting = client.ask_with(1, Number(1), Duration::from_secs(60)).await.unwrap_err();
+    assert!(matches!(&waiting, AskError::ConnectionLost { .. } | AskError::NotSent(_)), "{waiting}");
+    let error = client.tell(1, Number(1)).await.unwrap_err();
+    assert!(matches!(&error, Error::Refused { .. }), "{error}");
+
+    // Or not at all, and there is a limit.
+    let mut options = node.options();
+    node.doors.types.lock().clear();
+    options.reconnect_limit = Some(Duration::from_secs(20));
+    let client = Client::connect(options).await.unwrap();
+    network.unplug(node.server.address());
+    let started = Instant::now();
+    loop {
+        match client.ask_with(1, Number(1), Duration::from_secs(1)).await.unwrap_err() {
+            AskError::NotSent(Error::Unreachable { .. }) => break,
+            // Its type is gone from this node; what matters is the connection.
+            _ => sleep(Duration::from_secs(1)).await,
+        }
+        assert!(started.elapsed() < Duration::from_secs(90));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_answers_what_it_admitted_and_refuses_what_it_cannot_admit() {
+    let (_, node) = node();
+    let client = node.client().await;
+    node.doors.hold.store(true, SeqCst);
+    let admitted = tokio::spawn(client.ask_with(1, Number(1), Duration::from_secs(60)));
+    until("it is admitted", || node.doors.held.lock().len() == 1).await;
+    node.doors.make_room(0);
+    client.tell(1, Number(2)).await.unwrap();
+    let refused = tokio::spawn(client.ask_with(1, Number(3), Duration::from_secs(60)));
+    sleep(Duration::from_millis(100)).await;
+
+    let drain = tokio::spawn({
+        let server = node.server.clone();
+        async move { server.drain(Duration::from_secs(10)).await }
+    });
+    let error = refused.await.unwrap().unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::Stopping), "{error}");
+    assert_eq!(*node.doors.dead.lock(), [(2, Reason::Stopping)]);
+    let newcomer = Client::connect(node.options()).await.err().unwrap();
+    assert!(!newcomer.is_final(), "{newcomer}");
+    node.doors.answer_held();
+    assert_eq!(admitted.await.unwrap().unwrap(), Number(1));
+    assert!(drain.await.unwrap().complete);
+    assert_eq!(node.counters().refused_stopping.load(Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_at_its_limit_whoever_does_not_answer() {
+    let (_, node) = node();
+    let client = node.client().await;
+    node.doors.hold.store(true, SeqCst);
+    let ask = tokio::spawn(client.ask_with(1, Number(1), Duration::from_secs(60)));
+    until("it is admitted", || node.doors.held.lock().len() == 1).await;
+    let started = Instant::now();
+    let drained = node.server.drain(Duration::from_secs(3)).await;
+    assert_eq!((drained.complete, drained.unanswered), (false, 1));
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(matches!(ask.await.unwrap(), Err(AskError::ConnectionLost { .. })));
+    // A close does not wait for a node that is gone.
+    assert!(timeout(Duration::from_secs(20), client.close()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_clients_at_once_are_all_served() {
+    let (_, node) = node();
+    let second = serve(&node.network, &node.authority, node.doors.clone(), "127.0.0.1:0".parse().unwrap());
+    let mut tasks = Vec::new();
+    for i in 0..8u64 {
+        let mut options = node.options();
+        if i % 2 == 1 {
+            options.addresses = vec![second.address().to_string()];
+        }
+        tasks.push(tokio::spawn(async move {
+            let client = Client::connect(options).await.unwrap();
+            for j in 0..100 {
+                assert_eq!(client.ask(i, Number(i * 1_000 + j)).await.unwrap(), Number(i * 1_000 + j));
+            }
+            client.close().await.unwrap();
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(node.counters().sessions.load(Relaxed) + second.counters().sessions.load(Relaxed), 8);
+}
