@@ -48,11 +48,17 @@ const INSPECTIONS_AT_ONCE: usize = 32;
 /// Flights between two looks at the progress.
 const PROGRESS_STEP: u64 = 512;
 
-/// Streams all flights, and returns the states of `actors` that exist after the last message was handled.
-pub async fn drive(client: &Client, flights: &[Flight], actors: &[ActorId]) -> Result<Driven, Error> {
+/// Streams all flights, at most `rate` a second, and returns the states of `actors` that exist after the last
+/// message was handled.
+pub async fn drive(
+    client: &Client,
+    flights: &[Flight],
+    rate: Option<u32>,
+    actors: &[ActorId],
+) -> Result<Driven, Error> {
     let before = devices(client).await?;
     let started = Instant::now();
-    stream(client, flights).await?;
+    stream(client, flights, rate).await?;
     let settled = client.settle(SETTLE_LIMIT).await?;
     let streaming = started.elapsed();
     if !settled.settled {
@@ -69,12 +75,19 @@ pub async fn drive(client: &Client, flights: &[Flight], actors: &[ActorId]) -> R
     })
 }
 
-async fn stream(client: &Client, flights: &[Flight]) -> Result<(), Error> {
+async fn stream(client: &Client, flights: &[Flight], rate: Option<u32>) -> Result<(), Error> {
     let mut progress = Progress::new(flights.len() as u64);
+    let started = Instant::now();
+    // Paced flights go a hundredth of a second's worth at a time.
+    let step = rate.map_or(PROGRESS_STEP, |rate| (rate as u64 / 100).clamp(1, PROGRESS_STEP));
     for ((aircraft, message), number) in feed::messages(flights).zip(1u64..) {
         client.tell(aircraft, message).await?;
-        if number % PROGRESS_STEP == 0 {
+        if number % step == 0 {
             progress.sent(number);
+            if let Some(rate) = rate {
+                let due = started + Duration::from_secs_f64(number as f64 / rate as f64);
+                tokio::time::sleep_until(due.into()).await;
+            }
         }
     }
     Ok(())

@@ -12,40 +12,46 @@ pub struct Progress {
     total: u64,
     started: Instant,
     shown: Shown,
+    next: Instant,
 }
 
 enum Shown {
     Bar(ProgressBar),
-    Lines { next: Instant },
+    Lines,
 }
 
 /// How often a line is printed where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(1);
-/// How often the bar is drawn, in times a second.
-const BAR_HZ: u8 = 10;
+/// How often the bar is drawn.
+const BAR_EVERY: Duration = Duration::from_millis(100);
 
 impl Progress {
     /// Shows on standard error how many of `total` flights are on their way.
     pub fn new(total: u64) -> Progress {
         let started = Instant::now();
-        let shown = match stderr().is_terminal() {
-            true => Shown::Bar(bar(total)),
-            false => Shown::Lines { next: started + LINE_EVERY },
-        };
-        Progress { total, started, shown }
+        let shown = if stderr().is_terminal() { Shown::Bar(bar(total)) } else { Shown::Lines };
+        let mut progress = Progress { total, started, shown, next: started };
+        progress.next += progress.every();
+        progress
     }
 
     /// `sent` of them all are.
     pub fn sent(&mut self, sent: u64) {
-        match &mut self.shown {
+        let now = Instant::now();
+        if now < self.next {
+            return;
+        }
+        self.next = now + self.every();
+        match &self.shown {
             Shown::Bar(bar) => bar.set_position(sent),
-            Shown::Lines { next } => {
-                let now = Instant::now();
-                if now >= *next {
-                    *next = now + LINE_EVERY;
-                    line(sent, self.total, now - self.started);
-                }
-            }
+            Shown::Lines => line(sent, self.total, now - self.started),
+        }
+    }
+
+    fn every(&self) -> Duration {
+        match self.shown {
+            Shown::Bar(_) => BAR_EVERY,
+            Shown::Lines => LINE_EVERY,
         }
     }
 }
@@ -59,8 +65,9 @@ impl Drop for Progress {
 }
 
 fn bar(total: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(BAR_HZ));
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{bar:40} {sent} of {all} flights, {rate} a second")
+        .map(|style| style.progress_chars("=> "))
         .expect("the template is a constant, and well formed")
         .with_key("sent", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
             let _ = out.write_str(&thousands(state.pos() as i64));

@@ -51,11 +51,11 @@ impl Run<'_> {
             "duplicated": self.check.duplicated,
             "actors": self.check.actors,
             "matches_reference": self.passed(),
-            "events_per_second": self.per_second(self.flights.len() as u64).round(),
+            "events_per_second": self.per_second(self.flights.len() as u64) as u64,
             "device": self.device,
             "messages": self.messages,
             "messages_expected": self.messages_expected,
-            "messages_per_second": self.per_second(self.messages).round(),
+            "messages_per_second": self.per_second(self.messages) as u64,
             "seconds": self.streaming.as_secs_f64(),
             "states_that_differ": self.check.differing,
             "differences": differences,
@@ -232,7 +232,7 @@ pub fn thousands(value: i64) -> String {
     let digits = value.unsigned_abs().to_string();
     let mut text = String::from(if value < 0 { "-" } else { "" });
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

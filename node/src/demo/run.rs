@@ -1,7 +1,8 @@
 //! The demo from beginning to end: a node of its own, the flights through it, the check.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use ringhold_cluster::network::RealNetwork;
 use ringhold_cluster::tls::{self, Files, Identity, Role};
@@ -25,6 +26,10 @@ pub struct Options {
     /// Take only this many of the flights: the year's first
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub flights: Option<u32>,
+
+    /// Send at most so many flights a second, to have time to look on
+    #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
 }
 
 /// What the demo found out.
@@ -76,7 +81,7 @@ pub fn run(options: &Options, registry: Registry) -> Result<Report, Error> {
     let reference = Reference::of(&flights);
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Start)?;
-    let driven = runtime.block_on(with_node(&flights, &reference, registry))?;
+    let driven = runtime.block_on(with_node(&flights, options.rate, &reference, registry))?;
 
     let mut check = reference.states.check(&driven.found);
     check.strays(driven.actors.saturating_sub(reference.states.len() as u64));
@@ -93,7 +98,12 @@ pub fn run(options: &Options, registry: Registry) -> Result<Report, Error> {
 }
 
 /// Starts a node in a folder of its own, drives the flights through it, and stops it.
-async fn with_node(flights: &[Flight], reference: &Reference, registry: Registry) -> Result<Driven, Error> {
+async fn with_node(
+    flights: &[Flight],
+    rate: Option<u32>,
+    reference: &Reference,
+    registry: Registry,
+) -> Result<Driven, Error> {
     // From here on a signal interrupts; it does not kill.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Start)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Start)?;
@@ -104,26 +114,33 @@ async fn with_node(flights: &[Flight], reference: &Reference, registry: Registry
     config.node.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let node = Node::start(&config, registry, Environment::real(&config)?).await?;
 
+    if rate.is_some() {
+        let (address, folder) = (node.address(), folder.path().display());
+        // Where standard error is closed, there is nobody to tell.
+        let _ = writeln!(
+            io::stderr(),
+            "to look on from another terminal: ringhold status --address {address} --data-dir {folder}"
+        );
+    }
+
+    let actors = reference.states.ids();
     let driven = tokio::select! {
         biased;
         _ = interrupt.recv() => Err(Error::Interrupted),
         _ = terminate.recv() => Err(Error::Interrupted),
-        driven = as_client(&node, folder.path(), flights, reference) => driven,
+        driven = async {
+            let client = connect(&node, folder.path()).await?;
+            let driven = drive(&client, flights, rate, &actors).await?;
+            client.close().await.map_err(drive::Error::Client)?;
+            Ok(driven)
+        } => driven,
     };
     node.drain().await;
     driven
 }
 
-async fn as_client(
-    node: &Node,
-    folder: &std::path::Path,
-    flights: &[Flight],
-    reference: &Reference,
-) -> Result<Driven, Error> {
+async fn connect(node: &Node, folder: &Path) -> Result<Client, Error> {
     let identity = Identity::load(Files::client(&folder.join("tls")), Role::Client, &RealNetwork)?;
     let options = client::Options::new(node.address().to_string(), identity).with::<aircraft::Actor>();
-    let client = Client::connect(options).await.map_err(Error::Connect)?;
-    let driven = drive(&client, flights, &reference.states.ids()).await?;
-    client.close().await.map_err(drive::Error::Client)?;
-    Ok(driven)
+    Client::connect(options).await.map_err(Error::Connect)
 }

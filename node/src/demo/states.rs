@@ -7,7 +7,7 @@ use ringhold_kernels::actor::Actor;
 use ringhold_kernels::id::{ActorId, Key};
 use ringhold_kernels::json::{self, TypeNames};
 use ringhold_kernels::plain::Plain;
-use ringhold_kernels::schema::Type;
+use ringhold_kernels::schema::{Field, Type};
 
 use super::actors::{aircraft, airport, carrier};
 
@@ -49,7 +49,8 @@ impl fmt::Display for Difference {
     }
 }
 
-const DIFFERENCES_MAX: usize = 10;
+const DIFFERENCES_MAX: usize = 12;
+const DIFFERENCES_PER_ACTOR_MAX: usize = 3;
 
 impl States {
     pub fn len(&self) -> usize {
@@ -143,17 +144,16 @@ impl Check {
             return self.note(Difference { actor, field, expected: presence(expected), found: presence(found) });
         };
         let Type::Struct(state) = A::State::describe() else { unreachable!("a state is a struct") };
-        for field in state.fields {
-            let range = field.offset as usize..field.offset as usize + field.ty.size();
-            let (expected, found) = (&expected[range.clone()], &found[range]);
-            if expected != found {
-                let text = |bytes: &[u8]| match json::from_bytes(&field.ty, bytes, &TypeNames::default()) {
-                    Some(value) => value.to_string(),
-                    None => format!("{bytes:02x?}"),
-                };
-                let (expected, found) = (text(expected), text(found));
-                self.note(Difference { actor: actor.clone(), field: field.name, expected, found });
-            }
+        let range = |field: &Field| field.offset as usize..field.offset as usize + field.ty.size();
+        let differ = |field: &&Field| expected[range(field)] != found[range(field)];
+        for field in state.fields.iter().filter(differ).take(DIFFERENCES_PER_ACTOR_MAX) {
+            let text = |state: &[u8]| {
+                let bytes = &state[range(field)];
+                json::from_bytes(&field.ty, bytes, &TypeNames::default())
+                    .map_or_else(|| format!("{bytes:02x?}"), |value| value.to_string())
+            };
+            let (expected, found) = (text(expected), text(found));
+            self.note(Difference { actor: actor.clone(), field: field.name.clone(), expected, found });
         }
     }
 

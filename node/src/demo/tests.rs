@@ -187,7 +187,7 @@ fn the_report_names_the_worst_and_gives_the_verdict() {
     assert_eq!(json["events"], 336_776);
     assert_eq!((&json["lost"], &json["duplicated"]), (&0.into(), &0.into()));
     assert_eq!((&json["actors"], &json["matches_reference"]), (&4167.into(), &true.into()));
-    assert_eq!((&json["events_per_second"], &json["device"]), (&168_388.0.into(), &"cpu".into()));
+    assert_eq!((&json["events_per_second"], &json["device"]), (&168_388.into(), &"cpu".into()));
 
     let failed = Check { lost: 3, differing: 1, ..Check::default() };
     assert!(run(&failed).text().contains("do NOT agree"));
