@@ -90,7 +90,7 @@ fn status_text(status: &Status) -> String {
 
     let mut text = format!("{facts}\n{}", devices_table(&status.devices).text());
     for device in &status.devices {
-        text.push_str(&unhandled_text(device));
+        text.push_str(&notes(device));
     }
     if !status.sessions.is_empty() {
         text.push_str(&format!("\n{}", sessions_table(&status.sessions).text()));
@@ -138,7 +138,21 @@ fn device_state(device: &DeviceStatus) -> String {
         DeviceState::Stopped => "stopped",
         DeviceState::Failed => "failed",
     };
-    if device.detail.is_empty() { state.into() } else { format!("{state}: {}", device.detail) }
+    // Once it runs again, why it had not is no part of its state.
+    if device.detail.is_empty() || device.state == DeviceState::Running {
+        state.into()
+    } else {
+        format!("{state}: {}", device.detail)
+    }
+}
+
+/// What the table has no column for.
+fn notes(device: &DeviceStatus) -> String {
+    let mut notes = unhandled_text(device);
+    if device.state == DeviceState::Running && !device.detail.is_empty() {
+        notes.push_str(&format!("{}: restarted because its last host was {}\n", device.name, device.detail));
+    }
+    notes
 }
 
 fn unhandled_text(device: &DeviceStatus) -> String {
@@ -167,7 +181,7 @@ fn sessions_table(sessions: &[SessionStatus]) -> Table {
 fn devices_text(devices: &[DeviceStatus]) -> String {
     let mut text = devices_table(devices).text();
     for device in devices {
-        text.push_str(&unhandled_text(device));
+        text.push_str(&notes(device));
     }
     let mut workers =
         Table::new(["DEVICE", ">WORKER", "STATE", ">HEARTBEAT", ">ACTORS", ">HANDLED", ">WAITING", ">SPILLED"]);
