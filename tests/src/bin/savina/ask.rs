@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::ours;
 use crate::peers::actix::Actix;
 use crate::peers::{self, Flavour};
 
@@ -103,10 +104,12 @@ pub struct Row {
     pub latency: Latency,
 }
 
-/// Every peer on each of its flavours, and the bare program, in both modes.
+/// Ours, every peer on each of its flavours, and the bare program, in both modes.
 pub fn run(asks: &Asks) -> Vec<Row> {
     let mut rows = Vec::new();
     for mode in Mode::BOTH {
+        let latency = ours::asks(mode, asks);
+        rows.push(Row { name: "ours", flavour: "CPU device, one worker", mode, latency });
         rows.push(Row { name: "bare_loop", flavour: "two threads", mode, latency: bare(mode, asks) });
         for flavour in Flavour::BOTH {
             let latency = while_serving(

@@ -10,6 +10,7 @@ mod bare;
 mod bench;
 mod definitions;
 mod memory;
+mod ours;
 mod peers;
 mod quic;
 mod report;
@@ -89,7 +90,7 @@ fn measure(arguments: &Arguments) -> Result<(), String> {
     if wanted(Section::Memory) {
         let population = if quick { memory::Population::QUICK } else { memory::Population::FULL };
         let rows: Result<Vec<_>, _> =
-            ["ractor", "kameo", "actix"].into_iter().map(|name| memory::run(name, &population)).collect();
+            ["ours", "ractor", "kameo", "actix"].into_iter().map(|name| memory::run(name, &population)).collect();
         report.memory(&rows?);
     }
     if wanted(Section::Cases) {
@@ -103,7 +104,6 @@ fn measure(arguments: &Arguments) -> Result<(), String> {
                 report.case(case, &bench::run(case, &runners, &plan));
             }
         }
-        report.hop();
     }
     if wanted(Section::Ask) {
         let asks = if quick { ask::Asks::QUICK } else { ask::Asks::FULL };
@@ -111,8 +111,9 @@ fn measure(arguments: &Arguments) -> Result<(), String> {
     }
     if wanted(Section::Quic) {
         let load = if quick { quic::Load::QUICK } else { quic::Load::FULL };
-        let bare = quic::bare(&load).map_err(|error| format!("measuring a bare quinn stream: {error}"))?;
-        report.quic(&bare, None);
+        let (ours, bare) =
+            quic::run(&load).map_err(|error| format!("measuring asks and tells through QUIC: {error}"))?;
+        report.quic(&ours, &bare);
     }
 
     let json = report.into_json();
@@ -125,6 +126,9 @@ fn measure(arguments: &Arguments) -> Result<(), String> {
 /// Everything that runs the Savina cases.
 fn runners() -> Vec<Box<dyn Runner>> {
     let mut runners: Vec<Box<dyn Runner>> = vec![Box::new(bare::Bare)];
+    for flavour in ours::Ours::BOTH {
+        runners.push(Box::new(flavour));
+    }
     for flavour in peers::Flavour::BOTH {
         runners.push(Box::new(peers::ractor::Ractor(flavour)));
         runners.push(Box::new(peers::kameo::Kameo(flavour)));

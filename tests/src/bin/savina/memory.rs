@@ -1,14 +1,15 @@
-//! What an idle actor costs in memory, and how fast idle actors are made.
+//! What an idle actor costs in memory, and how fast Ringhold makes them.
 //!
 //! Each runner is measured in a process of its own, because memory that an earlier section has freed would hide
 //! what a later one takes. An idle actor holds 8 bytes of state, has handled one message, and is reachable: for
 //! the peers the reference that makes it so is part of the cost.
 
 use std::process::Command;
-use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use crate::bench::median;
+use crate::ours;
 use crate::peers::actix::Actix;
 use crate::peers::{self, Flavour};
 
@@ -37,7 +38,8 @@ pub struct Idle {
     pub actors: u64,
     /// Growth of the resident set, state included, for each actor.
     pub rss_bytes: f64,
-    pub created_per_s: f64,
+    /// Ours alone; how fast the others are, `fork_join_create` tells.
+    pub created_per_s: Option<f64>,
     /// The runtime's own account of what it holds for an actor beside its state, where it keeps one.
     pub own_account_bytes: Option<f64>,
 }
@@ -62,7 +64,7 @@ pub fn run(name: &'static str, population: &Population) -> Result<Idle, String> 
         name,
         actors,
         rss_bytes: line["rss_bytes"].as_f64().unwrap_or(f64::NAN),
-        created_per_s: line["created_per_s"].as_f64().unwrap_or(f64::NAN),
+        created_per_s: line["created_per_s"].as_f64(),
         own_account_bytes: line["own_account_bytes"].as_f64(),
     })
 }
@@ -73,23 +75,39 @@ pub fn child(name: &str, actors: u64) -> Result<(), String> {
         "ractor" => Flavour::CurrentThread.block_on(measure(actors, peers::ractor::idle(actors))),
         "kameo" => Flavour::CurrentThread.block_on(measure(actors, peers::kameo::idle(actors))),
         "actix" => Actix::OneArbiter.block_on(async |place| measure(actors, peers::actix::idle(place, actors)).await),
-        _ => return Err(format!("--memory-child {name}: must be ractor, kameo or actix")),
+        "ours" => ours(actors),
+        _ => return Err(format!("--memory-child {name}: must be ours, ractor, kameo or actix")),
     };
     println!("{line}");
     Ok(())
 }
 
 async fn measure<T>(actors: u64, create: impl Future<Output = T>) -> Value {
-    let (rss_before, start) = (rss_bytes(), Instant::now());
+    let rss_before = rss_bytes();
     let idle = create.await;
-    let elapsed = start.elapsed();
     let grown = rss_bytes().saturating_sub(rss_before);
     drop(idle);
+    json!({ "rss_bytes": grown as f64 / actors as f64 })
+}
+
+fn ours(actors: u64) -> Value {
+    let rss_before = rss_bytes();
+    let first = ours::idle(actors);
+    let grown = rss_bytes().saturating_sub(rss_before);
+    let table_bytes = first.table_bytes;
+    drop(first);
+    // How fast, on fresh devices.
+    let mut rates: Vec<f64> =
+        (0..CREATION_REPETITIONS).map(|_| actors as f64 / ours::idle(actors).elapsed.as_secs_f64()).collect();
+    rates.sort_by(f64::total_cmp);
     json!({
         "rss_bytes": grown as f64 / actors as f64,
-        "created_per_s": actors as f64 / elapsed.as_secs_f64(),
+        "created_per_s": median(&rates),
+        "own_account_bytes": table_bytes - STATE_BYTES as f64,
     })
 }
+
+const CREATION_REPETITIONS: usize = 5;
 
 /// The resident set of this process.
 pub fn rss_bytes() -> u64 {

@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 
 use crate::ask::{self, Mode};
 use crate::bench;
-use crate::definitions::Case;
+use crate::definitions::{Case, Runner};
 use crate::memory::{Idle, STATE_BYTES};
+use crate::ours::Ours;
 use crate::quic;
 
 /// Ours first, then whom it is measured against.
@@ -62,20 +63,24 @@ impl Report {
         });
         object.insert("all".into(), all.collect());
         self.cases.insert(case.name().into(), object.into());
+        if case == Case::ThreadRing {
+            self.hop(rows);
+        }
     }
 
-    /// A hop is one message of the thread ring.
-    pub fn hop(&mut self) {
-        let Some(ring) = self.cases.get(Case::ThreadRing.name()) else { return };
-        let hops: Map<String, Value> = RUNNERS
-            .iter()
-            .filter_map(|name| Some((name.to_string(), json!(round(1e9 / ring.get(name)?.as_f64()?, 1)))))
-            .collect();
-        println!("\nhop between two actors, ns (from the thread ring)");
-        for (name, ns) in &hops {
+    /// What one hop takes, from the rows of [`Case::ThreadRing`]: ours on one worker.
+    fn hop(&mut self, rows: &[bench::Row]) {
+        let one_worker = Ours::OneWorker.flavour();
+        let mut section = Map::new();
+        println!("\nhop between two actors, ns (a message of the thread ring; ours on one worker)");
+        for name in RUNNERS {
+            let rows = rows.iter().filter(|row| row.name == name && (name != "ours" || row.flavour == one_worker));
+            let Some(rate) = rows.map(bench::Row::median).max_by(f64::total_cmp) else { continue };
+            let ns = round(1e9 / rate, 1);
             println!("  {name:<20}{ns:>12}");
+            section.insert(name.into(), ns.into());
         }
-        self.json.insert("hop_ns".into(), hops.into());
+        self.json.insert("hop_ns".into(), section.into());
     }
 
     pub fn asks(&mut self, rows: &[ask::Row]) {
@@ -95,48 +100,43 @@ impl Report {
         self.json.insert("ask".into(), section.into());
     }
 
-    pub fn quic(&mut self, bare: &quic::Figures, ours: Option<&quic::Figures>) {
-        let figures = |f: &quic::Figures| {
-            json!({ "ask_p50_us": micros(f.ask.p50), "ask_p99_us": micros(f.ask.p99),
-                "tells_per_s": bench::median(&f.tells_per_s).round() })
-        };
+    pub fn quic(&mut self, ours: &quic::Figures, bare: &quic::Figures) {
         println!("\nthrough QUIC on loopback{:>14}{:>10}{:>14}", "ask p50 us", "p99 us", "tells/s");
         let mut section = Map::new();
-        for (name, f) in ours.map(|ours| ("ours", ours)).into_iter().chain([("bare_quinn", bare)]) {
-            let tells = thousands(bench::median(&f.tells_per_s));
-            println!("  {name:<22}{:>14}{:>10}{tells:>14}", micros(f.ask.p50), micros(f.ask.p99));
-            section.insert(name.into(), figures(f));
+        for (name, figures) in [("ours", ours), ("bare_quinn", bare)] {
+            let (p50, p99) = (micros(figures.ask.p50), micros(figures.ask.p99));
+            let tells = bench::median(&figures.tells_per_s);
+            println!("  {name:<22}{p50:>14}{p99:>10}{:>14}", thousands(tells));
+            let object = json!({ "ask_p50_us": p50, "ask_p99_us": p99, "tells_per_s": tells.round() });
+            section.insert(name.into(), object);
         }
-        if let Some(ours) = ours {
-            let ask = ours.ask.p50.as_secs_f64() / bare.ask.p50.as_secs_f64();
-            let tell = bench::median(&ours.tells_per_s) / bench::median(&bare.tells_per_s);
-            println!(
-                "  an ask takes {ask:.2} x the bare round trip; tells flow at {:.0} % of the bare stream",
-                tell * 100.0
-            );
-            section.insert("ask_p50_over_bare".into(), json!(round(ask, 3)));
-            section.insert("tells_over_bare".into(), json!(round(tell, 3)));
-        }
+        let ask = ours.ask.p50.as_secs_f64() / bare.ask.p50.as_secs_f64();
+        let tell = bench::median(&ours.tells_per_s) / bench::median(&bare.tells_per_s);
+        println!(
+            "  an ask takes {ask:.2} x the bare round trip; tells flow at {:.0} % of the bare stream",
+            tell * 100.0
+        );
+        section.insert("ask_p50_over_bare".into(), json!(round(ask, 3)));
+        section.insert("tells_over_bare".into(), json!(round(tell, 3)));
         self.json.insert("quic".into(), section.into());
     }
 
     pub fn memory(&mut self, rows: &[Idle]) {
-        println!("\nidle actors{:>24}{:>16}{:>14}", "actors", "bytes an actor", "created/s");
+        println!("\nidle actors{:>24}{:>16}", "actors", "bytes an actor");
         let mut section = Map::new();
         for row in rows {
             let over = row.rss_bytes - STATE_BYTES as f64;
-            println!(
-                "  {:<20}{:>13}{:>16}{:>14}",
-                row.name,
-                thousands(row.actors as f64),
-                format!("{over:.0} + {STATE_BYTES}"),
-                thousands(row.created_per_s)
-            );
+            let bytes = format!("{over:.0} + {STATE_BYTES}");
+            println!("  {:<20}{:>13}{bytes:>16}", row.name, thousands(row.actors as f64));
             let mut object = json!({ "actors": row.actors, "state_bytes": STATE_BYTES,
-                "rss_bytes_over_state": round(over, 1), "created_per_s": row.created_per_s.round() });
+                "rss_bytes_over_state": round(over, 1) });
             if let Some(bytes) = row.own_account_bytes {
-                println!("  {:<33}{bytes:>12.0} + {STATE_BYTES}  by its own account", "");
+                println!("  {:<33}{:>16}  by its own account", "", format!("{bytes:.0} + {STATE_BYTES}"));
                 object["own_account_bytes_over_state"] = json!(round(bytes, 1));
+            }
+            if let Some(rate) = row.created_per_s {
+                println!("  {:<33}{:>16}  created a second", "", thousands(rate));
+                self.json.insert("creations_per_s".into(), rate.round().into());
             }
             section.insert(row.name.into(), object);
         }
