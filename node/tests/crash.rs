@@ -1,0 +1,161 @@
+//! A real node with a real device host, which is killed and watched: what only processes can show.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ringhold::Key;
+use ringhold::client::{AskError, Client, Options};
+use ringhold::shipped::counter;
+use ringhold_cluster::network::RealNetwork;
+use ringhold_cluster::tls::{Files, Identity, Role};
+use ringhold_cluster::wire::{DeviceStatus, Request, Response};
+use ringhold_kernels::message::Reason;
+
+struct Node {
+    process: Child,
+    address: String,
+    log: std::thread::JoinHandle<String>,
+}
+
+impl Node {
+    fn start(folder: &Path) -> Node {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_ringhold"))
+            .args(["node", "start", "--json", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = process.stderr.take().unwrap();
+        let log = std::thread::spawn(move || {
+            let mut log = String::new();
+            let _ = stderr.read_to_string(&mut log);
+            log
+        });
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let listening: serde_json::Value = serde_json::from_str(&line).expect("one line of JSON once it listens");
+        Node { process, address: listening["listening"].as_str().unwrap().to_owned(), log }
+    }
+
+    async fn client(&self, folder: &Path) -> Client {
+        let identity = Identity::load(Files::client(&folder.join("tls")), Role::Client, &RealNetwork).unwrap();
+        Client::connect(Options::new(&self.address, identity).with::<counter::Actor>()).await.unwrap()
+    }
+
+    fn terminate(mut self) -> (Option<i32>, String) {
+        signal(self.process.id(), rustix::process::Signal::TERM);
+        let status = self.process.wait().unwrap();
+        (status.code(), self.log.join().unwrap())
+    }
+}
+
+fn signal(pid: u32, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+}
+
+async fn device(client: &Client) -> DeviceStatus {
+    match client.request(Request::Devices, Duration::from_secs(5)).await.unwrap() {
+        Response::Devices(mut devices) => devices.remove(0),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_device_host_is_replaced_and_every_ask_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path());
+    let client = node.client(folder.path()).await;
+
+    // Askers that never stop; the host is killed under them.
+    let until = Instant::now() + Duration::from_secs(4);
+    let askers: Vec<_> = (0..8u64)
+        .map(|key| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let (mut replied, mut lost) = (0u64, 0u64);
+                while Instant::now() < until {
+                    match client.ask(Key(key), counter::Message::Add { amount: 1 }).await {
+                        Ok(counter::Reply::Count { count }) => {
+                            assert!(count <= replied + lost + 1, "nothing is handled twice");
+                            replied += 1;
+                        }
+                        Err(AskError::NotHandled { reason: Reason::StateLost, .. }) => lost += 1,
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+                (replied, lost)
+            })
+        })
+        .collect();
+    let mut pids = vec![];
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        let pid = device(&client).await.pid.expect("the device has a process of its own");
+        assert!(!pids.contains(&pid), "each host is another process");
+        signal(pid, rustix::process::Signal::KILL);
+        pids.push(pid);
+    }
+    let (mut replied, mut lost) = (0, 0);
+    for asker in askers {
+        let (r, l) = asker.await.expect("every ask is answered, by a reply or by the news that state was lost");
+        assert!(r > 0);
+        (replied, lost) = (replied + r, lost + l);
+    }
+    assert!(lost <= 3 * 8, "each asker had at most one ask under way at each kill: {lost} of {replied}");
+
+    let status = device(&client).await;
+    assert_eq!(status.restarts, 3);
+    // The state was lost and says so by starting from zero.
+    let Ok(counter::Reply::Count { count }) = client.ask(Key(0), counter::Message::Read).await else { panic!() };
+    assert!(count < replied);
+    client.close().await.unwrap();
+    let (code, log) = node.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(log.matches("killed by signal 9").count(), 3, "{log}");
+    assert!(log.contains("state of 8 actors"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_node_and_its_device_use_less_than_two_percent_of_a_core() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path());
+    let client = node.client(folder.path()).await;
+    client.ask(Key(1), counter::Message::Add { amount: 1 }).await.unwrap();
+    let processes = [node.process.id(), device(&client).await.pid.unwrap()];
+    let before = processes.map(cpu_ms);
+    let watched = Duration::from_secs(5);
+    tokio::time::sleep(watched).await;
+    for (pid, before) in processes.into_iter().zip(before) {
+        let used_ms = cpu_ms(pid) - before;
+        assert!(used_ms <= watched.as_millis() as u64 * 2 / 100, "process {pid} used {used_ms} ms in {watched:?}");
+    }
+    client.close().await.unwrap();
+    assert_eq!(node.terminate().0, Some(0));
+}
+
+/// User and system time of a process so far, from `/proc/PID/stat`, which counts in hundredths of a second.
+fn cpu_ms(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    (fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()) * 10
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_host_ends_with_its_node_even_if_that_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Node::start(folder.path());
+    let client = node.client(folder.path()).await;
+    let host = device(&client).await.pid.unwrap();
+    node.process.kill().unwrap();
+    node.process.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    // A dead process nobody waited for is a zombie until its new parent does; its state says so.
+    let alive = || std::fs::read_to_string(format!("/proc/{host}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    while alive() {
+        assert!(Instant::now() < deadline, "the device host outlived its node");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
