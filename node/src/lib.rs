@@ -24,3 +24,8 @@ pub use ringhold_kernels::registry::Registry;
 #[doc(hidden)]
 pub use ringhold_kernels::rt;
 pub use ringhold_macros::actor;
+
+/// The book's first chapter, compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/first-actor.md")]
+struct FirstActor;

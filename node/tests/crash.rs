@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 use ringhold::Key;
 use ringhold::client::{AskError, Client, Options};
 use ringhold::shipped::counter;
-use ringhold_cluster::network::RealNetwork;
-use ringhold_cluster::tls::{Files, Identity, Role};
 use ringhold_cluster::wire::{DeviceStatus, Request, Response};
 use ringhold_kernels::message::Reason;
 
@@ -41,8 +39,8 @@ impl Node {
     }
 
     async fn client(&self, folder: &Path) -> Client {
-        let identity = Identity::load(Files::client(&folder.join("tls")), Role::Client, &RealNetwork).unwrap();
-        Client::connect(Options::new(&self.address, identity).with::<counter::Actor>()).await.unwrap()
+        let options = Options::from_data_dir(&self.address, folder).unwrap().with::<counter::Actor>();
+        Client::connect(options).await.unwrap()
     }
 
     fn terminate(mut self) -> (Option<i32>, String) {

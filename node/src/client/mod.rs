@@ -1,13 +1,13 @@
 //! The client: tells and asks actors on a node, from any async program.
 //!
 //! ```no_run
-//! # use ringhold::client::{Client, Error, Options};
-//! # use ringhold_cluster::tls::Identity;
-//! # async fn f(identity: Identity) -> Result<(), Error> {
-//! let client = Client::connect(Options::new("localhost:7400", identity)).await?;
+//! # use ringhold::client::{Client, Options};
+//! # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect(Options::from_data_dir("localhost:7420", "ringhold-data")?).await?;
 //! println!("{} knows {:?}", client.welcome().node.name, client.welcome().types);
 //! client.flush().await?;
-//! client.close().await
+//! client.close().await?;
+//! # Ok(())
 //! # }
 //! ```
 //!
@@ -25,13 +25,14 @@ mod link;
 mod streams;
 
 use std::future::poll_fn;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringhold_cluster::network::{Network, RealNetwork};
-use ringhold_cluster::tls::Identity;
+use ringhold_cluster::tls::{self, Files, Identity, Role};
 use ringhold_cluster::wire::{Request, Response, Settled, TypeLayout, Welcome};
 use ringhold_kernels::actor::{Actor, MessageOf};
 use ringhold_kernels::hlc::Hlc;
@@ -96,6 +97,12 @@ impl Options {
             connect_deadline: CONNECT_DEADLINE,
             reconnect_limit: None,
         }
+    }
+
+    /// As [`Options::new`], with the client certificate that a node on this machine has put into its data folder.
+    pub fn from_data_dir(address: impl Into<String>, data_dir: impl AsRef<Path>) -> Result<Options, tls::Error> {
+        let files = Files::client(&data_dir.as_ref().join("tls"));
+        Ok(Options::new(address, Identity::load(files, Role::Client, &RealNetwork)?))
     }
 
     /// Says that this program was built with an actor type, so that its messages can be sent.
