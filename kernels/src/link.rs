@@ -112,10 +112,11 @@ impl Link {
         fence(SeqCst);
     }
 
-    /// Looks at the messages that no worker has taken from its ingress ring. The host must be dead.
+    /// Looks at the messages in the ingress rings that no worker has begun. The host must be dead.
     pub fn for_each_waiting(&self, mut f: impl FnMut(&Header, &[u8])) {
-        for ring in &self.ingress {
-            ring.for_each_waiting(|at| {
+        for (worker, ring) in self.ingress.iter().enumerate() {
+            let begun = self.segment.worker(worker).ingress.0.begun.load(Acquire);
+            ring.for_each_from(begun, |at| {
                 // SAFETY: it was pushed by us and stays until a host takes it; there is none.
                 let (header, payload) = unsafe { parts(at) };
                 f(header, payload)

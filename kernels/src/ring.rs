@@ -110,9 +110,10 @@ impl<M: Memory> Producer<M> {
         true
     }
 
-    /// Looks at the messages that the reader has not taken. It must be dead, or it may take them meanwhile.
-    pub fn for_each_waiting(&self, mut f: impl FnMut(NonNull<Header>)) {
-        for index in self.consumed()..self.tail {
+    /// Looks at the messages from `first` on, counted from the ring's beginning. The reader must be dead, or it may take
+    /// them meanwhile, and must not have freed `first`.
+    pub fn for_each_from(&self, first: u64, mut f: impl FnMut(NonNull<Header>)) {
+        for index in first.max(self.consumed())..self.tail {
             self.memory.with(index & (self.memory.capacity() - 1), &mut f);
         }
     }
@@ -143,6 +144,12 @@ impl<M: Memory> Consumer<M> {
     pub fn attach(memory: M) -> Consumer<M> {
         let head = memory.consumed().load(Ordering::Acquire);
         Consumer { memory, head }
+    }
+
+    /// Leaves out what comes before message `first`, counted from the ring's beginning.
+    pub fn skip_to(&mut self, first: u64) {
+        self.head = self.head.max(first);
+        self.publish();
     }
 
     /// Runs `f` on the next message in place, if one has come. Its slot is freed by the next [`Consumer::publish`].

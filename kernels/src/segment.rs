@@ -200,15 +200,27 @@ pub struct DeviceLine {
 /// One worker's words. Every counter counts from the start of its host.
 #[repr(C, align(128))]
 pub struct WorkerBlock {
-    /// Written by the worker: messages taken from its ingress ring, since the ring's beginning.
-    pub ingress_consumed: Line<AtomicU64>,
+    /// Written by the worker, of its ingress ring.
+    pub ingress: Line<IngressWords>,
     /// Written by the node: messages taken from the worker's egress ring, since the ring's beginning.
     pub egress_consumed: Line<AtomicU64>,
     /// Not zero while the worker waits for its bell. Set by the worker, cleared by whoever rings.
     pub parked: Line<AtomicU32>,
     pub telemetry: Telemetry,
 }
-const _: () = assert!(size_of::<Line<AtomicU64>>() == 128 && size_of::<WorkerBlock>() == 1024);
+/// How far a worker got in its ingress ring, counted from the ring's beginning.
+#[repr(C)]
+#[derive(Default)]
+pub struct IngressWords {
+    /// Messages whose slots are free again.
+    pub consumed: AtomicU64,
+    /// Messages begun, each counted before it is run. The next host starts here and not at `consumed`: a message that
+    /// killed its host is lost with it, and kills no other.
+    pub begun: AtomicU64,
+}
+
+const _: () = assert!(size_of::<Line<IngressWords>>() == 128 && size_of::<Line<AtomicU64>>() == 128);
+const _: () = assert!(size_of::<WorkerBlock>() == 1024);
 const _: () = assert!(std::mem::offset_of!(WorkerBlock, telemetry) == 384);
 
 /// What a worker says of itself, from inside its loop; the heartbeat is here. 640 bytes.
@@ -389,7 +401,7 @@ impl Segment {
 
     /// Node to worker.
     pub fn ingress(self: &Arc<Segment>, worker: usize) -> SegmentRing {
-        let consumed = NonNull::from(&self.worker(worker).ingress_consumed.0);
+        let consumed = NonNull::from(&self.worker(worker).ingress.0.consumed);
         self.ring(self.shape.ingress_offset(worker), self.shape.ingress_slots, consumed)
     }
 

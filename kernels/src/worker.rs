@@ -9,7 +9,7 @@
 use std::collections::BinaryHeap;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::actor::{Context, FaultKind};
 use crate::bell::{Bell, park, wake};
@@ -91,6 +91,7 @@ pub struct Step {
 
 #[derive(Default)]
 struct Counts {
+    accepted: u64,
     finished: u64,
     faults: u64,
     replies: u64,
@@ -149,7 +150,7 @@ pub fn workers(segment: &Arc<Segment>, registry: &Arc<Registry>, bells: &Bells) 
         hot: registry.types().iter().map(hot).collect(),
         table: Table::new(registry),
         outbox: Outbox::new(index as Owner, count, owners.clone()),
-        ingress: Consumer::attach(segment.ingress(index)),
+        ingress: resume(segment, index),
         egress: Producer::attach(segment.egress(index)),
         inbox: InboxEnd::new(OwnInbox(siblings.clone(), index)),
         siblings: siblings.clone(),
@@ -163,6 +164,13 @@ pub fn workers(segment: &Arc<Segment>, registry: &Arc<Registry>, bells: &Bells) 
     (0..count).map(worker).collect()
 }
 
+/// The reading end of a worker's ingress ring, behind whatever the last host had begun.
+fn resume(segment: &Arc<Segment>, index: usize) -> Consumer<SegmentRing> {
+    let mut ingress = Consumer::attach(segment.ingress(index));
+    ingress.skip_to(segment.worker(index).ingress.0.begun.load(Acquire));
+    ingress
+}
+
 impl Worker {
     /// Runs at most a few batches. `now_us` is the time in microseconds since the Unix epoch.
     pub fn step(&mut self, now_us: u64) -> Step {
@@ -170,7 +178,6 @@ impl Worker {
         let telemetry = self.telemetry();
         telemetry.pulse.store(Pulse::Busy as u32, Relaxed);
         telemetry.beat_us.store(now_us, Relaxed);
-        let accepted = self.ingress.taken();
 
         self.fire_timers(now_us);
         let batch = self.segment.shape().batch as usize;
@@ -183,7 +190,7 @@ impl Worker {
         self.flush();
 
         let idle = self.nothing_queued() && self.inbox.is_empty() && self.ingress.is_empty();
-        self.report(idle, self.ingress.taken() - accepted);
+        self.report(idle);
         Step { ran, idle, next_timer_us: self.timers.peek().map(|due| due.at_us) }
     }
 
@@ -254,6 +261,11 @@ impl Worker {
         while ran < batch
             && let Some(at) = self.ingress.next(|at| at)
         {
+            let begun = &self.segment.worker(self.index).ingress.0.begun;
+            // Release: whoever sees the count after our death finds the message begun and not waiting.
+            begun.store(self.ingress.taken(), Release);
+            self.counts.accepted += 1;
+            self.telemetry().accepted.store(self.counts.accepted, Relaxed);
             self.run(at);
             ran += 1;
         }
@@ -476,12 +488,11 @@ impl Worker {
         self.counts.spill_waiting = waiting;
     }
 
-    /// Publishes the counters. `finished` is published message by message; the pulse last, so that whoever sees
+    /// Publishes the counters. `accepted` and `finished` are published message by message; the pulse last, so that whoever sees
     /// an idle worker sees counters that are up to date.
-    fn report(&self, idle: bool, accepted: u64) {
+    fn report(&self, idle: bool) {
         let telemetry = self.telemetry();
         let counts = &self.counts;
-        telemetry.accepted.store(telemetry.accepted.load(Relaxed) + accepted, Relaxed);
         telemetry.sent.store(self.outbox.sent, Relaxed);
         telemetry.faults.store(counts.faults, Relaxed);
         telemetry.dead.store(self.outbox.dead, Relaxed);

@@ -382,6 +382,22 @@ fn what_lies_in_the_ingress_ring_outlives_the_host() {
 }
 
 #[test]
+fn what_a_host_had_begun_is_not_begun_again() {
+    let mut bench = Bench::new(small(1));
+    bench.push(Kind::Tell, odd::id(1u64), 0, odd::Message::Set { value: 7 });
+    bench.push(Kind::Tell, odd::id(2u64), 0, odd::Message::Set { value: 7 });
+    // As if the host had died while it ran the first message.
+    bench.segment.worker(0).ingress.0.begun.store(1, std::sync::atomic::Ordering::Release);
+    let mut waiting = vec![];
+    bench.link.for_each_waiting(|header, _| waiting.push(header.to().key.0));
+    assert_eq!(waiting, [2]);
+    bench.crash();
+    bench.run_until_quiet();
+    assert_eq!(bench.ask(odd::id(1u64), odd::Message::Read).unwrap(), odd::Reply::Value { value: 0, ticks: 0 });
+    assert_eq!(bench.ask(odd::id(2u64), odd::Message::Read).unwrap(), odd::Reply::Value { value: 7, ticks: 0 });
+}
+
+#[test]
 fn stamps_follow_causality() {
     let mut bench = Bench::new(small(2));
     let mut last = Hlc(0);
