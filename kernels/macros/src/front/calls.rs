@@ -225,7 +225,12 @@ impl Checker<'_, '_> {
             nodes.push(self.receiver(place, signature.params[0].pass));
         }
         for (argument, param) in arguments.iter().zip(params) {
-            nodes.push(self.argument(argument, param.kind, param.pass, &param.ty));
+            let node = self.argument(argument, param.kind, param.pass, &param.ty);
+            if nodes.iter().any(|other| borrows_clash(other, &node)) {
+                let advice = "this overlaps with what is passed as `&mut` beside it: copy the one that is only read";
+                self.error(argument, format!("{advice} into a `let` first"));
+            }
+            nodes.push(node);
         }
         let node = Node::new(signature.result.clone(), at, move |f| {
             let arguments = nodes.into_iter().map(|node| node.finish(f)).collect();
@@ -517,6 +522,15 @@ impl Checker<'_, '_> {
         }
         self.foreign_fields.push((At::of(&field.expr), value.ty.clone()));
         Some((name.clone(), value))
+    }
+}
+
+/// Whether one of the two is changed through a reference while the other refers to the same storage.
+fn borrows_clash(a: &ArgumentNode, b: &ArgumentNode) -> bool {
+    match (a, b) {
+        (ArgumentNode::RefMut(a), ArgumentNode::RefMut(b) | ArgumentNode::Ref(b))
+        | (ArgumentNode::Ref(a), ArgumentNode::RefMut(b)) => a.overlaps(b),
+        _ => false,
     }
 }
 

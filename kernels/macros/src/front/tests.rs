@@ -132,6 +132,16 @@ fn callees_come_before_callers_and_tell_of_their_faults() {
 }
 
 #[test]
+fn literals_that_rule_a_fault_out_do_not_count_as_one() {
+    let faults = |body| handle(&accepted(quote!(), body)).can_fault;
+    assert!(!faults(quote! { state.total = state.total / 60 + state.items[7] as i64; }));
+    assert!(!faults(quote! { state.total %= 7; state.total = state.total.clamp(-5, 5).div_euclid(3); }));
+    assert!(faults(quote! { state.total /= state.total; }));
+    assert!(faults(quote! { state.items[state.total] = 1; }));
+    assert!(faults(quote! { state.total = state.total.clamp(5, state.total); }));
+}
+
+#[test]
 fn types_come_before_what_holds_them() {
     let module = accepted(
         quote! {

@@ -176,6 +176,15 @@ impl PlaceNode {
         Place { root: self.root, deref: self.deref, projections, ty, span: self.at.start }
     }
 
+    /// Whether the two may share storage, as far as rustc can tell: any two items of an array may.
+    pub fn overlaps(&self, other: &PlaceNode) -> bool {
+        let apart = |pair: (&ProjectionNode, &ProjectionNode)| match pair {
+            (ProjectionNode::Field { index: a, .. }, ProjectionNode::Field { index: b, .. }) => a != b,
+            _ => false,
+        };
+        self.root == other.root && !self.projections.iter().zip(&other.projections).any(apart)
+    }
+
     /// Reads the place.
     pub fn read(mut self) -> Node {
         let temporary = self.take_temporary();

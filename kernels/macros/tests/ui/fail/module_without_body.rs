@@ -1,4 +1,0 @@
-#[ringhold::actor]
-pub mod probe;
-
-fn main() {}
