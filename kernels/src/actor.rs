@@ -1,7 +1,7 @@
 //! What an actor is: the trait that `#[ringhold::actor]` implements, and what a handler can do.
 
-use crate::hlc::Hlc;
 use crate::id::{ActorId, TypeId};
+use crate::message::Header;
 use crate::outbox::Outbox;
 use crate::plain::Plain;
 use crate::schema::Schema;
@@ -63,58 +63,57 @@ pub enum FaultKind {
 
 /// What a handler can do besides changing its state. Nothing here blocks or fails.
 pub struct Context<'a> {
-    id: ActorId,
-    sender: ActorId,
-    now: Hlc,
+    /// Of the message that is run: its receiver is this actor.
+    header: &'a Header,
     outbox: &'a mut Outbox,
 }
 
 impl<'a> Context<'a> {
     /// For whoever runs handlers: a worker, or [`crate::trial`].
     #[inline(always)]
-    pub(crate) fn new(id: ActorId, sender: ActorId, now: Hlc, outbox: &'a mut Outbox) -> Context<'a> {
-        Context { id, sender, now, outbox }
+    pub(crate) fn new(header: &'a Header, outbox: &'a mut Outbox) -> Context<'a> {
+        Context { header, outbox }
     }
 
     /// This actor.
     #[inline(always)]
     pub fn id(&self) -> ActorId {
-        self.id
+        self.header.to()
     }
 
     /// Who sent the message. A client's id has type 0 and is good for nothing but comparing.
     #[inline(always)]
     pub fn sender(&self) -> ActorId {
-        self.sender
+        self.header.from()
     }
 
     /// The HLC stamp of this run of the handler.
     #[inline(always)]
     pub fn now(&self) -> u64 {
-        self.now.0
+        self.outbox.now.0
     }
 
     /// Answers the asker. The first reply counts; when nobody asked, it goes nowhere and is counted.
     #[inline(always)]
     pub fn reply<R: Plain>(&mut self, reply: R) {
-        self.outbox.reply(self.id, self.sender, &reply);
+        self.outbox.reply(self.header, &reply);
     }
 
     /// Sends a message. It never fails here: what cannot be delivered goes to the dead-letter queue.
     #[inline(always)]
     pub fn send<M: MessageOf>(&mut self, to: ActorId, message: M) {
-        self.outbox.send(self.id, to, &message);
+        self.outbox.send(self.id(), to, &message);
     }
 
     /// Sends a message once at least `delay_us` microseconds have passed.
     #[inline(always)]
     pub fn send_after<M: MessageOf>(&mut self, delay_us: u64, to: ActorId, message: M) {
-        self.outbox.send_after(delay_us, self.id, to, &message);
+        self.outbox.send_after(delay_us, self.id(), to, &message);
     }
 
     /// Frees this actor when the handler returns: the next message finds a new one, its state zero.
     #[inline(always)]
     pub fn stop(&mut self) {
-        self.outbox.stopped = true;
+        self.outbox.done.stopped = true;
     }
 }

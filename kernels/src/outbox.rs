@@ -3,6 +3,8 @@
 //! Everything a handler does but changing its state lands here, so that a fault can undo it: the outbox
 //! marks where its queues stood when the handler began, and cuts them back.
 
+use std::sync::Arc;
+
 use crate::actor::{Actor, MessageOf};
 use crate::hlc::Hlc;
 use crate::id::{ActorId, Key};
@@ -27,7 +29,7 @@ pub const AWAY: Owner = u16::MAX;
 
 /// Which worker of this device owns each shard.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Owners(Box<[Owner; SHARDS]>);
+pub struct Owners(Arc<[Owner; SHARDS]>);
 
 impl Owners {
     /// Every shard on this device, dealt out to its workers in turn.
@@ -37,7 +39,7 @@ impl Owners {
 
     pub fn from_fn(owner: impl FnMut(usize) -> Owner) -> Owners {
         let owners: Vec<Owner> = (0..SHARDS).map(owner).collect();
-        Owners(owners.into_boxed_slice().try_into().unwrap_or_else(|_| unreachable!("SHARDS entries were collected")))
+        Owners(Arc::new(owners.try_into().unwrap_or_else(|_| unreachable!("SHARDS entries were collected"))))
     }
 
     #[inline(always)]
@@ -55,6 +57,15 @@ pub struct Timer {
     pub delay_us: u64,
     pub header: Header,
     pub payload: Box<[u8]>,
+}
+
+/// What the running handler was asked and has done.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Done {
+    /// Somebody waits for a reply.
+    pub(crate) asked: bool,
+    pub(crate) replied: bool,
+    pub(crate) stopped: bool,
 }
 
 /// What a worker's handlers sent, by where it goes next.
@@ -76,9 +87,9 @@ pub struct Outbox {
     pub(crate) timers: Vec<Timer>,
 
     // Of the handler that is running:
-    pub(crate) asked: bool,
-    pub(crate) replied: bool,
-    pub(crate) stopped: bool,
+    /// The stamp it began with.
+    pub(crate) now: Hlc,
+    pub(crate) done: Done,
     here_mark: Mark,
     reply_mark: Mark,
     away_mark: Mark,
@@ -108,9 +119,8 @@ impl Outbox {
             replies: Queue::default(),
             away: Queue::default(),
             timers: Vec::new(),
-            asked: false,
-            replied: false,
-            stopped: false,
+            now: Hlc(0),
+            done: Done::default(),
             here_mark: empty,
             reply_mark: empty,
             away_mark: empty,
@@ -126,9 +136,8 @@ impl Outbox {
     /// Before a handler runs: nothing has been done yet, and `asked` says whether a reply is waited for.
     #[inline(always)]
     pub(crate) fn begin(&mut self, asked: bool) {
-        self.asked = asked;
-        self.replied = false;
-        self.stopped = false;
+        self.now = self.hlc;
+        self.done = Done { asked, replied: false, stopped: false };
         self.touched.clear();
     }
 
@@ -155,8 +164,7 @@ impl Outbox {
             self.others[worker].truncate(mark);
         }
         self.sent = self.sent_mark;
-        self.replied = false;
-        self.stopped = false;
+        self.done = Done { asked: self.done.asked, ..Done::default() };
     }
 
     #[inline(always)]
@@ -164,8 +172,18 @@ impl Outbox {
         if to.type_id != M::Actor::TYPE {
             return self.wrong_type(from, to, message);
         }
-        let stamp = self.next_stamp();
-        put(self.road_to(to), Header::new(Kind::Tell, to, from, M::SIZE, stamp), message);
+        let header = Header::new(Kind::Tell, to, from, M::SIZE, self.next_stamp());
+        if self.alone || self.owners.of(to.key) == self.worker {
+            self.sent += 1;
+            return put(&mut self.here, header, message);
+        }
+        self.send_off(header, message);
+    }
+
+    /// Out of line, so that a send within the worker pays nothing for it.
+    #[inline(never)]
+    fn send_off<M: Plain>(&mut self, header: Header, message: &M) {
+        put(self.road_to(header.to()), header, message);
     }
 
     /// Sends a message whose time has come, with a stamp of its own.
@@ -176,10 +194,8 @@ impl Outbox {
     }
 
     /// The queue that leads to an actor.
-    #[inline(always)]
     fn road_to(&mut self, to: ActorId) -> &mut Queue {
-        let owner = if self.alone { self.worker } else { self.owners.of(to.key) };
-        match owner {
+        match self.owners.of(to.key) {
             owner if owner == self.worker => {
                 self.sent += 1;
                 &mut self.here
@@ -212,14 +228,14 @@ impl Outbox {
     }
 
     #[inline(always)]
-    pub(crate) fn reply<R: Plain>(&mut self, from: ActorId, to: ActorId, reply: &R) {
-        if !self.asked || self.replied {
+    pub(crate) fn reply<R: Plain>(&mut self, asked: &Header, reply: &R) {
+        if !self.done.asked || self.done.replied {
             self.replies_unasked += 1;
             return;
         }
-        self.replied = true;
+        self.done.replied = true;
         let stamp = self.next_stamp();
-        put(&mut self.replies, Header::new(Kind::Reply, to, from, R::SIZE, stamp), reply);
+        put(&mut self.replies, Header::new(Kind::Reply, asked.from(), asked.to(), R::SIZE, stamp), reply);
     }
 
     #[inline(always)]

@@ -12,9 +12,9 @@ use std::ptr::NonNull;
 use crate::message::{HEADER_BYTES, Header};
 
 /// Room for the largest message several times over, and two chunks fit the first-level cache.
-const CHUNK_BYTES: usize = 16 * 1024;
+const CHUNK_BYTES: usize = 4 * 1024;
 /// Empty chunks kept for later; the rest go back to the allocator.
-const SPARE_CHUNKS_MAX: usize = 64;
+const SPARE_CHUNKS_MAX: usize = 256;
 
 #[repr(C, align(64))]
 struct Chunk {
@@ -150,6 +150,17 @@ impl Queue {
         self.read = chunk.as_ptr().cast();
         // SAFETY: `end` is at most the chunk's length.
         self.read_end = unsafe { self.read.add(end) };
+    }
+
+    /// The header of the message behind `front`, if it is there and in the same chunk.
+    #[inline(always)]
+    pub fn second(&self, front: NonNull<Header>) -> Option<&Header> {
+        // SAFETY: `front` is the first message of the queue; what is behind it is in the same chunk as long as it is
+        // before the end of the messages read from there, or of those written.
+        unsafe {
+            let at = self.read.add(HEADER_BYTES + front.as_ref().padded_len());
+            (self.messages > 1 && at != self.read_end).then(|| &*at.cast::<Header>())
+        }
     }
 
     /// Removes the message that [`Queue::front`] gave.

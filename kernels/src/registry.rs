@@ -1,8 +1,6 @@
 //! The actor types a binary can run.
 
-use std::collections::HashMap;
-
-use crate::actor::{Actor, Context, Fault};
+use crate::actor::{Actor, Context, Fault, FaultKind};
 use crate::id::{TypeId, fnv1a};
 use crate::plain::Plain;
 use crate::schema::Schema;
@@ -37,12 +35,25 @@ pub(crate) type Run = unsafe fn(state: *mut u8, payload: *const u8, ctx: &mut Co
 /// `state` is an aligned, valid state of the type.
 pub(crate) type Store = unsafe fn(state: *const u8) -> Vec<u8>;
 
-/// What came of running a message.
-pub(crate) enum Ran {
-    Done,
-    Fault(Fault),
+/// What came of running a message. One word, so that it comes back in a register.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ran(u64);
+
+impl Ran {
+    pub(crate) const DONE: Ran = Ran(0);
     /// The payload is no message of the type; the handler did not run.
-    Malformed,
+    pub(crate) const MALFORMED: Ran = Ran(1 << 63);
+
+    fn fault(fault: Fault) -> Ran {
+        Ran((fault.line as u64) << 8 | fault.kind as u64)
+    }
+
+    /// The fault it ended in, if it did.
+    pub(crate) fn as_fault(self) -> Option<Fault> {
+        let kinds = [FaultKind::DivisionByZero, FaultKind::IndexOutOfBounds, FaultKind::ClampBounds];
+        let kind = kinds.into_iter().find(|kind| *kind as u64 == self.0 & 0xff)?;
+        Some(Fault { kind, line: (self.0 >> 8) as u32 })
+    }
 }
 
 impl ActorType {
@@ -70,17 +81,17 @@ impl ActorType {
 unsafe fn run<A: Actor>(state: *mut u8, payload: *const u8, ctx: &mut Context<'_>) -> Ran {
     // SAFETY: the caller's.
     let (state, message) = unsafe { (&mut *state.cast::<A::State>(), A::Message::read(payload)) };
-    let Some(message) = message else { return Ran::Malformed };
+    let Some(message) = message else { return Ran::MALFORMED };
     if !A::CAN_FAULT {
         let _ = A::handle(state, message, ctx);
-        return Ran::Done;
+        return Ran::DONE;
     }
     let before = *state;
     match A::handle(state, message, ctx) {
-        Ok(()) => Ran::Done,
+        Ok(()) => Ran::DONE,
         Err(fault) => {
             *state = before;
-            Ran::Fault(fault)
+            Ran::fault(fault)
         }
     }
 }
@@ -96,7 +107,8 @@ unsafe fn store<A: Actor>(state: *const u8) -> Vec<u8> {
 #[derive(Default)]
 pub struct Registry {
     types: Vec<ActorType>,
-    by_id: HashMap<TypeId, usize>,
+    /// Sorted: a look-up is a handful of comparisons, and happens once an actor.
+    by_id: Vec<(TypeId, usize)>,
 }
 
 /// Why a type was not registered.
@@ -136,7 +148,8 @@ impl Registry {
         if self.types.len() == TYPES_MAX {
             return Err(Error::TooMany(name));
         }
-        self.by_id.insert(new.type_id, self.types.len());
+        let at = self.by_id.partition_point(|(id, _)| *id < new.type_id);
+        self.by_id.insert(at, (new.type_id, self.types.len()));
         self.types.push(new);
         Ok(self)
     }
@@ -154,7 +167,7 @@ impl Registry {
     }
 
     pub(crate) fn index_of(&self, type_id: TypeId) -> Option<usize> {
-        self.by_id.get(&type_id).copied()
+        self.by_id.binary_search_by_key(&type_id, |(id, _)| *id).ok().map(|at| self.by_id[at].1)
     }
 
     /// One hash for all: a node and its device host must have been built with the same types.

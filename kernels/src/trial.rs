@@ -1,8 +1,11 @@
 //! One handler run on its own, with everything it did on record: for tests and comparisons between devices.
 
+use std::sync::LazyLock;
+
 use crate::actor::{Actor, Context, Fault};
 use crate::hlc::Hlc;
 use crate::id::{ActorId, TypeId};
+use crate::message::{Header, Kind};
 use crate::outbox::{Outbox, Owners};
 use crate::plain::Plain;
 
@@ -34,12 +37,14 @@ pub struct Sent {
 /// # Panics
 /// If `state` or `message` are not bytes of their types.
 pub fn run<A: Actor>(state: &mut [u8], message: &[u8], id: ActorId, sender: ActorId, now: Hlc) -> Outcome {
-    let mut outbox = Outbox::new(0, 1, Owners::all_here(1));
+    static HERE: LazyLock<Owners> = LazyLock::new(|| Owners::all_here(1));
+    let mut outbox = Outbox::new(0, 1, HERE.clone());
     let mut value = A::State::from_bytes(state).expect("the bytes of a state");
     let message = A::Message::from_bytes(message).expect("the bytes of a message");
+    let header = Header::new(Kind::Ask, id, sender, A::Message::SIZE, now);
     outbox.hlc = now;
     outbox.begin_undoable(true);
-    if let Err(fault) = A::handle(&mut value, message, &mut Context::new(id, sender, now, &mut outbox)) {
+    if let Err(fault) = A::handle(&mut value, message, &mut Context::new(&header, &mut outbox)) {
         return Outcome { fault: Some(fault), ..Outcome::default() };
     }
     // SAFETY: from_bytes has checked that the slice holds SIZE bytes.
@@ -74,6 +79,6 @@ fn record(mut outbox: Outbox) -> Outcome {
         sends: sends.into_iter().map(|(_, sent)| sent).collect(),
         reply,
         replies_extra: outbox.replies_unasked as u32,
-        stopped: outbox.stopped,
+        stopped: outbox.done.stopped,
     }
 }

@@ -236,6 +236,10 @@ impl Worker {
         let mut ran = 0;
         while ran < batch {
             let Some(front) = self.outbox.here.front() else { break };
+            // While this message runs, the next one's actor comes into the cache.
+            if let Some(next) = self.outbox.here.second(front) {
+                self.table.prefetch(next.to());
+            }
             self.run(front);
             self.outbox.here.pop(front);
             ran += 1;
@@ -342,37 +346,42 @@ impl Worker {
         } else {
             self.outbox.begin(asked);
         }
-        let stamp = self.outbox.hlc;
-        let mut ctx = Context::new(header.to(), header.from(), stamp, &mut self.outbox);
+        let mut ctx = Context::new(header, &mut self.outbox);
         // SAFETY: the state is this slot's, of this type; the payload has the type's message size.
-        match unsafe { (actor.run)(state, payload.as_ptr(), &mut ctx) } {
-            Ran::Done => {
-                if asked {
-                    self.counts.replies += 1;
-                    if !self.outbox.replied {
-                        self.answer_error(header, Reason::NoReply, &[]);
-                    }
-                }
-                if self.outbox.stopped {
-                    self.hot[held.type_index as usize].actors -= 1;
-                    self.counts.stopped += 1;
-                    self.table.remove(slot);
-                }
-            }
-            Ran::Fault(fault) => {
-                held.faults += 1;
-                actor.faults += 1;
-                self.counts.faults += 1;
-                self.outbox.undo();
-                let reason = match fault.kind {
-                    FaultKind::DivisionByZero => Reason::FaultDivisionByZero,
-                    FaultKind::IndexOutOfBounds => Reason::FaultIndexOutOfBounds,
-                    FaultKind::ClampBounds => Reason::FaultClampBounds,
-                };
-                self.not_handled(header, payload, reason, Some(fault.line));
-            }
-            Ran::Malformed => self.not_handled(header, payload, Reason::Malformed, None),
+        let ran = unsafe { (actor.run)(state, payload.as_ptr(), &mut ctx) };
+        if ran != Ran::DONE {
+            return self.ran_badly(slot, header, payload, ran);
         }
+        if asked {
+            self.counts.replies += 1;
+            if !self.outbox.done.replied {
+                self.answer_error(header, Reason::NoReply, &[]);
+            }
+        }
+        if self.outbox.done.stopped {
+            self.hot[held.type_index as usize].actors -= 1;
+            self.counts.stopped += 1;
+            self.table.remove(slot);
+        }
+    }
+
+    #[cold]
+    fn ran_badly(&mut self, mut slot: NonNull<Slot>, header: &Header, payload: &[u8], ran: Ran) {
+        let Some(fault) = ran.as_fault() else {
+            return self.not_handled(header, payload, Reason::Malformed, None);
+        };
+        // SAFETY: the slot came from the table, which still holds it: a handler that faulted has not stopped.
+        let held = unsafe { slot.as_mut() };
+        held.faults += 1;
+        self.hot[held.type_index as usize].faults += 1;
+        self.counts.faults += 1;
+        self.outbox.undo();
+        let reason = match fault.kind {
+            FaultKind::DivisionByZero => Reason::FaultDivisionByZero,
+            FaultKind::IndexOutOfBounds => Reason::FaultIndexOutOfBounds,
+            FaultKind::ClampBounds => Reason::FaultClampBounds,
+        };
+        self.not_handled(header, payload, reason, Some(fault.line));
     }
 
     #[cold]
@@ -518,8 +527,8 @@ impl Worker {
 
     /// Bytes an actor costs beside its state, at most: its slot's header and its share of the index.
     pub const fn overhead_bytes_max() -> usize {
-        // The index is at least three eighths full once it has grown.
-        SLOT_BYTES + size_of::<u64>() * 8 / 3
+        // The index is at least a quarter full once it has grown.
+        SLOT_BYTES + size_of::<u64>() * 4
     }
 }
 
