@@ -210,14 +210,13 @@ impl<M: Memory> Inbox<M> {
             return 0;
         }
         // Relaxed: a ticket only names slots; the credits made sure that they are free.
-        let mut ticket = self.tail.0.fetch_add(taken as u64, Ordering::Relaxed);
-        for _ in 0..taken {
+        let first = self.tail.0.fetch_add(taken as u64, Ordering::Relaxed);
+        for ticket in first..first + taken as u64 {
             let front = queue.front().expect("no more credits are taken than there are messages");
             // SAFETY: the message stays where it is until it is popped, below.
             let (header, payload) = unsafe { parts(front) };
             publish(&self.memory, ticket, header, payload);
             queue.pop(front);
-            ticket += 1;
         }
         taken as usize
     }

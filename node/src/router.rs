@@ -38,12 +38,15 @@ pub struct Router {
     network: Arc<dyn Network>,
     room: Notify,
     /// The node's own questions to actors, by ticket.
-    pending: Mutex<HashMap<u32, oneshot::Sender<(Header, Vec<u8>)>>>,
+    pending: Mutex<HashMap<u32, Waiter>>,
     next_ticket: AtomicU32,
     pub draining: AtomicBool,
     pub drain_asked: Notify,
     started: Instant,
 }
+
+/// Takes the answer to one of the node's own questions.
+type Waiter = oneshot::Sender<(Header, Vec<u8>)>;
 
 /// The session number of the node's own questions; clients' start at 1.
 const OWN_SESSION: u32 = 0;
