@@ -38,6 +38,11 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// Microseconds since the Unix epoch.
     fn wall_us(&self) -> u64;
 
+    /// The number by which the machine knows this process.
+    fn process_id(&self) -> u32 {
+        std::process::id()
+    }
+
     /// The cryptography of TLS. Its randomness too is the network's.
     fn crypto_provider(&self) -> Arc<CryptoProvider>;
 

@@ -56,6 +56,8 @@ pub struct Reading {
     pub timers: u64,
     pub table_bytes: u64,
     pub throttled: bool,
+    pub finished_published: u64,
+    pub away_waiting: u64,
     /// Messages in the worker's ingress ring.
     pub ingress_waiting: u64,
 }
@@ -225,6 +227,8 @@ impl Link {
             timers: t.timers.load(Relaxed),
             table_bytes: t.table_bytes.load(Relaxed),
             throttled: t.throttled.load(Relaxed) != 0,
+            finished_published: t.finished_published.load(Relaxed),
+            away_waiting: t.away_waiting.load(Relaxed),
             ingress_waiting: ring.pushed() - ring.consumed(),
         }
     }

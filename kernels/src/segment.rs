@@ -263,7 +263,12 @@ pub struct Telemetry {
     pub table_bytes: AtomicU64,
     /// Not zero while the worker takes nothing from its ingress ring because its queue is past high water.
     pub throttled: AtomicU64,
-    _spare: [u64; 61],
+    /// `finished` when the counters here were last published together: what was begun since then is lost with the
+    /// worker, whether it was finished or not.
+    pub finished_published: AtomicU64,
+    /// Messages for other devices and dead letters that wait to leave.
+    pub away_waiting: AtomicU64,
+    _spare: [u64; 59],
 }
 const _: () = assert!(size_of::<Telemetry>() == 640);
 

@@ -211,9 +211,17 @@ impl Worker {
         self.segment.worker(self.index).parked.0.store(0, Relaxed);
     }
 
-    /// Whether the node has asked for the end, and nothing is left to do before it. Timers are not waited for.
-    pub fn may_end(&self, idle: bool) -> bool {
-        idle && self.segment.node().stop.load(Relaxed) != 0
+    /// Whether the node has asked for the end, and nothing is left to do before it. Timers are not waited for: what
+    /// they hold goes to the dead-letter queue, which takes another step.
+    pub fn may_end(&mut self, idle: bool) -> bool {
+        if !idle || self.segment.node().stop.load(Relaxed) == 0 {
+            return false;
+        }
+        let waited = !self.timers.is_empty();
+        while let Some(due) = self.timers.pop() {
+            self.not_handled(&due.header, &due.payload, Reason::Stopping, None);
+        }
+        !waited
     }
 
     /// Says that this worker is done for good.
@@ -516,6 +524,8 @@ impl Worker {
         telemetry.timers.store(self.timers.len() as u64, Relaxed);
         telemetry.table_bytes.store(self.table.memory_bytes() as u64, Relaxed);
         telemetry.throttled.store(self.throttled.into(), Relaxed);
+        telemetry.finished_published.store(counts.finished, Relaxed);
+        telemetry.away_waiting.store(self.outbox.away.len() as u64, Relaxed);
         for (counts, hot) in self.segment.type_counts(self.index).iter().zip(&self.hot) {
             counts.actors.store(hot.actors, Relaxed);
             counts.handled.store(hot.handled, Relaxed);

@@ -368,6 +368,20 @@ fn a_timer_fires_not_before_its_time() {
 }
 
 #[test]
+fn timers_that_wait_when_a_worker_ends_become_dead_letters() {
+    let mut bench = Bench::new(small(1));
+    bench.ask(odd::id(9u64), odd::Message::TickIn { us: 50_000 }).unwrap();
+    bench.answers.clear();
+    bench.link.stop();
+    assert!(!bench.workers[0].may_end(true), "it has letters to hand over first");
+    let idle = bench.step_one();
+    assert!(bench.workers[0].may_end(idle));
+    bench.collect();
+    let reasons: Vec<_> = bench.answers.iter().map(|(header, _)| (header.kind(), header.reason())).collect();
+    assert_eq!(reasons, [(Some(Kind::DeadLetter), Some(Reason::Stopping))]);
+}
+
+#[test]
 fn what_lies_in_the_ingress_ring_outlives_the_host() {
     let mut bench = Bench::new(Shape { workers: 2, ..small(2) });
     for number in 0..10u64 {

@@ -13,7 +13,7 @@ use ringhold_cluster::wire::{
 };
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::ActorId;
-use ringhold_kernels::message::{Header, Inspected, Kind, Reason, payload_bytes_max, split_first};
+use ringhold_kernels::message::{Header, Inspected, Kind, Reason, append, payload_bytes_max, split_first};
 use ringhold_kernels::outbox::{SHARDS, shard_of};
 use ringhold_kernels::registry::Registry;
 use ringhold_storage::dead_letters::{self, DeadLetters};
@@ -106,7 +106,16 @@ impl Router {
     }
 
     /// Keeps dead letters. That the disk may refuse them must not stop anything else: then they are counted alone.
+    /// An ask is none: its asker is told.
     fn keep(&self, device: &str, letters: Vec<Letter>) {
+        let (asks, letters): (Vec<_>, Vec<_>) =
+            letters.into_iter().partition(|l| l.header.is(Kind::Ask) || l.header.is(Kind::Inspect));
+        let mut answers = Vec::new();
+        for Letter { header, reason, .. } in asks {
+            let answer = Header::new(Kind::Error, header.from(), header.to(), 0, self.now()).with_reason(reason);
+            append(&mut answers, &answer, &[]);
+        }
+        self.deliver(&answers);
         if letters.is_empty() {
             return;
         }
@@ -269,7 +278,7 @@ impl Router {
                 (false, true) => NodeState::Running,
                 (false, false) => NodeState::Degraded,
             },
-            pid: std::process::id(),
+            pid: self.network.process_id(),
             at_us: self.network.wall_us(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
             slot_bytes: self.slot_bytes,

@@ -431,7 +431,10 @@ async fn run(shared: &Shared, connected: &mut Connected) -> Option<Lost> {
             Some(Lost::Other(e.to_string()))
         }
     };
-    connection.close(Close::Done.code(), b"");
+    // A close would hide from requests under way what ended the connection before.
+    if connection.close_reason().is_none() {
+        connection.close(Close::Done.code(), b"");
+    }
     if closing {
         // The close should reach the node; one that is gone is not waited for.
         let _ = timeout(Duration::from_secs(1), connected.endpoint.wait_idle()).await;

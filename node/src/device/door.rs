@@ -92,8 +92,10 @@ pub struct Letter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
     pub actors: u64,
-    /// Messages it had taken and not finished.
+    /// Messages it had taken or made and not handed on, at most: a batch that it was at counts whole.
     pub in_hand: u64,
+    /// Messages that waited for their time.
+    pub timers: u64,
     /// Of those, how many were asks, which have been answered with an error.
     pub asks: u64,
 }
@@ -123,7 +125,7 @@ impl Door {
 
     /// Lets a message from outside in, if the policy allows.
     pub fn admit(&mut self, header: &Header, payload: &[u8], now: Hlc, letters: &mut Vec<Letter>) -> Admitted {
-        let asks = header.is(Kind::Ask) || header.is(Kind::Inspect);
+        let asks = is_ask(header);
         if asks && self.asks.len() >= self.asks_max {
             return self.no_room();
         }
@@ -163,14 +165,18 @@ impl Door {
         Admitted::Refused(reason)
     }
 
-    /// Puts a message behind those that wait, for which the oldest may have to go.
+    /// Puts a message behind those that wait, for which the oldest may have to go. Where that was an ask, its letter
+    /// is for its asker.
     fn wait(&mut self, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) {
         if self.waiting.len() >= self.waiting_max {
             let mut first = true;
-            let unhandled = &mut self.unhandled;
+            let Door { unhandled, asks, .. } = self;
             self.waiting.drain(|header, payload| {
                 if std::mem::take(&mut first) {
                     *unhandled.entry(Reason::DroppedOldest).or_default() += 1;
+                    if is_ask(header) {
+                        asks.remove(&header.from().key.0);
+                    }
                     letters.push(Letter { header: *header, payload: payload.to_vec(), reason: Reason::DroppedOldest });
                     return true;
                 }
@@ -178,6 +184,7 @@ impl Door {
             });
         }
         self.waiting.push(header, payload);
+        self.let_in();
     }
 
     /// Takes a message from another device of this node; it keeps its stamp.
@@ -187,13 +194,10 @@ impl Door {
         self.let_in();
     }
 
-    /// Moves what waits into the rings, as far as there is room.
+    /// Moves what waits into the rings, as far as there is room; the bell tells when there is more.
     pub fn let_in(&mut self) {
-        let link = &mut self.link;
-        let mut push = |header: &Header, payload: &[u8]| link.push(header, payload).is_ok();
-        self.transit.drain(&mut push);
-        if self.transit.is_empty() {
-            self.waiting.drain(&mut push);
+        if !self.move_in() {
+            self.want_room();
         }
         self.link.ring();
     }
@@ -201,7 +205,19 @@ impl Door {
     /// Asks for the bell once there is room, if it is not here already.
     pub fn want_room(&mut self) {
         self.link.want_room();
-        self.let_in();
+        // Once more: room made before the request rings no bell.
+        self.move_in();
+    }
+
+    /// Whether nothing waits any more.
+    fn move_in(&mut self) -> bool {
+        let link = &mut self.link;
+        let mut push = |header: &Header, payload: &[u8]| link.push(header, payload).is_ok();
+        self.transit.drain(&mut push);
+        if self.transit.is_empty() {
+            self.waiting.drain(&mut push);
+        }
+        self.transit.is_empty() && self.waiting.is_empty()
     }
 
     /// Takes what the device has sent. Returns how many messages there were.
@@ -233,15 +249,18 @@ impl Door {
     pub fn lose(&mut self, out: &mut Outcome) -> Loss {
         while self.collect(out) > 0 {}
         let readings = self.link.read();
-        let begun: u64 = readings.iter().map(|r| r.accepted + r.sent).sum();
-        let finished: u64 = readings.iter().map(|r| r.finished).sum();
+        // Not `finished`, which is ahead while a batch runs: what the batch came to is lost with it.
+        let begun: u64 = readings.iter().map(|r| r.accepted + r.sent + r.away_waiting).sum();
+        let finished: u64 = readings.iter().map(|r| r.finished_published).sum();
         let mut queued = HashSet::new();
-        self.link.for_each_waiting(|header, _| {
-            queued.insert(header.from().key.0);
-        });
-        self.waiting.for_each(|header, _| {
-            queued.insert(header.from().key.0);
-        });
+        // Asks alone: a client's tells bear the key of its ticket 0.
+        let mut note = |header: &Header, _: &[u8]| {
+            if is_ask(header) {
+                queued.insert(header.from().key.0);
+            }
+        };
+        self.link.for_each_waiting(&mut note);
+        self.waiting.for_each(&mut note);
         let mut lost: Vec<u64> = self.asks.iter().copied().filter(|key| !queued.contains(key)).collect();
         // A set has no order, and a run must repeat.
         lost.sort_unstable();
@@ -258,7 +277,29 @@ impl Door {
             past.1 += faults;
         }
         let actors = readings.iter().map(|r| r.actors).sum();
-        Loss { actors, in_hand: begun.saturating_sub(finished), asks: lost.len() as u64 }
+        let timers = readings.iter().map(|r| r.timers).sum();
+        Loss { actors, in_hand: begun.saturating_sub(finished), timers, asks: lost.len() as u64 }
+    }
+
+    /// Takes in that there will be no other host: what it would have taken is not handled any more. An ask among the
+    /// letters is for its asker.
+    pub fn give_up(&mut self, out: &mut Outcome) {
+        let Door { link, waiting, transit, asks, unhandled, .. } = self;
+        let mut give_up = |header: &Header, payload: &[u8]| {
+            let reason = Reason::Stopping;
+            *unhandled.entry(reason).or_default() += 1;
+            if is_ask(header) {
+                asks.remove(&header.from().key.0);
+            }
+            out.letters.push(Letter { header: *header, payload: payload.to_vec(), reason });
+        };
+        link.for_each_waiting(&mut give_up);
+        for queue in [transit, waiting] {
+            queue.drain(|header, payload| {
+                give_up(header, payload);
+                true
+            });
+        }
     }
 
     /// Whether nothing is on its way in, out or inside.
@@ -291,5 +332,95 @@ impl Door {
 
     pub fn unhandled(&self) -> &BTreeMap<Reason, u64> {
         &self.unhandled
+    }
+}
+
+/// Whether somebody waits for the answer.
+fn is_ask(header: &Header) -> bool {
+    header.is(Kind::Ask) || header.is(Kind::Inspect)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use ringhold_cluster::frame::client_id;
+    use ringhold_kernels::bell::Bell;
+    use ringhold_kernels::id::{ActorId, Key, TypeId};
+    use ringhold_kernels::message::split_first;
+    use ringhold_kernels::outbox::Owners;
+    use ringhold_kernels::segment::{Segment, Shape};
+
+    use super::*;
+    use crate::device::host::NotifyBell;
+
+    const SLOTS: u32 = 4;
+
+    /// A door to a device of one worker, of which there is no host.
+    fn door(overflow: Overflow) -> (Arc<Segment>, Door) {
+        let shape = Shape { ingress_slots: SLOTS, egress_slots: 64, ..Shape::default() };
+        let segment = Segment::create(shape, 0, &Owners::all_here(1)).unwrap();
+        let bell: Arc<dyn Bell> = Arc::new(NotifyBell::default());
+        let link = Link::new(segment.clone(), Arc::new(vec![bell]));
+        (segment, Door::new(link, overflow))
+    }
+
+    fn message(kind: Kind, ticket: u32) -> Header {
+        Header::new(kind, ActorId::new(TypeId(1), Key(1)), client_id(3, ticket), 0, Hlc(0))
+    }
+
+    fn admit(door: &mut Door, header: Header) -> Vec<Letter> {
+        let mut letters = Vec::new();
+        assert_eq!(door.admit(&header, &[], Hlc(1), &mut letters), Admitted::Taken);
+        letters
+    }
+
+    #[test]
+    fn an_ask_lost_with_a_host_is_answered_though_tells_of_its_client_wait() {
+        let (segment, mut door) = door(Overflow::Block);
+        door.link().begin_term();
+        admit(&mut door, message(Kind::Ask, 0));
+        // Tells have the key that the first ticket has.
+        admit(&mut door, message(Kind::Tell, 0));
+        segment.worker(0).ingress.0.begun.store(1, Relaxed);
+        let mut out = Outcome::default();
+        assert_eq!(door.lose(&mut out).asks, 1);
+        let (answer, ..) = split_first(&out.answers).unwrap();
+        assert_eq!((answer.to(), answer.reason()), (client_id(3, 0), Some(Reason::StateLost)));
+    }
+
+    #[test]
+    fn an_ask_dropped_as_the_oldest_is_not_waited_for_any_more() {
+        let (_segment, mut door) = door(Overflow::DropOldest);
+        (0..SLOTS).for_each(|_| assert!(admit(&mut door, message(Kind::Tell, 0)).is_empty()));
+        assert!(admit(&mut door, message(Kind::Ask, 5)).is_empty());
+        let dropped: Vec<Letter> = (0..SLOTS).flat_map(|_| admit(&mut door, message(Kind::Tell, 0))).collect();
+        let [Letter { header, reason: Reason::DroppedOldest, .. }] = &dropped[..] else {
+            panic!("one is one too many")
+        };
+        assert!(header.is(Kind::Ask) && door.asks.is_empty());
+    }
+
+    #[test]
+    fn what_waits_in_the_node_asks_for_the_bell() {
+        let (segment, mut door) = door(Overflow::Block);
+        for _ in 0..SLOTS {
+            door.pass_on(&message(Kind::Tell, 0), &[]);
+        }
+        assert_eq!(segment.node().wants_room.load(Relaxed), 0);
+        door.pass_on(&message(Kind::Tell, 0), &[]);
+        assert_eq!(segment.node().wants_room.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn what_no_host_will_take_is_given_up_with_a_reason() {
+        let (_segment, mut door) = door(Overflow::Block);
+        admit(&mut door, message(Kind::Ask, 7));
+        (0..SLOTS).for_each(|_| door.pass_on(&message(Kind::Tell, 0), &[]));
+        let mut out = Outcome::default();
+        door.give_up(&mut out);
+        assert_eq!(out.letters.len(), 1 + SLOTS as usize);
+        assert!(out.letters.iter().all(|letter| letter.reason == Reason::Stopping) && door.asks.is_empty());
     }
 }

@@ -227,12 +227,14 @@ impl Device {
                     device = self.name,
                     actors = loss.actors,
                     messages = loss.in_hand,
+                    timers = loss.timers,
                     asks = loss.asks,
                     at_ms = now.as_millis(),
-                    "device host is gone ({why}): the state of {} actors and {} messages in its queues were lost, {} \
-                     askers were told so; starting another",
+                    "device host is gone ({why}): the state of {} actors, {} messages in its queues and {} timers were \
+                     lost, {} askers were told so; starting another",
                     loss.actors,
                     loss.in_hand,
+                    loss.timers,
                     loss.asks,
                 );
                 None
@@ -242,6 +244,24 @@ impl Device {
                 None
             }
             Effect::Ended => {
+                // What the workers said last, before the tasks that would carry it are ended.
+                let mut out = Outcome::default();
+                let loss = {
+                    let mut door = self.door.lock();
+                    let loss = door.lose(&mut out);
+                    door.give_up(&mut out);
+                    loss
+                };
+                outlet.carry(self, &mut out);
+                if loss.in_hand + loss.timers + loss.asks > 0 {
+                    tracing::error!(
+                        device = self.name,
+                        messages = loss.in_hand,
+                        timers = loss.timers,
+                        asks = loss.asks,
+                        "device host did not end in order: what it had in hand is lost",
+                    );
+                }
                 self.ended.store(true, SeqCst);
                 None
             }
@@ -324,7 +344,7 @@ impl Device {
 }
 
 fn beat(reading: &Reading) -> Beat {
-    Beat { busy: reading.pulse == Pulse::Busy, finished: reading.finished }
+    Beat { busy: reading.pulse == Pulse::Busy, finished: reading.finished, begun_us: reading.beat_us }
 }
 
 fn worker_status(number: usize, r: &Reading, age_ms: u64, shape: &Shape) -> WorkerStatus {

@@ -24,6 +24,8 @@ pub struct Beat {
     pub busy: bool,
     /// Messages finished.
     pub finished: u64,
+    /// When it last began a batch: this moves, and nothing is finished, while it waits for room at another worker.
+    pub begun_us: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,10 +198,10 @@ impl Supervisor {
 
 /// Takes the beats in and names the first worker that has held one message for too long.
 fn stalled(workers: &mut Vec<Progress>, beats: Vec<Beat>, now: Duration, limits: Limits) -> Option<String> {
-    workers.resize(beats.len(), Progress { beat: Beat { busy: false, finished: 0 }, since: now });
+    workers.resize(beats.len(), Progress { beat: Beat { busy: false, finished: 0, begun_us: 0 }, since: now });
     let mut why = None;
     for (number, (worker, beat)) in workers.iter_mut().zip(beats).enumerate() {
-        if !beat.busy || !worker.beat.busy || beat.finished != worker.beat.finished {
+        if !beat.busy || beat != worker.beat {
             worker.since = now;
         }
         worker.beat = beat;
@@ -233,7 +235,7 @@ mod tests {
     }
 
     fn beats(busy: bool, finished: u64) -> Event {
-        Event::Beats(vec![Beat { busy, finished }])
+        Event::Beats(vec![Beat { busy, finished, begun_us: 0 }])
     }
 
     #[test]
@@ -241,6 +243,15 @@ mod tests {
         let mut s = running();
         for second in 0..3_600 {
             assert_eq!(s.step(at(second * 1000), beats(false, 7)), vec![]);
+        }
+    }
+
+    #[test]
+    fn a_worker_that_waits_for_room_elsewhere_is_not_stalled() {
+        let mut s = running();
+        for second in 0..60 {
+            let beat = Beat { busy: true, finished: 7, begun_us: second };
+            assert_eq!(s.step(at(second * 1000), Event::Beats(vec![beat])), vec![]);
         }
     }
 

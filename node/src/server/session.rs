@@ -201,15 +201,10 @@ impl std::fmt::Debug for Session {
 }
 
 /// Every session of a node: where answers find their way back.
+#[derive(Default)]
 pub struct Sessions {
     by_number: RwLock<BTreeMap<u32, Arc<Session>>>,
     counters: Arc<Counters>,
-}
-
-impl Default for Sessions {
-    fn default() -> Sessions {
-        Sessions { by_number: RwLock::default(), counters: Arc::default() }
-    }
 }
 
 impl Sessions {
