@@ -1,1 +1,15 @@
-//! Nothing yet.
+//! Whole nodes in one thread, on simulated time: a run is a seed.
+//!
+//! The code that runs is the code that ships: node, router, server, client, QUIC with TLS, rings and workers. What is
+//! simulated is what lies outside it: time, the network, randomness, and the processes that serve devices.
+//!
+//! Read [`scenario::run`] first, which runs a seed and says what was not kept; then [`scenario::check`], which
+//! decides that; then [`network::Net`] and [`devices::SimDevices`], the world it happens in.
+
+pub mod crypto;
+pub mod devices;
+pub mod network;
+pub mod observed;
+pub mod random;
+pub mod scenario;
+pub mod trace;

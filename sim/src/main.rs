@@ -1,0 +1,123 @@
+//! `ringhold-sim`: runs seeds of the simulator.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use ringhold_sim::scenario::{Figures, Options, Report, run};
+use serde_json::{Map, Value, json};
+
+/// Runs whole nodes in simulated time, one run a seed, and checks what they promise.
+#[derive(Parser)]
+#[command(name = "ringhold-sim", version)]
+struct Arguments {
+    /// The seeds to run: from A up to, and not including, B.
+    #[arg(long, value_name = "A..B", value_parser = range, conflicts_with = "seed", required_unless_present = "seed")]
+    seeds: Option<std::ops::Range<u64>>,
+
+    /// One seed to run.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// Print everything that happens.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+
+    /// Print one JSON object as the last line.
+    #[arg(long)]
+    json: bool,
+}
+
+fn range(text: &str) -> Result<std::ops::Range<u64>, String> {
+    let number = |text: &str| text.trim().parse::<u64>().map_err(|e| format!("`{text}` is no seed: {e}"));
+    let (from, to) = text.split_once("..").ok_or("write it as A..B, for example 0..100")?;
+    let (from, to) = (number(from)?, number(to)?);
+    if from < to { Ok(from..to) } else { Err("A must be below B".into()) }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let seeds = match (arguments.seeds, arguments.seed) {
+        (Some(seeds), _) => seeds,
+        (None, Some(seed)) => seed..seed + 1,
+        (None, None) => unreachable!("one of the two is required"),
+    };
+    let started = Instant::now();
+    let mut sum = Sum::default();
+    for seed in seeds {
+        let report = run(seed, Options { print: arguments.trace, plant: None });
+        tell(&report, arguments.seed.is_some());
+        sum.add(&report);
+    }
+    let wall = started.elapsed();
+    if arguments.json {
+        println!("{}", sum.to_json(wall));
+    } else {
+        sum.print(wall);
+    }
+    if sum.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn tell(report: &Report, alone: bool) {
+    let seed = report.seed;
+    if alone {
+        println!("seed {seed}: trace {:016x}, {} events", report.hash, report.events);
+    }
+    for violation in &report.violations {
+        println!("seed {seed} FAILED: {violation}");
+    }
+    if !report.violations.is_empty() && !alone {
+        println!("    replay: cargo run --release -p ringhold-sim -- --seed {seed} --trace");
+    }
+}
+
+#[derive(Default)]
+struct Sum {
+    seeds: u64,
+    failures: Vec<u64>,
+    simulated: Duration,
+    events: u64,
+    figures: Figures,
+}
+
+impl Sum {
+    fn add(&mut self, report: &Report) {
+        self.seeds += 1;
+        if !report.violations.is_empty() {
+            self.failures.push(report.seed);
+        }
+        self.simulated += report.simulated;
+        self.events += report.events;
+        self.figures.add(&report.figures);
+    }
+
+    fn speed(&self, wall: Duration) -> f64 {
+        self.simulated.as_secs_f64() / wall.as_secs_f64()
+    }
+
+    fn print(&self, wall: Duration) {
+        let (simulated, wall_s) = (self.simulated.as_secs_f64(), wall.as_secs_f64());
+        println!("seeds              {}", self.seeds);
+        println!("failures           {} {:?}", self.failures.len(), self.failures);
+        println!("simulated_seconds  {simulated:.1}");
+        println!("wall_seconds       {wall_s:.2}");
+        println!("speed              {:.0} x real time", self.speed(wall));
+        for (name, value) in self.figures.named() {
+            println!("{name:<18} {value}");
+        }
+    }
+
+    fn to_json(&self, wall: Duration) -> Value {
+        let figures: Map<String, Value> =
+            self.figures.named().into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        json!({
+            "seeds": self.seeds,
+            "failures": self.failures,
+            "simulated_seconds": self.simulated.as_secs_f64(),
+            "wall_seconds": wall.as_secs_f64(),
+            "simulated_per_wall": self.speed(wall),
+            "events": self.events,
+            "figures": figures,
+        })
+    }
+}
