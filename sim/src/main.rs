@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use ringhold_sim::scenario::{Figures, Options, Report, run};
+use ringhold_sim::trace::say;
 use serde_json::{Map, Value, json};
 
 /// Runs whole nodes in simulated time, one run a seed, and checks what they promise.
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
     }
     let wall = started.elapsed();
     if arguments.json {
-        println!("{}", sum.to_json(wall));
+        say(format_args!("{}", sum.to_json(wall)));
     } else {
         sum.print(wall);
     }
@@ -61,13 +62,13 @@ fn main() -> ExitCode {
 fn tell(report: &Report, alone: bool) {
     let seed = report.seed;
     if alone {
-        println!("seed {seed}: trace {:016x}, {} events", report.hash, report.events);
+        say(format_args!("seed {seed}: trace {:016x}, {} events", report.hash, report.events));
     }
     for violation in &report.violations {
-        println!("seed {seed} FAILED: {violation}");
+        say(format_args!("seed {seed} FAILED: {violation}"));
     }
     if !report.violations.is_empty() && !alone {
-        println!("    replay: cargo run --release -p ringhold-sim -- --seed {seed} --trace");
+        say(format_args!("    replay: cargo run --release -p ringhold-sim -- --seed {seed} --trace"));
     }
 }
 
@@ -97,13 +98,13 @@ impl Sum {
 
     fn print(&self, wall: Duration) {
         let (simulated, wall_s) = (self.simulated.as_secs_f64(), wall.as_secs_f64());
-        println!("seeds              {}", self.seeds);
-        println!("failures           {} {:?}", self.failures.len(), self.failures);
-        println!("simulated_seconds  {simulated:.1}");
-        println!("wall_seconds       {wall_s:.2}");
-        println!("speed              {:.0} x real time", self.speed(wall));
+        say(format_args!("seeds              {}", self.seeds));
+        say(format_args!("failures           {} {:?}", self.failures.len(), self.failures));
+        say(format_args!("simulated_seconds  {simulated:.1}"));
+        say(format_args!("wall_seconds       {wall_s:.2}"));
+        say(format_args!("speed              {:.0} x real time", self.speed(wall)));
         for (name, value) in self.figures.named() {
-            println!("{name:<18} {value}");
+            say(format_args!("{name:<18} {value}"));
         }
     }
 

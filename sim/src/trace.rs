@@ -1,6 +1,7 @@
 //! What happened in a run, as a running hash, and as text where somebody wants to read it.
 
-use std::fmt::{self, Write};
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ impl Trace {
         inner.hash = fnv1a(inner.hash, inner.line.as_bytes());
         inner.events += 1;
         if inner.print {
-            println!("{}", inner.line);
+            say(format_args!("{}", inner.line));
         }
     }
 
@@ -72,6 +73,13 @@ impl Trace {
     /// Takes in what the thread's code logs, for as long as the guard lives.
     pub fn take_logs(&self) -> tracing::subscriber::DefaultGuard {
         tracing::subscriber::set_default(Logs(self.clone()))
+    }
+}
+
+/// Prints a line. Where nobody reads any more, as behind `| head`, the process ends.
+pub fn say(line: fmt::Arguments<'_>) {
+    if writeln!(std::io::stdout(), "{line}").is_err() {
+        std::process::exit(1);
     }
 }
 
