@@ -13,8 +13,9 @@ use crate::message::{HEADER_BYTES, Header};
 
 /// Room for the largest message several times over, and two chunks fit the first-level cache.
 const CHUNK_BYTES: usize = 4 * 1024;
-/// Empty chunks kept for later; the rest go back to the allocator.
-const SPARE_CHUNKS_MAX: usize = 256;
+/// Empty chunks kept for later, 64 MiB of them; the rest go back to the allocator. Getting a page from the system costs
+/// more than the messages in it.
+const SPARE_CHUNKS_MAX: usize = 16_384;
 
 #[repr(C, align(64))]
 struct Chunk {
