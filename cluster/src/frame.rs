@@ -17,9 +17,13 @@
 //! Towards the node, `mark` is the number of messages the lane carried before this frame. Towards the client it is
 //! how many of the lane's messages the node has taken so far, which is what makes a flush mean something.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
 use quinn::{ConnectionError, ReadError, RecvStream};
 use ringhold_kernels::id::{ActorId, Key, TypeId};
-use ringhold_kernels::message::{self, HEADER_BYTES, Header, Kind};
+use ringhold_kernels::message::{HEADER_BYTES, Header, Kind};
 use tokio::time::Instant;
 
 use crate::wire;
@@ -29,8 +33,10 @@ pub const FRAME_HEADER_BYTES: usize = 24;
 pub const FRAME_BYTES_MAX: usize = 256 << 10;
 /// At which `len` writers start the next frame: the reader begins work once it has a frame whole.
 pub const FRAME_BYTES_TARGET: usize = 64 << 10;
-/// A message of the largest slots still fits behind a frame that is just under the target.
-const _: () = assert!(FRAME_BYTES_TARGET + HEADER_BYTES + message::payload_bytes_max(4096) + 8 <= FRAME_BYTES_MAX);
+/// The largest message there can be: a payload's length is 16 bits.
+pub const MESSAGE_BYTES_MAX: usize = HEADER_BYTES + (u16::MAX as usize + 1);
+/// Behind a frame that is just under the target any message still fits.
+const _: () = assert!(FRAME_BYTES_TARGET + MESSAGE_BYTES_MAX <= FRAME_BYTES_MAX);
 
 const FRAME_VERSION: u8 = wire::VERSION as u8;
 
@@ -149,6 +155,9 @@ pub struct FrameBuffer {
     bytes: Vec<u8>,
     /// Where the open frame's header is; meaningless while `bytes` is empty.
     open: usize,
+    /// At which length the next frame begins. Up to it, and for one message of any size from there, `bytes` has the
+    /// capacity. Zero while there is no frame.
+    limit: usize,
     count: u32,
     messages: u64,
 }
@@ -174,8 +183,20 @@ impl FrameBuffer {
 
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.limit = 0;
         self.count = 0;
         self.messages = 0;
+    }
+
+    /// The frames, for good; whole and right once sealed. The memory comes back to `spare` when nobody reads them
+    /// any more, for [`FrameBuffer::reuse`].
+    pub fn into_bytes(self, spare: &Spare) -> Bytes {
+        Bytes::from_owner(Lent { bytes: self.bytes, spare: spare.clone() })
+    }
+
+    /// An empty buffer, in memory used before if there is some.
+    pub fn reuse(spare: &Spare) -> FrameBuffer {
+        FrameBuffer { bytes: spare.0.lock().pop().unwrap_or_default(), ..FrameBuffer::default() }
     }
 
     #[inline]
@@ -185,15 +206,27 @@ impl FrameBuffer {
     }
 
     /// Appends a message whose payload `write` fills in: `header.len` zeroed bytes.
-    #[inline]
+    ///
+    /// This is where a client spends its time, so header and payload are written in place: building either elsewhere
+    /// and copying it costs more than all the rest.
+    #[inline(always)]
     pub fn push_with(&mut self, header: &Header, write: impl FnOnce(&mut [u8])) {
-        if self.bytes.is_empty() || self.bytes.len() - self.open >= FRAME_BYTES_TARGET {
+        let len = header.len as usize;
+        let bytes = HEADER_BYTES + header.padded_len();
+        if self.bytes.len() >= self.limit {
             self.next_frame();
         }
-        self.bytes.extend_from_slice(header.as_bytes());
         let start = self.bytes.len();
-        self.bytes.resize(start + header.padded_len(), 0);
-        write(&mut self.bytes[start..start + header.len as usize]);
+        debug_assert!(start < self.limit && self.bytes.capacity() >= self.limit + MESSAGE_BYTES_MAX);
+        // SAFETY: below the limit there is capacity for a message of any size (see `limit`, which only `next_frame`
+        // raises); all of the message's bytes are written before the length covers them.
+        unsafe {
+            let to = self.bytes.as_mut_ptr().add(start);
+            to.cast::<Header>().write_unaligned(*header);
+            to.add(HEADER_BYTES).write_bytes(0, bytes - HEADER_BYTES);
+            self.bytes.set_len(start + bytes);
+        }
+        write(&mut self.bytes[start + HEADER_BYTES..start + HEADER_BYTES + len]);
         self.count += 1;
         self.messages += 1;
     }
@@ -202,6 +235,8 @@ impl FrameBuffer {
     fn next_frame(&mut self) {
         self.close_frame();
         self.open = self.bytes.len();
+        self.limit = self.open + FRAME_BYTES_TARGET;
+        self.bytes.reserve(FRAME_BYTES_TARGET + MESSAGE_BYTES_MAX);
         self.bytes.resize(self.open + FRAME_HEADER_BYTES, 0);
     }
 
@@ -232,8 +267,7 @@ impl FrameBuffer {
         });
     }
 
-    /// Appends a frame without messages, of which only the header speaks. Nothing may be pushed before the
-    /// buffer is cleared.
+    /// Appends a frame without messages, of which only the header speaks.
     pub fn push_empty_frame(&mut self) {
         self.next_frame();
     }
@@ -252,22 +286,33 @@ impl FrameBuffer {
             at += FRAME_HEADER_BYTES + header.len as usize;
         }
     }
+}
 
-    /// Keeps the messages for which `keep` says so, in order.
-    pub fn retain(&mut self, mut keep: impl FnMut(&Header) -> bool) {
-        self.close_frame();
-        let old = std::mem::take(self);
-        let mut rest = old.bytes.as_slice();
-        while let Some((head, after)) = rest.split_first_chunk::<FRAME_HEADER_BYTES>() {
-            let len = FrameHeader::from_bytes(head).expect("this buffer wrote it").len as usize;
-            let (mut body, next) = after.split_at(len);
-            while let Some((header, payload, behind)) = message::split_first(body) {
-                if keep(&header) {
-                    self.push(&header, payload);
-                }
-                body = behind;
-            }
-            rest = next;
+/// Memory of buffers that were sent, for those to come.
+#[derive(Clone, Debug, Default)]
+pub struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
+
+/// Buffers kept, and the size up to which one is worth keeping.
+const SPARE_MAX: usize = 64;
+const SPARE_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
+
+struct Lent {
+    bytes: Vec<u8>,
+    spare: Spare,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut spare = self.spare.0.lock();
+        if spare.len() < SPARE_MAX && self.bytes.capacity() <= SPARE_BYTES_MAX {
+            self.bytes.clear();
+            spare.push(std::mem::take(&mut self.bytes));
         }
     }
 }
@@ -359,8 +404,11 @@ pub struct FrameReader {
     end: usize,
 }
 
-/// What a reader asks of the stream at a time.
-const READER_BYTES: usize = 256 << 10;
+/// What a reader asks of the stream while it does not know how long the frame is: a frame of a busy lane, and the
+/// next one's header.
+const READ_BYTES: usize = FRAME_BYTES_TARGET + 2 * FRAME_HEADER_BYTES;
+/// The buffer at first; it grows to the largest frame there is.
+const READER_BYTES: usize = 2 * FRAME_BYTES_TARGET;
 
 impl Default for FrameReader {
     fn default() -> FrameReader {
@@ -374,12 +422,14 @@ impl FrameReader {
     pub async fn next(&mut self, stream: &mut RecvStream) -> Result<Option<(FrameHeader, &mut [u8])>, LaneError> {
         let mut deadline = None;
         let header = loop {
-            if let Some(header) = self.whole_frame()? {
+            let frame = self.frame()?;
+            if let Some(header) = frame
+                && self.end - self.start >= FRAME_HEADER_BYTES + header.len as usize
+            {
                 break header;
             }
-            self.make_room()?;
             let partial = self.end > self.start;
-            let read = stream.read(&mut self.bytes[self.end..]);
+            let read = stream.read(self.make_room(frame));
             let read = if partial {
                 let deadline = *deadline.get_or_insert_with(|| Instant::now() + wire::FRAME_DEADLINE);
                 tokio::time::timeout_at(deadline, read).await.map_err(|_| LaneError::TooSlow)?
@@ -399,37 +449,23 @@ impl FrameReader {
         Ok(Some((header, &mut self.bytes[body..self.start])))
     }
 
-    /// Whether a whole frame lies ready, so that `next` would not wait.
-    pub fn has_next(&self) -> bool {
-        matches!(self.whole_frame(), Ok(Some(_)) | Err(_))
+    /// The header of the frame that has begun, if it is there.
+    fn frame(&self) -> Result<Option<FrameHeader>, FrameError> {
+        let head = self.bytes[self.start..self.end].first_chunk::<FRAME_HEADER_BYTES>();
+        head.map(FrameHeader::from_bytes).transpose()
     }
 
-    fn whole_frame(&self) -> Result<Option<FrameHeader>, FrameError> {
-        let Some(head) = self.bytes[self.start..self.end].first_chunk::<FRAME_HEADER_BYTES>() else {
-            return Ok(None);
-        };
-        let header = FrameHeader::from_bytes(head)?;
-        let whole = self.end - self.start >= FRAME_HEADER_BYTES + header.len as usize;
-        Ok(whole.then_some(header))
-    }
-
-    /// Makes sure that the frame that has begun fits behind `start`, and that something can be read.
-    fn make_room(&mut self) -> Result<(), FrameError> {
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
+    /// Where to read to: not much further than the frame's end, so that hardly anything of the next one has to be
+    /// moved, and the buffer stays small enough for the cache.
+    fn make_room(&mut self, frame: Option<FrameHeader>) -> &mut [u8] {
+        self.bytes.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        let want = frame.map_or(READ_BYTES, |header| header.len as usize + 2 * FRAME_HEADER_BYTES);
+        let want = want.max(self.end + FRAME_HEADER_BYTES);
+        if want > self.bytes.len() {
+            self.bytes.resize(2 * FRAME_HEADER_BYTES + FRAME_BYTES_MAX, 0);
         }
-        let frame = match self.bytes[self.start..self.end].first_chunk::<FRAME_HEADER_BYTES>() {
-            Some(head) => FRAME_HEADER_BYTES + FrameHeader::from_bytes(head)?.len as usize,
-            None => FRAME_HEADER_BYTES,
-        };
-        if self.start + frame > self.bytes.len() || self.end == self.bytes.len() {
-            self.bytes.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
-        if frame > self.bytes.len() {
-            self.bytes.resize(FRAME_HEADER_BYTES + FRAME_BYTES_MAX, 0);
-        }
-        Ok(())
+        &mut self.bytes[self.end..want]
     }
 }
 
@@ -437,6 +473,7 @@ impl FrameReader {
 mod tests {
     use super::*;
     use ringhold_kernels::hlc::Hlc;
+    use ringhold_kernels::message;
 
     const TO: ActorId = ActorId::new(TypeId(7), Key(8));
 
@@ -483,27 +520,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_retained_is_gone_and_the_rest_stays_in_order() {
+    fn a_buffer_used_again_holds_only_what_is_new() {
+        let spare = Spare::default();
         let mut buffer = FrameBuffer::default();
-        for i in 0..4_000u32 {
-            let kind = if i % 3 == 0 { Kind::Ask } else { Kind::Tell };
-            buffer.push(&tell(4).with_kind(kind), &i.to_le_bytes());
-        }
-        buffer.retain(|header| header.kind() == Some(Kind::Tell));
-        buffer.push(&tell(4), &4_000u32.to_le_bytes());
-        buffer.seal(0);
-        let mut last = 0;
-        for (_, body) in frames(&buffer) {
-            let mut rest = body.as_slice();
-            while let Some((_, payload, after)) = message::split_first(rest) {
-                let i = u32::from_le_bytes(payload.try_into().unwrap());
-                assert!(i > last && i % 3 != 0 || i == 4_000);
-                last = i;
-                rest = after;
+        for round in 0..3u8 {
+            // One that is sent, one that is cleared; the largest message there can be, behind one frame's worth.
+            for i in 0..3_000u32 {
+                buffer.push(&tell(4), &i.to_le_bytes());
             }
+            buffer.push(&tell(65_535), &vec![round; 65_535]);
+            buffer.push(&tell(0), &[]);
+            buffer.seal(0);
+            let messages: u32 = frames(&buffer).iter().map(|(header, _)| header.count).sum();
+            assert_eq!((u64::from(messages), buffer.messages()), (3_002, 3_002));
+            let bytes = std::mem::replace(&mut buffer, FrameBuffer::reuse(&spare)).into_bytes(&spare);
+            // The largest takes its frame over the target, so that the last is alone in the next one.
+            assert_eq!(bytes[bytes.len() - HEADER_BYTES - FRAME_HEADER_BYTES - 2], round);
+            drop(bytes);
+            assert_eq!(spare.0.lock().len(), 1);
+            buffer.push(&tell(0), &[]);
+            buffer.clear();
+            buffer.push_empty_frame();
+            buffer.seal_answers(7, 0);
+            assert_eq!(frames(&buffer), [(FrameHeader { mark: 7, ..FrameHeader::default() }, vec![])]);
+            buffer.clear();
         }
-        assert_eq!(last, 4_000);
-        assert_eq!(buffer.messages(), 4_000 - 1_334 + 1);
     }
 
     fn body(headers: &[Header]) -> Vec<u8> {

@@ -4,7 +4,7 @@ use std::task::{Context, Poll, Waker};
 
 use ringhold_kernels::message::{Header, Kind, Reason};
 
-/// Which ask: the slot's number in the low half and how often it was used in the high half.
+/// Which ask: the slot's number in the low half and its use, from 1, in the high half. Zero is of tells.
 pub(super) type Ticket = u32;
 
 #[derive(Default)]
@@ -44,7 +44,7 @@ impl Asks {
             Some(index) => index,
             None if self.slots.len() < max as usize => {
                 self.slots.push(Slot {
-                    uses: 0,
+                    uses: 1,
                     state: State::Free,
                     position: 0,
                     waker: None,
@@ -69,7 +69,7 @@ impl Asks {
     fn release(&mut self, ticket: Ticket) {
         if let Some(slot) = self.slot(ticket) {
             slot.state = State::Free;
-            slot.uses = slot.uses.wrapping_add(1);
+            slot.uses = slot.uses.checked_add(1).unwrap_or(1);
             slot.waker = None;
             self.free.push(ticket as u16);
         }

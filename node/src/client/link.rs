@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quinn::{ConnectError, Connection, Endpoint, RecvStream, SendStream};
-use ringhold_cluster::frame::{FLAG_STOPPING, FrameBuffer, FrameError, FrameReader, LaneError};
+use ringhold_cluster::frame::{FLAG_STOPPING, FrameBuffer, FrameError, FrameReader, LaneError, Spare};
 use ringhold_cluster::network::random_below;
 use ringhold_cluster::tls::NODE_NAME;
 use ringhold_cluster::transport::{self, Lost};
@@ -32,6 +32,8 @@ pub(super) struct Outbox {
     pub tells: u64,
     pub asks_max: u32,
     payload_bytes_max: usize,
+    /// The size up to which a message needs no further check; -1 while each does.
+    unchecked_bytes_max: i64,
     /// Types this client was built with and the node does not have.
     unknown: Vec<(TypeId, String)>,
     known: Vec<String>,
@@ -48,6 +50,7 @@ impl Outbox {
             tells: 0,
             asks_max: 0,
             payload_bytes_max: 0,
+            unchecked_bytes_max: -1,
             unknown: Vec::new(),
             known: Vec::new(),
             failed: None,
@@ -62,19 +65,24 @@ impl Outbox {
         self.payload_bytes_max = welcome.payload_bytes_max as usize;
         self.unknown = welcome.unknown_types.iter().map(|name| (TypeId::of(name), name.clone())).collect();
         self.known = welcome.types.clone();
+        self.unchecked_bytes_max = if self.unknown.is_empty() { i64::from(welcome.payload_bytes_max) } else { -1 };
     }
 
-    /// Whether a message may be pushed.
-    #[inline]
-    pub fn check(&self, to: ActorId, size: usize) -> Result<(), Error> {
-        if size <= self.payload_bytes_max && self.unknown.is_empty() && self.failed.is_none() {
-            return Ok(());
-        }
-        self.complaint(to, size)
+    /// Nothing can be sent any more.
+    fn fail(&mut self, error: Error) {
+        self.failed = Some(error);
+        self.unchecked_bytes_max = -1;
     }
 
+    /// Whether a message may be pushed, as far as its type and size go.
+    #[inline(always)]
+    pub fn takes(&self, to: ActorId, size: usize) -> bool {
+        size as i64 <= self.unchecked_bytes_max || self.check(to, size).is_ok()
+    }
+
+    /// What forbids to push a message, if anything does.
     #[cold]
-    fn complaint(&self, to: ActorId, size: usize) -> Result<(), Error> {
+    pub fn check(&self, to: ActorId, size: usize) -> Result<(), Error> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
@@ -280,7 +288,7 @@ pub(super) async fn drive(shared: Arc<Shared>, first: Connected) {
 fn end(shared: &Shared, failed: Error) {
     let unsent = {
         let mut outbox = shared.outbox.lock();
-        outbox.failed = Some(failed);
+        outbox.fail(failed);
         outbox.frames.clear();
         std::mem::take(&mut outbox.tells)
     };
@@ -457,6 +465,8 @@ async fn write(
     way: &Mutex<OnTheWay>,
     stopping: &AtomicBool,
 ) -> Result<(), quinn::WriteError> {
+    // The buffers go to the connection as they are, and come back when the node has them.
+    let spare = Spare::default();
     let mut buffer = FrameBuffer::default();
     let mut sent = 0;
     loop {
@@ -479,8 +489,8 @@ async fn write(
         way.lock().buffers.push_back(written);
         buffer.seal(sent);
         sent += buffer.messages();
-        send.write_all(buffer.bytes()).await?;
-        buffer.clear();
+        let full = std::mem::replace(&mut buffer, FrameBuffer::reuse(&spare));
+        send.write_chunk(full.into_bytes(&spare)).await?;
     }
     let _ = send.finish();
     Ok(())

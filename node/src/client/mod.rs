@@ -25,13 +25,16 @@ mod link;
 mod streams;
 
 use std::future::poll_fn;
+use std::marker::PhantomData;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ringhold_cluster::network::{Network, RealNetwork};
+use ringhold_cluster::network::{BoxFuture, Network, RealNetwork};
 use ringhold_cluster::tls::{self, Files, Identity, Role};
 use ringhold_cluster::wire::{Request, Response, Settled, TypeLayout, Welcome};
 use ringhold_kernels::actor::{Actor, MessageOf};
@@ -50,8 +53,9 @@ pub use streams::{Asks, Tells};
 /// The reply type of a message's actor.
 pub type Reply<M> = <<M as MessageOf>::Actor as Actor>::Reply;
 
-/// Bytes that wait to be written at most; a tell beyond it waits.
-pub const OUTBOX_BYTES_MAX: usize = 1 << 20;
+/// Bytes that wait to be written at most; a tell beyond it waits. Small enough that what is written is still in the
+/// processor's cache when it is encrypted.
+pub const OUTBOX_BYTES_MAX: usize = 256 << 10;
 /// How long [`Client::ask`] waits for a reply.
 pub const ASK_DEADLINE: Duration = Duration::from_secs(10);
 /// How long one attempt to connect may take.
@@ -149,6 +153,32 @@ struct Shared {
     reconnects: AtomicU64,
 }
 
+/// Whether a message was pushed; if not, [`Outbox::check`] knows why.
+enum Pushed {
+    Done,
+    Not,
+}
+
+/// A tell on its way into the outbox, from [`Client::tell`]. It is small, because there are millions.
+#[must_use = "where the outbox is full, only awaiting the tell sends it"]
+pub struct Tell<'a, M> {
+    /// `None` where it was sent at once.
+    later: Option<BoxFuture<'a, Result<(), Error>>>,
+    messages: PhantomData<fn(M)>,
+}
+
+impl<M> Future for Tell<'_, M> {
+    type Output = Result<(), Error>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        match &mut self.get_mut().later {
+            None => Poll::Ready(Ok(())),
+            Some(later) => later.as_mut().poll(cx),
+        }
+    }
+}
+
 /// Figures of a client since it connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -200,24 +230,43 @@ impl Client {
         }
     }
 
-    /// Sends a message for which nobody waits. Waits while the outbox is full, which is when the node or the network
-    /// is slower than this program.
+    /// Sends a message for which nobody waits.
     ///
-    /// Returning `Ok` means that it will be written as soon as possible; [`Client::flush`] tells when the node has it.
-    pub async fn tell<M: MessageOf>(&self, key: impl Into<Key>, message: M) -> Result<(), Error> {
-        let to = self.typed::<M>(key.into())?;
-        self.push_tell(to, M::SIZE, |payload| write_plain(&message, payload)).await
+    /// It is sent by the call, where the outbox has room. Otherwise the node or the network is slower than this
+    /// program, and awaiting the future waits until there is room; dropped before that, it sends nothing.
+    ///
+    /// `Ok` means that it will be written as soon as possible; [`Client::flush`] tells when the node has it.
+    #[inline]
+    pub fn tell<M: MessageOf, K: Into<Key>>(&self, key: K, message: M) -> Tell<'_, M> {
+        let key = key.into();
+        let pushed = match self.is_registered::<M>() {
+            true => self.shared().push_tell(ActorId::new(M::Actor::TYPE, key), M::SIZE, |to| write_plain(&message, to)),
+            false => Pushed::Not,
+        };
+        match pushed {
+            Pushed::Done => Tell { later: None, messages: PhantomData },
+            Pushed::Not => self.tell_later(key, message),
+        }
+    }
+
+    #[cold]
+    fn tell_later<M: MessageOf>(&self, key: Key, message: M) -> Tell<'_, M> {
+        let payload = message.to_bytes();
+        let later = async move { self.tell_raw(self.typed::<M>(key)?, &payload).await };
+        Tell { later: Some(Box::pin(later)), messages: PhantomData }
     }
 
     /// The same for an actor type known only by its schema: `payload` is a message in its layout.
     pub async fn tell_raw(&self, to: ActorId, payload: &[u8]) -> Result<(), Error> {
-        self.push_tell(to, payload.len(), |room| room.copy_from_slice(payload)).await
+        let shared = self.shared();
+        shared.when_room(|| shared.try_tell(to, payload.len(), |room| room.copy_from_slice(payload))).await
     }
 
     /// Sends a message if there is room now. `Ok(false)`: there was none.
     pub fn try_tell<M: MessageOf>(&self, key: impl Into<Key>, message: M) -> Result<bool, Error> {
         let to = self.typed::<M>(key.into())?;
-        self.shared().try_tell(to, M::SIZE, |payload| write_plain(&message, payload))
+        let told = self.shared().try_tell(to, M::SIZE, |payload| write_plain(&message, payload))?;
+        Ok(told.is_some())
     }
 
     /// Sends a message and waits for the reply, for at most [`Options::ask_deadline`].
@@ -355,22 +404,17 @@ impl Client {
         &self.0.0
     }
 
+    #[inline(always)]
+    fn is_registered<M: MessageOf>(&self) -> bool {
+        self.shared().type_ids.contains(&M::Actor::TYPE)
+    }
+
     /// The id of an actor of a type that this client said it was built with.
-    #[inline]
     fn typed<M: MessageOf>(&self, key: Key) -> Result<ActorId, Error> {
-        if !self.shared().type_ids.contains(&M::Actor::TYPE) {
+        if !self.is_registered::<M>() {
             return Err(Error::NotRegistered { name: M::Actor::NAME });
         }
         Ok(ActorId::new(M::Actor::TYPE, key))
-    }
-
-    #[inline]
-    async fn push_tell(&self, to: ActorId, size: usize, write: impl Fn(&mut [u8])) -> Result<(), Error> {
-        let shared = self.shared();
-        if shared.try_tell(to, size, &write)? {
-            return Ok(());
-        }
-        shared.when_room(|| Ok(shared.try_tell(to, size, &write)?.then_some(()))).await
     }
 
     async fn push_ask(
@@ -472,26 +516,34 @@ fn not_handled(header: &Header, payload: &[u8], actor: String) -> AskError {
 }
 
 impl Shared {
-    #[inline]
-    fn try_tell(&self, to: ActorId, size: usize, write: impl Fn(&mut [u8])) -> Result<bool, Error> {
-        let first = {
-            let mut outbox = self.outbox.lock();
-            outbox.check(to, size)?;
-            if outbox.frames.len() >= OUTBOX_BYTES_MAX {
-                return Ok(false);
-            }
-            let first = outbox.frames.is_empty();
-            let header = Header::new(Kind::Tell, to, ActorId::default(), size, Hlc(0));
-            outbox.frames.push_with(&header, write);
-            outbox.pushed += 1;
-            outbox.tells += 1;
-            outbox.last_tell = outbox.pushed;
-            first
-        };
+    /// Pushes a tell if that can be done now. Small and without a `Result`: see [`FrameBuffer::push_with`].
+    ///
+    /// [`FrameBuffer::push_with`]: ringhold_cluster::frame::FrameBuffer::push_with
+    #[inline(always)]
+    fn push_tell(&self, to: ActorId, size: usize, write: impl FnOnce(&mut [u8])) -> Pushed {
+        let mut outbox = self.outbox.lock();
+        if !outbox.takes(to, size) || outbox.frames.len() >= OUTBOX_BYTES_MAX {
+            return Pushed::Not;
+        }
+        let first = outbox.frames.is_empty();
+        let header = Header::new(Kind::Tell, to, ActorId::default(), size, Hlc(0));
+        outbox.frames.push_with(&header, write);
+        outbox.pushed += 1;
+        outbox.tells += 1;
+        outbox.last_tell = outbox.pushed;
+        drop(outbox);
         if first {
             self.writer.notify_one();
         }
-        Ok(true)
+        Pushed::Done
+    }
+
+    /// `None`: there is no room.
+    fn try_tell(&self, to: ActorId, size: usize, write: impl FnOnce(&mut [u8])) -> Result<Option<()>, Error> {
+        match self.push_tell(to, size, write) {
+            Pushed::Done => Ok(Some(())),
+            Pushed::Not => self.outbox.lock().check(to, size).map(|()| None),
+        }
     }
 
     fn try_ask(&self, to: ActorId, size: usize, write: impl Fn(&mut [u8])) -> Result<Option<Ticket>, Error> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringhold_kernels::actor::MessageOf;
 use ringhold_kernels::id::Key;
 
-use super::{AskError, Asked, Client, Error, Reply};
+use super::{AskError, Asked, Client, Error, Reply, Tell};
 
 /// A stream of tells of one message type, from [`Client::tells`].
 pub struct Tells<M> {
@@ -20,10 +20,10 @@ impl<M: MessageOf> Tells<M> {
         Tells { client, messages: PhantomData }
     }
 
-    /// Sends one; waits while the node or the network is slower than this program.
+    /// Sends one; waits while the node or the network is slower than this program. See [`Client::tell`].
     #[inline]
-    pub async fn send(&mut self, key: impl Into<Key>, message: M) -> Result<(), Error> {
-        self.client.tell(key, message).await
+    pub fn send<K: Into<Key>>(&mut self, key: K, message: M) -> Tell<'_, M> {
+        self.client.tell(key, message)
     }
 
     /// Sends one if there is room now. `Ok(false)`: there was none.

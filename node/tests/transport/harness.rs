@@ -15,7 +15,7 @@ use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_cluster::tls::{Authority, Identity, NODE_NAME, Role};
 use ringhold_cluster::transport;
 use ringhold_cluster::wire::{
-    self, Greeting, Hello, NodeName, Preamble, Request, Response, Settled, Status, StreamKind, TypeLayout,
+    self, Greeting, Hello, NodeName, Preamble, Request, Response, Settled, StreamKind, TypeLayout,
 };
 use ringhold_kernels::actor::{Actor, Context, Handled, MessageOf};
 use ringhold_kernels::hlc::Hlc;
@@ -85,6 +85,9 @@ impl Actor for Echo {
 
 pub const PAYLOAD_BYTES_MAX: u32 = 156;
 
+/// An ask that is not answered yet, with its payload.
+type Held = (Arc<Session>, Header, Vec<u8>);
+
 /// Doors behind which every ask is answered with its own payload, at once, unless told otherwise.
 pub struct EchoDoors {
     pub types: Mutex<Vec<TypeLayout>>,
@@ -98,7 +101,7 @@ pub struct EchoDoors {
     pub room: Notify,
     /// Asks are kept here instead of being answered.
     pub hold: AtomicBool,
-    pub held: Mutex<Vec<(Arc<Session>, Header, Vec<u8>)>>,
+    pub held: Mutex<Vec<Held>>,
     pub dead: Mutex<Vec<(u64, Reason)>>,
 }
 
@@ -188,7 +191,7 @@ impl Doors for EchoDoors {
     fn request(&self, request: Request) -> BoxFuture<'_, Response> {
         Box::pin(async move {
             match request {
-                Request::Status => Response::Status(Box::new(Status::default())),
+                Request::Status => Response::Status(Box::default()),
                 Request::Settle { .. } => Response::Settled(Settled { settled: true, queued: 0, waited_ms: 0 }),
                 Request::Devices => std::future::pending().await,
                 _ => Response::Failed(wire::Failed::text("echo doors have nothing of the kind")),
