@@ -84,7 +84,34 @@ impl Schema {
     }
 }
 
+/// A field as the macro's output names it: its name, its offset, and what describes its type.
+#[doc(hidden)]
+pub type FieldOf = (&'static str, u32, fn() -> Type);
+
+/// A variant as the macro's output names it.
+#[doc(hidden)]
+pub type VariantOf = (&'static str, &'static [FieldOf]);
+
+fn fields_of(fields: &[FieldOf]) -> Vec<Field> {
+    let fields = fields.iter().map(|(name, offset, ty)| Field { name: (*name).into(), offset: *offset, ty: ty() });
+    fields.collect()
+}
+
 impl Type {
+    /// A struct from tables that cost no code.
+    #[doc(hidden)]
+    pub fn structure(name: &str, size: u32, align: u32, fields: &[FieldOf]) -> Type {
+        Type::Struct(Struct { name: name.into(), size, align, fields: fields_of(fields) })
+    }
+
+    /// An enum from tables that cost no code.
+    #[doc(hidden)]
+    pub fn enumeration(name: &str, size: u32, align: u32, variants: &[VariantOf]) -> Type {
+        let variants =
+            variants.iter().map(|(name, fields)| Variant { name: (*name).into(), fields: fields_of(fields) });
+        Type::Enum(Enum { name: name.into(), size, align, variants: variants.collect() })
+    }
+
     pub fn size(&self) -> usize {
         match self {
             Type::Bool | Type::U8 | Type::I8 => 1,

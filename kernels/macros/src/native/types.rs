@@ -114,12 +114,7 @@ fn struct_type(module: &Module, id: usize) -> TokenStream {
             const SIZE: usize = #size;
             const ALIGN: usize = #align;
             fn describe() -> ::ringhold::rt::schema::Type {
-                ::ringhold::rt::schema::Type::Struct(::ringhold::rt::schema::Struct {
-                    name: ::std::string::String::from(#name),
-                    size: #size,
-                    align: #align,
-                    fields: #described,
-                })
+                ::ringhold::rt::schema::Type::structure(#name, #size, #align, #described)
             }
             #[inline(always)]
             unsafe fn write(&self, to: *mut u8) {
@@ -168,12 +163,7 @@ fn enum_type(module: &Module, id: usize) -> TokenStream {
         let at: Vec<_> = offsets.iter().map(|offset| bytes(*offset)).collect();
         let types: Vec<_> = variant.fields.iter().map(|field| ty(module, &field.ty)).collect();
         let fields = describe_fields(module, &variant.fields, &offsets);
-        described.push(quote! {
-            ::ringhold::rt::schema::Variant {
-                name: ::std::string::String::from(#variant_name),
-                fields: #fields,
-            }
-        });
+        described.push(quote!((#variant_name, #fields)));
         let tag = Literal::u32_suffixed(tag as u32);
         writes.push(quote! {
             Self::#variant_ident { #(#names: #bound),* } => {
@@ -223,12 +213,7 @@ fn enum_type(module: &Module, id: usize) -> TokenStream {
             const SIZE: usize = #size;
             const ALIGN: usize = #align;
             fn describe() -> ::ringhold::rt::schema::Type {
-                ::ringhold::rt::schema::Type::Enum(::ringhold::rt::schema::Enum {
-                    name: ::std::string::String::from(#name),
-                    size: #size,
-                    align: #align,
-                    variants: ::std::vec![#(#described),*],
-                })
+                ::ringhold::rt::schema::Type::enumeration(#name, #size, #align, &[#(#described),*])
             }
             #[inline(always)]
             unsafe fn write(&self, to: *mut u8) {
@@ -263,15 +248,9 @@ fn declare_fields(module: &Module, fields: &[Field], with_vis: bool) -> TokenStr
 fn describe_fields(module: &Module, fields: &[Field], offsets: &[u64]) -> TokenStream {
     let fields = fields.iter().zip(offsets).map(|(field, offset)| {
         let (name, offset, ty) = (plain_name(&field.ident), bytes(*offset), ty(module, &field.ty));
-        quote! {
-            ::ringhold::rt::schema::Field {
-                name: ::std::string::String::from(#name),
-                offset: #offset,
-                ty: <#ty as ::ringhold::rt::Plain>::describe(),
-            }
-        }
+        quote!((#name, #offset, <#ty as ::ringhold::rt::Plain>::describe))
     });
-    quote!(::std::vec![#(#fields),*])
+    quote!(&[#(#fields),*])
 }
 
 fn bytes(number: u64) -> Literal {
