@@ -1,1 +1,3 @@
-//! Nothing yet.
+//! What the tests and benches share.
+
+pub mod differential;

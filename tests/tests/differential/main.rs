@@ -1,0 +1,132 @@
+//! An actor does the same natively and as C++: state, replies, sends and faults, to the byte.
+//!
+//! More programs, or one again: `RINGHOLD_PROGRAMS=1000 RINGHOLD_PROGRAM_SEED=7 cargo test -p ringhold-tests
+//! --test differential random_programs`. What a mismatch looks like is in `docs/sameness.md`.
+
+#[allow(clippy::all, unused)]
+mod corners;
+
+use ringhold_tests::differential::host::translation_unit;
+use ringhold_tests::differential::nvrtc::{self, Nvrtc};
+use ringhold_tests::differential::{Library, Mismatch, Plan, Subject, Tally, compare, programs as generator};
+
+/// As the build script wrote them.
+#[allow(warnings, clippy::all)]
+mod programs {
+    use ringhold_tests::differential::Subject;
+    include!(concat!(env!("OUT_DIR"), "/programs.rs"));
+}
+
+/// Programs in one C++ translation unit.
+const UNIT: usize = 100;
+
+/// The actors of the shipped binary, all of them.
+fn shipped() -> Vec<Subject> {
+    use ringhold::demo::actors::{aircraft, airport, carrier};
+    use ringhold::shipped::{account, counter};
+    let subjects = vec![
+        Subject::of::<account::Actor>(),
+        Subject::of::<counter::Actor>(),
+        Subject::of::<aircraft::Actor>(),
+        Subject::of::<airport::Actor>(),
+        Subject::of::<carrier::Actor>(),
+    ];
+    let mut registry = ringhold::Registry::new();
+    ringhold::shipped::register(&mut registry).expect("the shipped types have names of their own");
+    let registered: Vec<_> = registry.types().iter().map(|actor| actor.module).collect();
+    let listed: Vec<_> = subjects.iter().map(|subject| subject.source.module).collect();
+    assert_eq!(registered, listed, "every shipped actor is listed above");
+    subjects
+}
+
+#[test]
+fn every_shipped_actor_is_the_same_in_cpp() {
+    let subjects = shipped();
+    let subjects: Vec<&Subject> = subjects.iter().collect();
+    let mut library = Library::compile(&subjects, &[], "-O2").unwrap_or_else(|error| panic!("{error}"));
+    for (index, subject) in subjects.iter().enumerate() {
+        let plan = Plan { sequences: 10_000, messages_max: 12, seed: 1 };
+        let tally = compare(subject, &mut library, index, plan).unwrap_or_else(|mismatch| panic!("{mismatch}"));
+        println!("{}: {tally:?}", subject.source.module);
+    }
+}
+
+#[test]
+fn what_is_easily_got_wrong_is_the_same_in_cpp() {
+    let (sink, corners) = (Subject::of::<programs::sink::Actor>(), Subject::of::<corners::corners::Actor>());
+    for optimise in ["-O0", "-O2"] {
+        let mut library = Library::compile(&[&corners], &[&sink], optimise).unwrap_or_else(|error| panic!("{error}"));
+        let plan = Plan { sequences: 10_000, messages_max: 12, seed: 1 };
+        let tally = compare(&corners, &mut library, 0, plan).unwrap_or_else(|mismatch| panic!("{mismatch}"));
+        println!("{tally:?}");
+        assert!(tally.faults > 1000 && tally.sends > 1000 && tally.replies > 1000 && tally.stops > 100);
+    }
+}
+
+#[test]
+fn random_programs_are_the_same_in_cpp() {
+    let sink = Subject::of::<programs::sink::Actor>();
+    let subjects = programs::subjects();
+    let plan = Plan { sequences: 100, messages_max: 8, seed: 1 };
+    let mut tally = Tally::default();
+    let mut reports = Vec::new();
+    for (unit, subjects) in subjects.chunks(UNIT).enumerate() {
+        let subjects: Vec<&Subject> = subjects.iter().collect();
+        let mut library = Library::compile(&subjects, &[&sink], "-O1").unwrap_or_else(|error| panic!("{error}"));
+        for (index, subject) in subjects.iter().enumerate() {
+            match compare(subject, &mut library, index, plan) {
+                Ok(more) => tally.add(more),
+                Err(mismatch) => reports.push(report(&mismatch, programs::SOURCES[unit * UNIT + index])),
+            }
+        }
+    }
+    println!("{} programs, {tally:?}", subjects.len());
+    assert!(reports.is_empty(), "{} of {} programs differ; the first:\n{}", reports.len(), subjects.len(), reports[0]);
+}
+
+/// What a person needs to see it again.
+fn report(mismatch: &Mismatch, (seed, source): (u64, &str)) -> String {
+    let source: String = source.lines().enumerate().map(|(at, line)| format!("{:4} {line}\n", at + 1)).collect();
+    format!(
+        "{mismatch}\n  program of seed {seed}:\n{source}  again with: RINGHOLD_PROGRAMS=1 RINGHOLD_PROGRAM_SEED={seed} \
+         cargo test -p ringhold-tests --test differential random_programs"
+    )
+}
+
+#[test]
+fn the_fixed_programs_use_every_operator_at_every_width() {
+    if programs::SOURCES.len() < 200 {
+        println!("skipped: RINGHOLD_PROGRAMS asks for fewer than the fixed set of 200");
+        return;
+    }
+    let has = |feature: &String| programs::FEATURES.contains(&feature.as_str());
+    let missing: Vec<_> = generator::all_features().into_iter().filter(|feature| !has(feature)).collect();
+    assert!(missing.is_empty(), "no program has {missing:?}");
+}
+
+/// Architectures that Ringhold runs on, of which an NVRTC knows some.
+const ARCHITECTURES: [u32; 7] = [70, 75, 80, 86, 89, 90, 100];
+/// Of the random programs, how many NVRTC compiles: it takes some tenths of a second for each.
+const NVRTC_PROGRAMS: usize = 20;
+
+#[test]
+fn nvrtc_compiles_every_actor() {
+    let Some(nvrtc) = Nvrtc::find() else {
+        println!("skipped: no NVRTC ({})", nvrtc::HOW_TO_GET_IT);
+        return;
+    };
+    let known = nvrtc.architectures();
+    let sink = Subject::of::<programs::sink::Actor>();
+    let mut shipped = shipped();
+    shipped.push(Subject::of::<corners::corners::Actor>());
+    let shipped: Vec<&Subject> = shipped.iter().collect();
+    for architecture in ARCHITECTURES.into_iter().filter(|architecture| known.contains(architecture)) {
+        let source = translation_unit(&shipped, &[&sink]);
+        nvrtc.compile(&source, architecture).unwrap_or_else(|said| panic!("sm_{architecture}: {said}"));
+        println!("shipped actors for sm_{architecture}");
+    }
+    for (subject, (seed, _)) in programs::subjects().iter().zip(programs::SOURCES).take(NVRTC_PROGRAMS) {
+        let source = translation_unit(&[subject], &[&sink]);
+        nvrtc.compile(&source, 90).unwrap_or_else(|said| panic!("program of seed {seed}: {said}"));
+    }
+}
