@@ -1,9 +1,11 @@
 //! The connection behind a client: made, kept, lost, made again.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::task::Poll;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -122,7 +124,7 @@ pub(super) struct Connected {
 
 /// The first connection; what it fails with is the caller's to handle.
 pub(super) async fn connect_first(options: Options) -> Result<(Shared, Connected), Error> {
-    let connected = connect_any(&options).await?;
+    let connected = connect_any(&options).await.map_err(|none| none.error)?;
     let link = Link {
         connection: Some(connected.connection.clone()),
         welcome: connected.welcome.clone(),
@@ -149,25 +151,58 @@ pub(super) async fn connect_first(options: Options) -> Result<(Shared, Connected
     Ok((shared, connected))
 }
 
-/// Tries each address once, in order.
-async fn connect_any(options: &Options) -> Result<Connected, Error> {
-    let mut last = Error::NoAddress;
-    for address in &options.addresses {
-        let sockets = match options.network.resolve(address).await {
-            Ok(sockets) => sockets,
-            Err(e) => {
-                last = Error::resolve(address, &e);
-                continue;
-            }
-        };
-        for socket in sockets {
-            match connect(options, address, socket).await {
-                Ok(connected) => return Ok(connected),
-                Err(error) => last = error,
-            }
+/// Why no address would do.
+struct NoneWould {
+    /// The most telling one: what a node said comes before a node that said nothing.
+    error: Error,
+    /// Whether trying any of them again, unchanged, cannot help.
+    hopeless: bool,
+}
+
+impl NoneWould {
+    fn add(&mut self, error: Error) {
+        self.hopeless &= error.is_final();
+        if error.is_final() || !self.error.is_final() || matches!(self.error, Error::NoAddress) {
+            self.error = error;
         }
     }
-    Err(last)
+}
+
+/// Tries each address once, in order.
+async fn connect_any(options: &Options) -> Result<Connected, NoneWould> {
+    let mut none = NoneWould { error: Error::NoAddress, hopeless: true };
+    for address in &options.addresses {
+        match options.network.resolve(address).await {
+            Err(e) => none.add(Error::resolve(address, &e)),
+            Ok(sockets) => match connect_first_of(options, address, sockets).await {
+                Ok(connected) => return Ok(connected),
+                Err(errors) => errors.into_iter().for_each(|error| none.add(error)),
+            },
+        }
+    }
+    Err(none)
+}
+
+/// Tries all that a name stands for at once, so that `localhost` need not wait for a node that listens on the other of
+/// its two addresses.
+async fn connect_first_of(options: &Options, address: &str, sockets: Vec<SocketAddr>) -> Result<Connected, Vec<Error>> {
+    let mut attempts: Vec<_> = sockets.into_iter().map(|to| Box::pin(connect(options, address, to))).collect();
+    let mut errors = Vec::new();
+    poll_fn(|cx| {
+        let mut i = 0;
+        while i < attempts.len() {
+            match attempts[i].as_mut().poll(cx) {
+                Poll::Ready(Ok(connected)) => return Poll::Ready(Ok(connected)),
+                Poll::Ready(Err(error)) => {
+                    drop(attempts.remove(i));
+                    errors.push(error);
+                }
+                Poll::Pending => i += 1,
+            }
+        }
+        if attempts.is_empty() { Poll::Ready(Err(std::mem::take(&mut errors))) } else { Poll::Pending }
+    })
+    .await
 }
 
 async fn connect(options: &Options, address: &str, to: SocketAddr) -> Result<Connected, Error> {
@@ -347,12 +382,12 @@ async fn connect_again(shared: &Shared, lost: &Lost) -> Result<Connected, Error>
             () = closing(shared) => return Err(Error::Closed),
             attempt = connect_any(&shared.options) => attempt,
         };
-        let error = match attempt {
+        let NoneWould { error, hopeless } = match attempt {
             Ok(connected) => return Ok(connected),
-            Err(error) => error,
+            Err(none) => none,
         };
         let given_up = shared.options.reconnect_limit.is_some_and(|limit| started.elapsed() >= limit);
-        if error.is_final() || given_up {
+        if hopeless || given_up {
             return Err(error);
         }
         tracing::debug!("connecting again: {error}");
@@ -372,7 +407,7 @@ async fn closing(shared: &Shared) {
     }
 }
 
-/// What is on its way on one lane: for each buffer written, where it ends and how many tells are in it.
+/// What is on its way on one lane: for each buffer written, where its last tell is and how many are in it.
 struct OnTheWay {
     buffers: VecDeque<(u64, u64)>,
 }
@@ -476,7 +511,7 @@ async fn write(
         let written = {
             let mut outbox = shared.outbox.lock();
             std::mem::swap(&mut outbox.frames, &mut buffer);
-            (outbox.pushed, std::mem::take(&mut outbox.tells))
+            (outbox.last_tell, std::mem::take(&mut outbox.tells))
         };
         if buffer.is_empty() {
             if shared.closing.load(SeqCst) {
@@ -486,7 +521,9 @@ async fn write(
             continue;
         }
         shared.wake_for_room();
-        way.lock().buffers.push_back(written);
+        if written.1 > 0 {
+            way.lock().buffers.push_back(written);
+        }
         buffer.seal(sent);
         sent += buffer.messages();
         let full = std::mem::replace(&mut buffer, FrameBuffer::reuse(&spare));

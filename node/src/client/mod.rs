@@ -196,7 +196,7 @@ impl Client {
     /// Connects to the first address that answers.
     ///
     /// # Errors
-    /// Why the last address did not do, or the first reason that no other address can mend.
+    /// Why no address would do: what a node said, if one said anything.
     pub async fn connect(options: Options) -> Result<Client, Error> {
         let (shared, link) = link::connect_first(options).await?;
         let shared = Arc::new(shared);

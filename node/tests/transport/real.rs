@@ -128,7 +128,14 @@ async fn addresses_that_do_not_work_are_explained() {
     assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
     options.addresses = vec!["no such place".into()];
     assert!(matches!(Client::connect(options.clone()).await.err().unwrap(), Error::Resolve { .. }));
-    // The next address is tried.
+    // Of a node that says something and one that says nothing, the former is told of.
+    let stranger = Options { identity: node.authority.anonymous().unwrap(), ..options.clone() };
+    let addresses = vec![node.server.address().to_string(), "127.0.0.1:1".into()];
+    let error = Client::connect(Options { addresses, ..stranger }).await.err().unwrap();
+    assert!(matches!(error, Error::CertificateRequired { .. }), "{error}");
+    // A name with two addresses, of which one has a node; and the next address is tried.
+    options.addresses = vec![format!("localhost:{}", node.server.address().port())];
+    Client::connect(options.clone()).await.unwrap();
     options.addresses = vec!["127.0.0.1:1".into(), node.server.address().to_string()];
     Client::connect(options).await.unwrap();
 
