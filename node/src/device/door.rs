@@ -5,9 +5,11 @@
 use std::collections::{BTreeMap, HashSet};
 
 use ringhold_kernels::hlc::Hlc;
+use ringhold_kernels::id::{ActorId, Key, TypeId};
 use ringhold_kernels::link::{Link, Reading, Refused};
 use ringhold_kernels::message::{Header, Kind, Reason, append};
 use ringhold_kernels::queue::Queue;
+use ringhold_kernels::segment::Pulse;
 
 use crate::config::Overflow;
 
@@ -89,11 +91,13 @@ pub struct Letter {
 }
 
 /// What was lost with a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
     pub actors: u64,
     /// Messages it had taken or made and not handed on, at most: a batch that it was at counts whole.
     pub in_hand: u64,
+    /// The actors whose messages the workers ran when it ended.
+    pub hands: Vec<ActorId>,
     /// Messages that waited for their time.
     pub timers: u64,
     /// Of those, how many were asks, which have been answered with an error.
@@ -278,7 +282,9 @@ impl Door {
         }
         let actors = readings.iter().map(|r| r.actors).sum();
         let timers = readings.iter().map(|r| r.timers).sum();
-        Loss { actors, in_hand: begun.saturating_sub(finished), timers, asks: lost.len() as u64 }
+        let busy = readings.iter().filter(|r| r.pulse == Pulse::Busy && r.hand_type != 0);
+        let hands = busy.map(|r| ActorId::new(TypeId(r.hand_type), Key(r.hand_key))).collect();
+        Loss { actors, in_hand: begun.saturating_sub(finished), hands, timers, asks: lost.len() as u64 }
     }
 
     /// Takes in that there will be no other host: what it would have taken is not handled any more. An ask among the

@@ -12,6 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ringhold_cluster::network::Network;
 use ringhold_cluster::wire::{DeviceKind, DeviceState, DeviceStatus, WorkerState, WorkerStatus};
+use ringhold_kernels::id::ActorId;
 use ringhold_kernels::link::{Link, Reading};
 use ringhold_kernels::outbox::Owners;
 use ringhold_kernels::registry::Registry;
@@ -31,6 +32,7 @@ pub struct Device {
     pub door: Mutex<Door>,
     bell: Arc<dyn NodeBell>,
     segment: Arc<Segment>,
+    registry: Arc<Registry>,
     network: Arc<dyn Network>,
     /// What the supervisor last knew, for `status`.
     known: Mutex<Known>,
@@ -93,6 +95,7 @@ impl Device {
             door: Mutex::new(Door::new(Link::new(segment.clone(), bells.workers), overflow)),
             bell: bells.node,
             segment,
+            registry: registry.clone(),
             network,
             known: Mutex::new(Known {
                 state: DeviceState::Starting,
@@ -231,11 +234,12 @@ impl Device {
                     asks = loss.asks,
                     at_ms = now.as_millis(),
                     "device host is gone ({why}): the state of {} actors, {} messages in its queues and {} timers were \
-                     lost, {} askers were told so; starting another",
+                     lost, {} askers were told so{}; starting another",
                     loss.actors,
                     loss.in_hand,
                     loss.timers,
                     loss.asks,
+                    self.describe(&loss.hands),
                 );
                 None
             }
@@ -265,6 +269,18 @@ impl Device {
                 self.ended.store(true, SeqCst);
                 None
             }
+        }
+    }
+
+    /// Which messages the workers held: what to look at when a host dies again and again.
+    fn describe(&self, hands: &[ActorId]) -> String {
+        let name = |id: &ActorId| match self.registry.get(id.type_id) {
+            Some(actor) => format!("{} {}", actor.schema.name, id.key),
+            None => format!("{id:?}"),
+        };
+        match hands {
+            [] => String::new(),
+            hands => format!("; it was running a message of {}", hands.iter().map(name).collect::<Vec<_>>().join(", ")),
         }
     }
 
