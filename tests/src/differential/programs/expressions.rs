@@ -10,7 +10,7 @@ impl Generator {
         if depth == 0 || self.budget == 0 {
             return self.leaf(ty);
         }
-        match self.random.below(14) {
+        match self.random.below(15) {
             0 => return self.choice(ty, depth),
             1 => {
                 let callable: Vec<usize> =
@@ -23,6 +23,11 @@ impl Generator {
                 }
             }
             2 if !self.pure => return self.with_effect(ty, depth),
+            5 if !self.pure => {
+                if let Some(text) = self.order(ty, depth) {
+                    return text;
+                }
+            }
             3 | 4 => return self.leaf(ty),
             _ => {}
         }
@@ -83,8 +88,25 @@ impl Generator {
         format!("({{ {statement} {value} }})")
     }
 
+    /// A place read, changed and read again in one expression: what comes out tells the order.
+    pub(super) fn order(&mut self, ty: &Type, depth: usize) -> Option<String> {
+        let (Type::Int(name) | Type::Float(name)) = ty else { return None };
+        let place = self.place(ty, true, 0)?;
+        self.note("order");
+        let change = self.expr(ty, depth - 1);
+        let changed = format!("({{ {place} = {change}; {place} }})");
+        let op = *self.random.pick(&["+", "-", "*"]);
+        Some(match self.random.below(4) {
+            0 => format!("({place} {op} {changed})"),
+            1 => format!("({changed} {op} {place})"),
+            2 => format!("[{place}, {changed}, {place}][{}]", self.random.below(3)),
+            _ if name.starts_with('f') => format!("{place}.max({changed})"),
+            _ => format!("{place}.wrapping_sub({changed})"),
+        })
+    }
+
     pub(super) fn leaf(&mut self, ty: &Type) -> String {
-        if self.random.chance(70)
+        if self.random.chance(85)
             && let Some(place) = self.place(ty, false, 0)
         {
             return place;
@@ -92,6 +114,14 @@ impl Generator {
         let consts: Vec<String> = self.consts.iter().filter(|(_, of)| of == ty).map(|(name, _)| name.clone()).collect();
         if !consts.is_empty() && self.random.chance(30) {
             return self.random.pick(&consts).clone();
+        }
+        if *ty == Type::Bool && self.random.chance(80) {
+            // A comparison rather than a literal, which would make all behind it plain.
+            let int = Type::Int(self.int());
+            if let Some(place) = self.place(&int, false, 0) {
+                let op = *self.random.pick(&COMPARE);
+                return format!("({place} {op} {})", self.literal(&int));
+            }
         }
         match ty {
             Type::Bool | Type::Int(_) | Type::Float(_) => self.literal(ty),

@@ -6,6 +6,7 @@
 //!
 //! The build script writes the programs that the tests compile, with this file.
 
+mod drills;
 mod expressions;
 mod matches;
 mod places;
@@ -62,7 +63,7 @@ pub fn program(seed: u64) -> Program {
         features: Vec::new(),
     };
     let module = format!("p_{seed}");
-    generator.module();
+    generator.module(seed);
     let source = format!("#[ringhold::actor]\npub mod {module} {{\n    use super::sink;\n\n{}}}\n", generator.out);
     generator.features.sort();
     generator.features.dedup();
@@ -103,6 +104,7 @@ pub fn all_features() -> Vec<String> {
             "break outer",
             "continue outer",
             "effect inside",
+            "order",
             "call",
             "method",
             "reference",
@@ -244,7 +246,7 @@ struct Generator {
 }
 
 impl Generator {
-    fn module(&mut self) {
+    fn module(&mut self, seed: u64) {
         self.types();
         for index in 0..1 + self.random.below(2) {
             let ty = self.scalar();
@@ -256,7 +258,7 @@ impl Generator {
         for index in 0..2 + self.random.below(3) {
             self.function(index);
         }
-        self.handle();
+        self.handle(seed);
     }
 
     fn types(&mut self) {
@@ -266,7 +268,13 @@ impl Generator {
         self.structs.push(Struct { name: "Inner".into(), fields });
         let variants = self.variants(2, 2);
         self.enums.push(Enum { name: "Shape".into(), variants });
-        let mut fields = self.fields("f", 6, 5);
+        let mut fields = self.fields("f", 2, 4);
+        // Of every scalar there is one to read and to change: what is made of literals alone proves little.
+        let scalars = INTS.map(Type::Int).into_iter().chain([Type::Bool, Type::Float("f32"), Type::Float("f64")]);
+        for ty in scalars {
+            let at = self.random.below(fields.len() + 1);
+            fields.insert(at, (format!("of_{}", self.name(&ty)), ty));
+        }
         fields.push(("mode".into(), Type::Enum(0)));
         fields.push(("inner".into(), Type::Struct(0)));
         fields.push(("shape".into(), Type::Enum(1)));
@@ -404,7 +412,7 @@ impl Generator {
         } else {
             self.line(&head);
         }
-        self.begin(context, result.clone(), 28);
+        self.begin(context, result.clone(), 35);
         let count = 1 + self.random.below(3);
         self.block_lines(count, 2);
         if let Some(ty) = &result {
@@ -417,14 +425,19 @@ impl Generator {
         self.functions.push(Function { name, owner, params, reference, context, result });
     }
 
-    fn handle(&mut self) {
+    fn handle(&mut self, seed: u64) {
         self.line("pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {");
         self.scope.clear();
         let state = Variable { name: "state".into(), ty: Type::Struct(1), mutable: true, reference: true };
         self.scope.push(state);
-        self.begin(true, None, 70);
+        self.begin(true, None, 90);
         self.block_lines(1, 2);
         self.indent += 1;
+        for drill in self.drills(seed) {
+            for line in drill.lines() {
+                self.line(line);
+            }
+        }
         let message = Variable { name: "message".into(), ty: Type::Enum(2), mutable: false, reference: false };
         self.scope.push(message);
         let arms = self.arms("message", &Type::Enum(2), |this| {
