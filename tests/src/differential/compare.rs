@@ -4,8 +4,10 @@ use std::fmt;
 
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::{ActorId, Key, TypeId};
-use ringhold_kernels::schema::Schema;
-use ringhold_kernels::trial::Outcome;
+use ringhold_kernels::json::{self, TypeNames};
+use ringhold_kernels::schema::{Schema, Type};
+use ringhold_kernels::trial::{Outcome, Sent};
+use serde_json::Value;
 
 use super::random::Random;
 use super::{Library, Subject, values};
@@ -46,20 +48,20 @@ pub struct Mismatch {
     pub seed: u64,
     pub sequence: u32,
     pub step: usize,
-    pub message: String,
+    /// As JSON.
     pub state_before: String,
-    pub native: String,
-    pub cpp: String,
+    pub message: String,
+    /// What differs, with what each side has there.
+    pub differences: Vec<String>,
 }
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "`{}` is not the same on both sides", self.name)?;
         writeln!(f, "  messages of seed {}, sequence {}, step {}", self.seed, self.sequence, self.step)?;
-        writeln!(f, "  state before  {}", self.state_before)?;
-        writeln!(f, "  message       {}", self.message)?;
-        writeln!(f, "  native        {}", self.native)?;
-        write!(f, "  C++           {}", self.cpp)
+        writeln!(f, "  state before: {}", self.state_before)?;
+        writeln!(f, "  message: {}", self.message)?;
+        write!(f, "  differs in:\n    {}", self.differences.join("\n    "))
     }
 }
 
@@ -86,15 +88,15 @@ pub fn compare(subject: &Subject, library: &mut Library, index: usize, plan: Pla
             let native_did = (subject.run)(&mut native, &message, id, sender, now);
             let cpp_did = library.run(index, &mut cpp, &message, id, sender, now);
             if native_did != cpp_did || native != cpp {
+                let names = TypeNames::of(std::slice::from_ref(&schema));
                 return Err(Box::new(Mismatch {
                     name: schema.name.clone(),
                     seed: plan.seed,
                     sequence,
                     step,
-                    message: hex(&message),
-                    state_before: hex(&before),
-                    native: told(&native_did, &before, &native),
-                    cpp: told(&cpp_did, &before, &cpp),
+                    state_before: json(&schema.state, &before, &names).to_string(),
+                    message: json(&schema.message, &message, &names).to_string(),
+                    differences: differences(&schema, (&native_did, &native), (&cpp_did, &cpp), &names),
                 }));
             }
             tally.add(Tally {
@@ -130,30 +132,60 @@ fn agree_on_what_is_a_message(
     assert_eq!(native, schema.message.accepts(&message), "`{name}`: {} by the schema", hex(&message));
 }
 
-/// An outcome and what became of the state, in one line.
-fn told(outcome: &Outcome, before: &[u8], after: &[u8]) -> String {
-    let changed: Vec<_> = (0..after.len()).filter(|at| before[*at] != after[*at]).collect();
-    let changed = match changed.as_slice() {
-        [] => "unchanged".to_owned(),
-        [first, .., last] => format!("bytes {first}..={last} now {}", hex(&after[*first..=*last])),
-        [only] => format!("byte {only} now {}", hex(&after[*only..=*only])),
+/// What each side did and left behind, where it is not the same.
+fn differences(
+    schema: &Schema,
+    (native, native_state): (&Outcome, &[u8]),
+    (cpp, cpp_state): (&Outcome, &[u8]),
+    names: &TypeNames,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut note = |what: &str, native: String, cpp: String| {
+        if native != cpp {
+            found.push(format!("{what}: native {native}, C++ {cpp}"));
+        }
     };
-    let mut text = match &outcome.fault {
-        Some(fault) => format!("fault: {fault}; "),
-        None => String::new(),
-    };
-    for sent in &outcome.sends {
-        let delay = if sent.delay_us == 0 { String::new() } else { format!(" after {} us", sent.delay_us) };
-        let dead = if sent.message_type.is_none() { " (dead letter)" } else { "" };
-        text.push_str(&format!("sends {} to {:?}{delay}{dead}; ", hex(&sent.payload), sent.to));
+    let fault = |of: &Outcome| of.fault.map_or("none".to_owned(), |fault| fault.to_string());
+    note("fault", fault(native), fault(cpp));
+    note("stop", native.stopped.to_string(), cpp.stopped.to_string());
+    let reply = |of: &Outcome| of.reply.as_ref().map_or(Value::Null, |bytes| json(&schema.reply, bytes, names));
+    note("replies after the first", native.replies_extra.to_string(), cpp.replies_extra.to_string());
+    note("sends", native.sends.len().to_string(), cpp.sends.len().to_string());
+    for (at, (native, cpp)) in native.sends.iter().zip(&cpp.sends).enumerate() {
+        note(&format!("send {at}"), sent(native), sent(cpp));
     }
-    if let Some(reply) = &outcome.reply {
-        text.push_str(&format!("replies {} and {} more; ", hex(reply), outcome.replies_extra));
+    values_differ("reply", &reply(native), &reply(cpp), &mut found);
+    let state = |bytes: &[u8]| json(&schema.state, bytes, names);
+    values_differ("state", &state(native_state), &state(cpp_state), &mut found);
+    if found.is_empty() {
+        found.push(format!("bytes behind the values: native {}, C++ {}", hex(native_state), hex(cpp_state)));
     }
-    if outcome.stopped {
-        text.push_str("stops; ");
+    found
+}
+
+/// The innermost values that differ, by their paths.
+fn values_differ(path: &str, native: &Value, cpp: &Value, found: &mut Vec<String>) {
+    match (native, cpp) {
+        _ if native == cpp => {}
+        (Value::Object(a), Value::Object(b)) if a.keys().eq(b.keys()) => {
+            a.iter().for_each(|(key, value)| values_differ(&format!("{path}.{key}"), value, &b[key], found));
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            let pairs = a.iter().zip(b).enumerate();
+            pairs.for_each(|(at, (a, b))| values_differ(&format!("{path}[{at}]"), a, b, found));
+        }
+        _ => found.push(format!("{path}: native {native}, C++ {cpp}")),
     }
-    format!("{text}state {changed}")
+}
+
+fn sent(of: &Sent) -> String {
+    let delay = if of.delay_us == 0 { String::new() } else { format!(" after {} us", of.delay_us) };
+    let dead = if of.message_type.is_none() { " (dead letter)" } else { "" };
+    format!("{} to {:?}{delay}{dead}", hex(&of.payload), of.to)
+}
+
+fn json(ty: &Type, bytes: &[u8], names: &TypeNames) -> Value {
+    json::from_bytes(ty, bytes, names).unwrap_or_else(|| Value::String(format!("no value: {}", hex(bytes))))
 }
 
 fn hex(bytes: &[u8]) -> String {
