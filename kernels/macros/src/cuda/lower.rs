@@ -8,8 +8,8 @@
 //! A function that can fault returns an `rh::Fault` and gives its result through its first parameter; its
 //! callers return the fault at once.
 
+use super::names;
 use super::patterns::{self, Alternative};
-use super::{names, types};
 use crate::faults;
 use crate::ir::{
     Argument, Arm, BinOp, Block, Builtin, Expr, ExprKind, Float, Function, Local, Module, ParamKind, Pass, Place,
@@ -287,10 +287,9 @@ impl<'a> Lower<'a> {
                 let value = self.expr(value)?;
                 Value { text: format!("rh::repeat<{item}, {length}>({})", value.text), ..value }
             }
-            ExprKind::Struct { id, fields } => {
-                let definition = &self.module.structs[*id];
+            ExprKind::Struct { fields, .. } => {
                 let values = self.operands(fields.iter().map(|(_, value)| Operand::Expr(value)))?;
-                let declared = self.in_declared_order(fields, &values, &definition.fields);
+                let declared = in_declared_order(fields, &values);
                 Value {
                     stable: values.iter().all(|value| value.stable),
                     text: format!("{}{{{}}}", self.ty(ty), declared.join(", ")),
@@ -299,7 +298,7 @@ impl<'a> Lower<'a> {
             ExprKind::Variant { id, variant, fields } => {
                 let definition = &self.module.enums[*id].variants[*variant];
                 let values = self.operands(fields.iter().map(|(_, value)| Operand::Expr(value)))?;
-                let declared = self.in_declared_order(fields, &values, &definition.fields);
+                let declared = in_declared_order(fields, &values);
                 Value {
                     stable: values.iter().all(|value| value.stable),
                     text: format!("{}({})", names::make(*id, &definition.ident), declared.join(", ")),
@@ -344,7 +343,7 @@ impl<'a> Lower<'a> {
             ExprKind::Assign(place, value) => {
                 let value_type = &value.ty;
                 let (value, place) = self.value_then_place(value, place)?;
-                if *value_type != Ty::Unit && !place.text.is_empty() {
+                if *value_type != Ty::Unit {
                     self.put(format!("{} = {};", place.text, value.text));
                 }
                 Value::unit()
@@ -476,21 +475,9 @@ impl<'a> Lower<'a> {
         Some((had, place))
     }
 
-    fn in_declared_order(
-        &self,
-        fields: &[(usize, Expr)],
-        values: &[Value],
-        declared: &[crate::ir::Field],
-    ) -> Vec<String> {
-        let mut ordered: Vec<_> = fields.iter().zip(values).map(|((index, _), value)| (*index, value)).collect();
-        ordered.sort_by_key(|(index, _)| *index);
-        ordered.retain(|(index, _)| !types::is_empty(self.module, &declared[*index].ty));
-        ordered.into_iter().map(|(_, value)| value.text.clone()).collect()
-    }
-
     // ---- Places.
 
-    /// The text of a place, its indexes evaluated and checked. Empty for a field that C++ does not have.
+    /// The text of a place, its indexes evaluated and checked.
     fn place(&mut self, place: &Place) -> Option<Value> {
         let root = self.local(place.root);
         let mut text = if place.deref { format!("(*{root})") } else { root.clone() };
@@ -509,9 +496,6 @@ impl<'a> Lower<'a> {
                 }
             }
         }
-        if !place.projections.is_empty() && types::is_empty(self.module, &place.ty) {
-            text = String::new();
-        }
         Some(Value { text, stable: !place.deref && !self.function.locals[place.root.0].mutable })
     }
 
@@ -527,13 +511,7 @@ impl<'a> Lower<'a> {
 
     fn read(&mut self, place: &Place) -> Option<Value> {
         let value = self.place(place)?;
-        if place.ty == Ty::Unit {
-            return Some(Value::unit());
-        }
-        if value.text.is_empty() {
-            return Some(Value::stable(format!("{}{{}}", self.ty(&place.ty))));
-        }
-        Some(value)
+        Some(if place.ty == Ty::Unit { Value::unit() } else { value })
     }
 
     fn address(&mut self, place: &Place) -> Option<Value> {
@@ -541,11 +519,6 @@ impl<'a> Lower<'a> {
             return Some(Value::stable(self.local(place.root)));
         }
         let value = self.place(place)?;
-        if value.text.is_empty() {
-            let name = format!("t{}", self.number());
-            self.put(format!("{} {name}{{}};", self.ty(&place.ty)));
-            return Some(Value::stable(format!("&{name}")));
-        }
         // The indexes are constants by now, so the address is one too.
         Some(Value::stable(format!("&{}", value.text)))
     }
@@ -1078,6 +1051,13 @@ fn apply(function: &str, values: &[Value]) -> Value {
 
 fn texts(values: &[Value]) -> Vec<String> {
     values.iter().map(|value| value.text.clone()).collect()
+}
+
+/// The values of fields that were written in any order.
+fn in_declared_order(fields: &[(usize, Expr)], values: &[Value]) -> Vec<String> {
+    let mut ordered: Vec<_> = fields.iter().zip(values).map(|((index, _), value)| (*index, value)).collect();
+    ordered.sort_by_key(|(index, _)| *index);
+    ordered.into_iter().map(|(_, value)| value.text.clone()).collect()
 }
 
 /// Whether any alternative matches; nothing where one always does.

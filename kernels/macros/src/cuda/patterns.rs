@@ -1,6 +1,6 @@
 //! Patterns, taken apart: what to test and what to bind, in the order in which Rust tries them.
 
-use super::{names, types};
+use super::names;
 use crate::ir::{Field, Int, Local, Module, Pattern, Ty};
 
 /// One way for a value to match: all tests hold, then the names are bound.
@@ -69,11 +69,7 @@ fn each_field(module: &Module, of: &[Field], fields: &[(usize, Pattern)], subjec
     let mut all = vec![Alternative::default()];
     for (index, pattern) in fields {
         let field = &of[*index];
-        let place = if types::is_empty(module, &field.ty) {
-            format!("{}{{}}", names::ty(module, &field.ty))
-        } else {
-            format!("{subject}.{}", names::field(&field.ident))
-        };
+        let place = format!("{subject}.{}", names::field(&field.ident));
         let more = alternatives(module, pattern, &place, &field.ty);
         let joined = all.iter().flat_map(|left| {
             more.iter().map(|right| {

@@ -1,7 +1,4 @@
 //! The types of a module as C++: declarations, layout assertions, storing and loading.
-//!
-//! C++ has no type of size zero, so a field that has none in Rust is left out of its struct; reading it makes
-//! a new value.
 
 use std::fmt::Write;
 
@@ -49,10 +46,6 @@ fn declare(text: &mut String, module: &Module, ty: &Ty, declared: &mut Vec<Ty>) 
     }
 }
 
-pub fn is_empty(module: &Module, ty: &Ty) -> bool {
-    layout::of(module, ty).size == 0
-}
-
 fn line(text: &mut String, line: String) {
     text.push_str(&line);
     text.push('\n');
@@ -66,27 +59,19 @@ fn structure(text: &mut String, module: &Module, id: usize) {
     members(text, module, &definition.fields, "    ");
     line(text, format!("    static constexpr rh::u32 size = {};", fields.layout.size));
     line(text, "};".into());
-    if fields.layout.size != 0 {
-        assert_layout(text, &name, fields.layout);
-    }
+    assert_layout(text, &name, fields.layout);
     for (field, offset) in definition.fields.iter().zip(&fields.offsets) {
-        assert_offset(text, module, &name, "", field, *offset);
+        assert_offset(text, &name, "", field, *offset);
     }
     line(text, format!("RH_FN void store(rh::u8* to, const {name}& from) {{"));
-    line(text, "    (void)to, (void)from;".into());
     for (field, offset) in definition.fields.iter().zip(&fields.offsets) {
-        store(text, module, "    ", "", field, *offset);
+        store(text, "    ", "", field, *offset);
     }
     line(text, "}".into());
     line(text, format!("RH_FN bool load({name}& to, const rh::u8* from) {{"));
-    line(text, "    (void)to, (void)from;".into());
-    let loads: Vec<_> = definition
-        .fields
-        .iter()
-        .zip(&fields.offsets)
-        .filter_map(|(field, offset)| load(module, "", field, *offset))
-        .collect();
-    line(text, format!("    return {};", conjunction(&loads)));
+    let loads: Vec<_> =
+        definition.fields.iter().zip(&fields.offsets).map(|(field, offset)| load("", field, *offset)).collect();
+    line(text, format!("    return {};", loads.join(" && ")));
     line(text, "}".into());
 }
 
@@ -99,11 +84,10 @@ fn enumeration(text: &mut String, module: &Module, id: usize) {
 
     line(text, format!("struct {name} {{"));
     line(text, "    rh::u32 tag;".into());
-    let has_members = |fields: &[Field]| fields.iter().any(|field| !is_empty(module, &field.ty));
-    if definition.variants.iter().any(|variant| has_members(&variant.fields)) {
+    if layout::has_payload(module, id) {
         line(text, "    union {".into());
         for variant in &definition.variants {
-            if has_members(&variant.fields) {
+            if !variant.fields.is_empty() {
                 line(text, "        struct {".into());
                 members(text, module, &variant.fields, "            ");
                 line(text, format!("        }} {};", names::variant(&variant.ident)));
@@ -124,7 +108,7 @@ fn enumeration(text: &mut String, module: &Module, id: usize) {
     for (variant, offsets) in definition.variants.iter().zip(&offsets) {
         let member = format!("{}.", names::variant(&variant.ident));
         for (field, offset) in variant.fields.iter().zip(offsets) {
-            assert_offset(text, module, &name, &member, field, *offset);
+            assert_offset(text, &name, &member, field, *offset);
         }
         make(text, module, id, variant);
     }
@@ -132,11 +116,11 @@ fn enumeration(text: &mut String, module: &Module, id: usize) {
     line(text, format!("RH_FN void store(rh::u8* to, const {name}& from) {{"));
     line(text, "    rh::store(to, from.tag);".into());
     for (tag, (variant, offsets)) in definition.variants.iter().zip(&offsets).enumerate() {
-        if has_members(&variant.fields) {
+        if !variant.fields.is_empty() {
             line(text, format!("    if (from.tag == {tag}u) {{"));
             let member = format!("{}.", names::variant(&variant.ident));
             for (field, offset) in variant.fields.iter().zip(offsets) {
-                store(text, module, "        ", &member, field, *offset);
+                store(text, "        ", &member, field, *offset);
             }
             line(text, "    }".into());
         }
@@ -145,15 +129,11 @@ fn enumeration(text: &mut String, module: &Module, id: usize) {
     line(text, format!("RH_FN bool load({name}& to, const rh::u8* from) {{"));
     line(text, "    rh::load(to.tag, from);".into());
     for (tag, (variant, offsets)) in definition.variants.iter().zip(&offsets).enumerate() {
-        if has_members(&variant.fields) {
+        if !variant.fields.is_empty() {
             let member = format!("{}.", names::variant(&variant.ident));
-            let loads: Vec<_> = variant
-                .fields
-                .iter()
-                .zip(offsets)
-                .filter_map(|(field, offset)| load(module, &member, field, *offset))
-                .collect();
-            line(text, format!("    if (to.tag == {tag}u) return {};", conjunction(&loads)));
+            let loads: Vec<_> =
+                variant.fields.iter().zip(offsets).map(|(field, offset)| load(&member, field, *offset)).collect();
+            line(text, format!("    if (to.tag == {tag}u) return {};", loads.join(" && ")));
         }
     }
     line(text, format!("    return to.tag < {}u;", definition.variants.len()));
@@ -164,11 +144,11 @@ fn enumeration(text: &mut String, module: &Module, id: usize) {
 fn make(text: &mut String, module: &Module, id: usize, variant: &crate::ir::Variant) {
     let definition = &module.enums[id];
     let name = names::named_type(&definition.ident);
-    let fields: Vec<_> = variant.fields.iter().filter(|field| !is_empty(module, &field.ty)).collect();
+    let fields = &variant.fields;
     let params: Vec<_> =
         fields.iter().map(|field| format!("{} {}", names::ty(module, &field.ty), names::field(&field.ident))).collect();
     let mut body = format!("{name} made; made.tag = {name}::{};", names::tag(&variant.ident));
-    for field in &fields {
+    for field in fields {
         let field = names::field(&field.ident);
         let _ = write!(body, " made.{}.{field} = {field};", names::variant(&variant.ident));
     }
@@ -177,7 +157,7 @@ fn make(text: &mut String, module: &Module, id: usize, variant: &crate::ir::Vari
 }
 
 fn members(text: &mut String, module: &Module, fields: &[Field], indent: &str) {
-    for field in fields.iter().filter(|field| !is_empty(module, &field.ty)) {
+    for field in fields {
         line(text, format!("{indent}{} {};", names::ty(module, &field.ty), names::field(&field.ident)));
     }
 }
@@ -192,27 +172,19 @@ fn assert_layout(text: &mut String, name: &str, layout: layout::Layout) {
     );
 }
 
-fn assert_offset(text: &mut String, module: &Module, name: &str, member: &str, field: &Field, offset: u64) {
-    if !is_empty(module, &field.ty) {
-        let field = names::field(&field.ident);
-        line(
-            text,
-            format!("static_assert(RH_OFFSET({name}, {member}{field}) == {offset}, \"{name}.{member}{field}\");"),
-        );
-    }
+fn assert_offset(text: &mut String, name: &str, member: &str, field: &Field, offset: u64) {
+    let field = names::field(&field.ident);
+    line(text, format!("static_assert(RH_OFFSET({name}, {member}{field}) == {offset}, \"{name}.{member}{field}\");"));
 }
 
-fn store(text: &mut String, module: &Module, indent: &str, member: &str, field: &Field, offset: u64) {
-    if !is_empty(module, &field.ty) {
-        let function = plain_function(&field.ty, "store");
-        line(text, format!("{indent}{function}(to + {offset}, from.{member}{});", names::field(&field.ident)));
-    }
+fn store(text: &mut String, indent: &str, member: &str, field: &Field, offset: u64) {
+    let function = plain_function(&field.ty, "store");
+    line(text, format!("{indent}{function}(to + {offset}, from.{member}{});", names::field(&field.ident)));
 }
 
-fn load(module: &Module, member: &str, field: &Field, offset: u64) -> Option<String> {
+fn load(member: &str, field: &Field, offset: u64) -> String {
     let function = plain_function(&field.ty, "load");
-    (!is_empty(module, &field.ty))
-        .then(|| format!("{function}(to.{member}{}, from + {offset})", names::field(&field.ident)))
+    format!("{function}(to.{member}{}, from + {offset})", names::field(&field.ident))
 }
 
 /// The functions of the module's own types stand in its namespace, the others in `rh`.
@@ -221,8 +193,4 @@ fn plain_function(ty: &Ty, name: &str) -> String {
         Ty::Struct(_) | Ty::Enum(_) => name.into(),
         _ => format!("rh::{name}"),
     }
-}
-
-fn conjunction(tests: &[String]) -> String {
-    if tests.is_empty() { "true".into() } else { tests.join(" && ") }
 }
