@@ -1,6 +1,6 @@
 //! How messages are packed into a lane: frames of raw messages, and what is checked before one is believed.
 //!
-//! A frame is a header of 24 bytes and then messages exactly as [`message::append`] makes them. Framing costs
+//! A frame is a header of 24 bytes and then messages exactly as [`ringhold_kernels::message::append`] makes them. Framing costs
 //! are per batch: whoever writes fills a [`FrameBuffer`] while the last one is on its way, so that batches
 //! form by themselves under load, and a lone message leaves at once.
 //!

@@ -3,7 +3,7 @@
 //! This is Ringhold's lowest floor. It holds the words everything else is built from (ids, messages,
 //! hybrid logical clocks, schemas), the shared-memory protocol between a node and its devices (segment,
 //! rings), and the CPU device. It knows nothing of networks, disks, processes or async runtimes: time is an
-//! argument and effects go through the few traits in [`edge`].
+//! argument and effects go through two small traits, [`bell::Bell`] and [`clock::Clock`].
 //!
 //! Read [`actor::Actor`] first (what `#[ringhold::actor]` makes of a module), then [`worker::Worker`] (what
 //! runs it).

@@ -5,7 +5,7 @@
 //!
 //! | offset | what |
 //! |---|---|
-//! | 0 | [`Head`]: written once, by the node, before the host starts |
+//! | 0 | the head: written once, by the node, before the host starts |
 //! | 256 | [`NodeLine`]: the node's words |
 //! | 384 | [`DeviceLine`]: the device host's words |
 //! | 4096 | the shard table: 4096 × u16, each the owning worker, or [`AWAY`](crate::outbox::AWAY) |

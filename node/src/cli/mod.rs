@@ -1,7 +1,7 @@
 //! The command line: what the binary does when it is not a device host.
 //!
 //! Tables and messages are for people; with `--json` stdout holds exactly one JSON value, for programs, whatever
-//! happens. Logs and messages about errors go to stderr in either case. [`exit`] has the exit codes.
+//! happens. Logs and messages about errors go to stderr in either case. `exit` has the exit codes.
 
 mod actor;
 mod config;

@@ -1,6 +1,6 @@
 //! The configuration of a node: one TOML file, every field with a default.
 //!
-//! Each field is declared once, in [`Config::visit`], with its rule and its documentation. Reading, checking and
+//! Each field is declared once, in `Config::visit`, with its rule and its documentation. Reading, checking and
 //! printing (`ringhold config default`) are passes over that declaration, so they cannot disagree. A file is
 //! checked as a whole: [`Config::load`] returns every problem there is, each with field, value, rule and fix.
 

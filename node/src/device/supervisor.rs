@@ -1,6 +1,6 @@
 //! When to start, kill and restart a device's host: decisions only.
 //!
-//! A state machine with no clock, process or segment in it. Its driver ([`super::run`]) tells it what happened and
+//! A state machine with no clock, process or segment in it. Its driver ([`super::Device::supervise`]) tells it what happened and
 //! does what it says.
 
 use std::time::Duration;

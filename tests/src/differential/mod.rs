@@ -1,7 +1,7 @@
 //! The proof that an actor is the same on every device: its native handler against its generated C++.
 //!
 //! A [`Subject`] is an actor type with its native side behind plain functions; a [`Library`] is the C++ of
-//! many, compiled by the host's compiler and loaded. [`compare`] runs both on the same random messages, from
+//! many, compiled by the host's compiler and loaded. [`mod@compare`] runs both on the same random messages, from
 //! the same states, and wants the same bytes back: state, replies, sends, faults. `docs/sameness.md` says what
 //! that proves.
 
