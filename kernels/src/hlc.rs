@@ -4,8 +4,6 @@
 //! overflows carries into the microseconds, so a stamp never repeats and never goes back (Kulkarni et al.,
 //! "Logical Physical Clocks", 2014, folded into one word).
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 /// Bits of the logical counter.
 pub const LOGICAL_BITS: u32 = 12;
 
@@ -44,53 +42,34 @@ impl Hlc {
     }
 }
 
-/// A clock that several threads may tick: one word, advanced by compare-and-swap.
-#[derive(Debug, Default)]
-pub struct Clock(AtomicU64);
-
-impl Clock {
-    /// A new stamp, later than every stamp made or seen before, and not before `now_us`.
-    pub fn tick(&self, now_us: u64) -> Hlc {
-        self.advance(Hlc::at_us(now_us))
-    }
-
-    /// Takes a stamp from elsewhere in, so that what follows is later than it.
-    pub fn merge(&self, seen: Hlc) -> Hlc {
-        self.advance(Hlc(seen.0 + 1))
-    }
-
-    fn advance(&self, floor: Hlc) -> Hlc {
-        // Relaxed: the word carries no other data with it, and compare-and-swap alone keeps it unique.
-        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(Hlc(last).tick(floor).0));
-        Hlc(before.expect("the update always returns a value")).tick(floor)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn stamps_grow_when_time_stands_still_or_runs_back() {
-        let clock = Clock::default();
-        let mut last = clock.tick(1_000);
+        let mut last = Hlc(0).tick(Hlc::at_us(1_000));
         for now in [1_000, 999, 1_000, 5, 1_001] {
-            let next = clock.tick(now);
+            let next = last.tick(Hlc::at_us(now));
             assert!(next > last);
             last = next;
         }
-        assert!(clock.merge(Hlc::at_us(9_000)) > Hlc::at_us(9_000));
-        assert!(clock.tick(1) > Hlc::at_us(9_000));
+        assert_eq!(last.us(), 1_001, "it follows the time when that is ahead");
     }
 
     #[test]
-    fn stamps_of_two_threads_never_repeat() {
-        let clock = Clock::default();
-        let mut all: Vec<Hlc> = std::thread::scope(|s| {
-            let threads: Vec<_> = (0..2).map(|_| s.spawn(|| (0..10_000).map(|_| clock.tick(7)).collect())).collect();
-            threads.into_iter().flat_map(|t: std::thread::ScopedJoinHandle<'_, Vec<Hlc>>| t.join().unwrap()).collect()
-        });
-        all.sort();
-        assert!(all.windows(2).all(|w| w[0] < w[1]));
+    fn what_follows_a_message_is_later_than_it() {
+        let seen = Hlc::at_us(9_000);
+        let clock = Hlc::at_us(1_000).merge(seen);
+        assert!(clock > seen && clock.tick(Hlc::at_us(1)) > clock);
+    }
+
+    #[test]
+    fn a_counter_that_overflows_carries_into_the_microseconds() {
+        let mut clock = Hlc::at_us(7);
+        for _ in 0..1 << LOGICAL_BITS {
+            clock = clock.tick(Hlc::at_us(7));
+        }
+        assert_eq!((clock.us(), clock.logical()), (8, 0));
     }
 }

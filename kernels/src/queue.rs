@@ -254,11 +254,6 @@ impl Queue {
             }
         }
     }
-
-    /// Bytes of memory held, in use or spare.
-    pub fn memory_bytes(&self) -> usize {
-        (self.chunks.len() + self.spare.len()) * CHUNK_BYTES
-    }
 }
 
 /// Header and payload of a message in place.

@@ -21,7 +21,7 @@ use crate::queue::{Queue, parts};
 use crate::registry::{ActorType, Ran, Registry, Run};
 use crate::ring::{Consumer, Inbox, InboxEnd, Producer};
 use crate::segment::{LocalRing, Pulse, Segment, SegmentRing, Telemetry};
-use crate::table::{SLOT_BYTES, Slot, Table, state_of};
+use crate::table::{Slot, Table, state_of};
 
 type Siblings = Arc<Vec<Inbox<LocalRing>>>;
 
@@ -533,12 +533,6 @@ impl Worker {
         }
         let pulse = if idle { Pulse::Idle } else { Pulse::Busy };
         telemetry.pulse.store(pulse as u32, Release);
-    }
-
-    /// Bytes an actor costs beside its state, at most: its slot's header and its share of the index.
-    pub const fn overhead_bytes_max() -> usize {
-        // The index is at least a quarter full once it has grown.
-        SLOT_BYTES + size_of::<u64>() * 4
     }
 }
 
