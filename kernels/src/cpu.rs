@@ -12,13 +12,6 @@ use crate::registry::Registry;
 use crate::segment::Segment;
 use crate::worker::{Bells, Worker, workers};
 
-/// How a device's threads are run.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// Pin worker `i` to the `i`-th core that the process may use. Good where the cores are the device's alone.
-    pub pin: bool,
-}
-
 /// Idle steps before a worker parks: it looks around for about a microsecond, so that a reply to what it just sent
 /// finds it awake, and never burns a core to wait.
 const IDLE_STEPS_MAX: u32 = 16;
@@ -35,7 +28,6 @@ pub fn start(
     own: Vec<Arc<EventBell>>,
     node: Arc<dyn Bell>,
     clock: &Arc<dyn Clock>,
-    options: Options,
 ) -> io::Result<Host> {
     let as_bells = own.iter().map(|bell| bell.clone() as Arc<dyn Bell>).collect();
     let bells = Bells { workers: Arc::new(as_bells), node: node.clone() };
@@ -44,12 +36,7 @@ pub fn start(
     for (worker, bell) in workers(segment, registry, &bells).into_iter().zip(own) {
         let clock = clock.clone();
         let name = format!("worker-{}", worker.index());
-        threads.push(std::thread::Builder::new().name(name).spawn(move || {
-            if options.pin {
-                pin(worker.index());
-            }
-            run(worker, &bell, &*clock)
-        })?);
+        threads.push(std::thread::Builder::new().name(name).spawn(move || run(worker, &bell, &*clock))?);
     }
     let term = segment.node().term.load(std::sync::atomic::Ordering::Acquire);
     segment.device().running_term.store(term as u32, Release);
@@ -99,17 +86,5 @@ fn run(mut worker: Worker, bell: &EventBell, clock: &dyn Clock) {
             worker.unpark();
             idle_steps = 0;
         }
-    }
-}
-
-/// Pins the calling thread to one of the cores that the process may use. Where it cannot be, the thread runs on.
-fn pin(worker: usize) {
-    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-    let Ok(allowed) = sched_getaffinity(None) else { return };
-    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
-    if let Some(core) = cores.get(worker % cores.len().max(1)) {
-        let mut one = CpuSet::new();
-        one.set(*core);
-        let _ = sched_setaffinity(None, &one);
     }
 }

@@ -225,8 +225,7 @@ pub fn serve(fds: Vec<OwnedFd>, registry: Registry) -> Result<(), String> {
     let node: Arc<dyn Bell> = Arc::new(EventBell::from_fd(node));
     std::thread::spawn(end_with_node);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let host =
-        cpu::start(&segment, &registry, own, node, &clock, cpu::Options::default()).map_err(|e| e.to_string())?;
+    let host = cpu::start(&segment, &registry, own, node, &clock).map_err(|e| e.to_string())?;
     host.join()
 }
 
@@ -270,7 +269,7 @@ impl DeviceHost for ThreadHost {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let node: Arc<dyn Bell> = self.node.clone();
         let own = self.own.clone();
-        self.host = Some(cpu::start(segment, &self.registry, own, node, &clock, cpu::Options::default())?);
+        self.host = Some(cpu::start(segment, &self.registry, own, node, &clock)?);
         Ok(None)
     }
 

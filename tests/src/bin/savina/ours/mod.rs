@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ringhold_kernels::actor::{Actor, MessageOf};
 use ringhold_kernels::bell::{Bell, EventBell};
 use ringhold_kernels::clock::{Clock, SystemClock};
-use ringhold_kernels::cpu::{self, Host, Options};
+use ringhold_kernels::cpu::{self, Host};
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::{ActorId, Key, TypeId};
 use ringhold_kernels::link::Link;
@@ -167,8 +167,8 @@ impl Device {
         let mut link = Link::new(segment.clone(), Arc::new(bells));
         link.begin_term();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let host = cpu::start(&segment, registry, own, bell.clone(), &clock, Options::default())
-            .expect("the process may start another thread");
+        let host =
+            cpu::start(&segment, registry, own, bell.clone(), &clock).expect("the process may start another thread");
         Device { link, bell, host: Some(host), ticket: 0 }
     }
 
