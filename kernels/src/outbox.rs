@@ -172,30 +172,26 @@ impl Outbox {
         if to.type_id != M::Actor::TYPE {
             return self.wrong_type(from, to, message);
         }
-        let header = Header::new(Kind::Tell, to, from, M::SIZE, self.next_stamp());
-        if self.alone || self.owners.of(to.key) == self.worker {
+        let stamp = self.next_stamp();
+        let queue = if self.alone {
             self.sent += 1;
-            return put(&mut self.here, header, message);
-        }
-        self.send_off(header, message);
-    }
-
-    /// Out of line, so that a send within the worker pays nothing for it.
-    #[inline(never)]
-    fn send_off<M: Plain>(&mut self, header: Header, message: &M) {
-        put(self.road_to(header.to()), header, message);
+            &mut self.here
+        } else {
+            self.road_to(to.key)
+        };
+        put(queue, Kind::Tell, to, from, stamp, message);
     }
 
     /// Sends a message whose time has come, with a stamp of its own.
     pub(crate) fn forward(&mut self, header: &Header, payload: &[u8]) {
         let mut header = *header;
         header.hlc = self.next_stamp().0;
-        self.road_to(header.to()).push(&header, payload);
+        self.road_to(header.to().key).push(&header, payload);
     }
 
     /// The queue that leads to an actor.
-    fn road_to(&mut self, to: ActorId) -> &mut Queue {
-        match self.owners.of(to.key) {
+    fn road_to(&mut self, to: Key) -> &mut Queue {
+        match self.owners.of(to) {
             owner if owner == self.worker => {
                 self.sent += 1;
                 &mut self.here
@@ -224,7 +220,7 @@ impl Outbox {
         let stamp = self.next_stamp();
         self.dead += 1;
         let header = Header::new(Kind::DeadLetter, to, from, M::SIZE, stamp).with_reason(Reason::WrongType);
-        put(&mut self.away, header, message);
+        self.away.push(&header, &message.to_bytes());
     }
 
     #[inline(always)]
@@ -235,7 +231,7 @@ impl Outbox {
         }
         self.done.replied = true;
         let stamp = self.next_stamp();
-        put(&mut self.replies, Header::new(Kind::Reply, asked.from(), asked.to(), R::SIZE, stamp), reply);
+        put(&mut self.replies, Kind::Reply, asked.from(), asked.to(), stamp, reply);
     }
 
     #[inline(always)]
@@ -245,13 +241,14 @@ impl Outbox {
     }
 }
 
-/// Pushes a message whose payload is `value`.
+/// Pushes a message whose payload is `value`. The header is made where it goes: made elsewhere and copied, its
+/// fields would be stored one by one and loaded again in wider pieces, which stalls until the stores are in the cache.
 #[inline(always)]
-fn put<T: Plain>(queue: &mut Queue, header: Header, value: &T) {
+fn put<T: Plain>(queue: &mut Queue, kind: Kind, to: ActorId, from: ActorId, stamp: Hlc, value: &T) {
     let at = queue.reserve(T::SIZE);
     // SAFETY: `reserve` gave room for the header and the payload padded to eight bytes, all of it written here.
     unsafe {
-        at.cast::<Header>().write(header);
+        at.cast::<Header>().write(Header::new(kind, to, from, T::SIZE, stamp));
         let body = at.add(HEADER_BYTES);
         body.write_bytes(0, (T::SIZE + 7) & !7);
         value.write(body);
