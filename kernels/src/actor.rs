@@ -114,6 +114,6 @@ impl<'a> Context<'a> {
     /// Frees this actor when the handler returns: the next message finds a new one, its state zero.
     #[inline(always)]
     pub fn stop(&mut self) {
-        self.outbox.done.stopped = true;
+        self.outbox.stop();
     }
 }

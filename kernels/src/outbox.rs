@@ -59,13 +59,30 @@ pub struct Timer {
     pub payload: Box<[u8]>,
 }
 
-/// What the running handler was asked and has done.
+/// What the running handler was asked and has done: flags in one byte, which the worker sets and tests at once.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Done {
+pub(crate) struct Done(u8);
+
+impl Done {
     /// Somebody waits for a reply.
-    pub(crate) asked: bool,
-    pub(crate) replied: bool,
-    pub(crate) stopped: bool,
+    pub(crate) const ASKED: Done = Done(1);
+    pub(crate) const REPLIED: Done = Done(2);
+    pub(crate) const STOPPED: Done = Done(4);
+    /// The handler can fault, so what it does is on record.
+    pub(crate) const UNDOABLE: Done = Done(8);
+
+    #[inline(always)]
+    pub(crate) fn any(self, of: Done) -> bool {
+        self.0 & of.0 != 0
+    }
+}
+
+impl std::ops::BitOr for Done {
+    type Output = Done;
+    #[inline(always)]
+    fn bitor(self, other: Done) -> Done {
+        Done(self.0 | other.0)
+    }
 }
 
 /// What a worker's handlers sent, by where it goes next.
@@ -100,9 +117,6 @@ pub struct Outbox {
     /// Replies that went nowhere because nobody asked, or one was given before.
     pub(crate) replies_unasked: u64,
     pub(crate) dead: u64,
-    /// Messages put into `here` and `others`, for the device's account of what is under way.
-    pub(crate) sent: u64,
-    sent_mark: u64,
 }
 
 impl Outbox {
@@ -128,28 +142,21 @@ impl Outbox {
             touched: Vec::new(),
             replies_unasked: 0,
             dead: 0,
-            sent: 0,
-            sent_mark: 0,
         }
     }
 
-    /// Before a handler runs: nothing has been done yet, and `asked` says whether a reply is waited for.
+    /// Before a handler runs: nothing has been done yet. With [`Done::UNDOABLE`], remembers what to cut back to.
     #[inline(always)]
-    pub(crate) fn begin(&mut self, asked: bool) {
+    pub(crate) fn begin(&mut self, flags: Done) {
         self.now = self.hlc;
-        self.done = Done { asked, replied: false, stopped: false };
-        self.touched.clear();
-    }
-
-    /// Before a handler that can fault: as [`Outbox::begin`], and remembers what to cut back to.
-    #[inline(always)]
-    pub(crate) fn begin_undoable(&mut self, asked: bool) {
-        self.begin(asked);
-        self.here_mark = self.here.mark();
-        self.reply_mark = self.replies.mark();
-        self.away_mark = self.away.mark();
-        self.timers_mark = self.timers.len();
-        self.sent_mark = self.sent;
+        self.done = flags;
+        if flags.any(Done::UNDOABLE) {
+            self.here_mark = self.here.mark();
+            self.reply_mark = self.replies.mark();
+            self.away_mark = self.away.mark();
+            self.timers_mark = self.timers.len();
+            self.touched.clear();
+        }
     }
 
     /// After a fault: as if the handler had not run. The clock alone keeps what it ticked.
@@ -163,23 +170,25 @@ impl Outbox {
         for (worker, mark) in self.touched.drain(..).rev() {
             self.others[worker].truncate(mark);
         }
-        self.sent = self.sent_mark;
-        self.done = Done { asked: self.done.asked, ..Done::default() };
+        self.done = Done(self.done.0 & Done::ASKED.0);
     }
 
     #[inline(always)]
     pub(crate) fn send<M: MessageOf>(&mut self, from: ActorId, to: ActorId, message: &M) {
         if to.type_id != M::Actor::TYPE {
-            return self.wrong_type(from, to, message);
+            return self.wrong_type(from, to, *message);
         }
         let stamp = self.next_stamp();
-        let queue = if self.alone {
-            self.sent += 1;
-            &mut self.here
+        if self.alone || self.owners.of(to.key) == self.worker {
+            put(&mut self.here, Kind::Tell, to, from, stamp, message);
         } else {
-            self.road_to(to.key)
-        };
-        put(queue, Kind::Tell, to, from, stamp, message);
+            self.send_off(to, from, stamp, *message);
+        }
+    }
+
+    #[inline(never)]
+    fn send_off<M: Plain>(&mut self, to: ActorId, from: ActorId, stamp: Hlc, message: M) {
+        put(self.road_to(to.key), Kind::Tell, to, from, stamp, &message);
     }
 
     /// Sends a message whose time has come, with a stamp of its own.
@@ -192,15 +201,13 @@ impl Outbox {
     /// The queue that leads to an actor.
     fn road_to(&mut self, to: Key) -> &mut Queue {
         match self.owners.of(to) {
-            owner if owner == self.worker => {
-                self.sent += 1;
-                &mut self.here
-            }
+            owner if owner == self.worker => &mut self.here,
             AWAY => &mut self.away,
             owner => {
-                self.sent += 1;
                 let queue = &mut self.others[owner as usize];
-                self.touched.push((owner as usize, queue.mark()));
+                if self.done.any(Done::UNDOABLE) {
+                    self.touched.push((owner as usize, queue.mark()));
+                }
                 queue
             }
         }
@@ -209,14 +216,19 @@ impl Outbox {
     #[inline(never)]
     pub(crate) fn send_after<M: MessageOf>(&mut self, delay_us: u64, from: ActorId, to: ActorId, message: &M) {
         if to.type_id != M::Actor::TYPE {
-            return self.wrong_type(from, to, message);
+            return self.wrong_type(from, to, *message);
         }
         let header = Header::new(Kind::Tell, to, from, M::SIZE, self.next_stamp());
         self.timers.push(Timer { delay_us, header, payload: message.to_bytes().into() });
     }
 
+    /// Messages ever sent to workers of this device, for its account of what is under way.
+    pub(crate) fn sent(&self) -> u64 {
+        self.here.pushed() + self.others.iter().map(Queue::pushed).sum::<u64>()
+    }
+
     #[cold]
-    fn wrong_type<M: MessageOf>(&mut self, from: ActorId, to: ActorId, message: &M) {
+    fn wrong_type<M: MessageOf>(&mut self, from: ActorId, to: ActorId, message: M) {
         let stamp = self.next_stamp();
         self.dead += 1;
         let header = Header::new(Kind::DeadLetter, to, from, M::SIZE, stamp).with_reason(Reason::WrongType);
@@ -225,13 +237,18 @@ impl Outbox {
 
     #[inline(always)]
     pub(crate) fn reply<R: Plain>(&mut self, asked: &Header, reply: &R) {
-        if !self.done.asked || self.done.replied {
+        if !self.done.any(Done::ASKED) || self.done.any(Done::REPLIED) {
             self.replies_unasked += 1;
             return;
         }
-        self.done.replied = true;
+        self.done = self.done | Done::REPLIED;
         let stamp = self.next_stamp();
         put(&mut self.replies, Kind::Reply, asked.from(), asked.to(), stamp, reply);
+    }
+
+    #[inline(always)]
+    pub(crate) fn stop(&mut self) {
+        self.done = self.done | Done::STOPPED;
     }
 
     #[inline(always)]
@@ -245,8 +262,27 @@ impl Outbox {
 /// fields would be stored one by one and loaded again in wider pieces, which stalls until the stores are in the cache.
 #[inline(always)]
 fn put<T: Plain>(queue: &mut Queue, kind: Kind, to: ActorId, from: ActorId, stamp: Hlc, value: &T) {
+    match queue.reserve_here(T::SIZE) {
+        // SAFETY: room for the message, as `fill` asks for.
+        Some(at) => unsafe { fill(at, kind, to, from, stamp, value) },
+        // By value: a reference would have every caller store its message twice.
+        None => put_in_new_chunk(queue, kind, to, from, stamp, *value),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn put_in_new_chunk<T: Plain>(queue: &mut Queue, kind: Kind, to: ActorId, from: ActorId, stamp: Hlc, value: T) {
     let at = queue.reserve(T::SIZE);
-    // SAFETY: `reserve` gave room for the header and the payload padded to eight bytes, all of it written here.
+    // SAFETY: room for the message, as `fill` asks for.
+    unsafe { fill(at, kind, to, from, stamp, &value) }
+}
+
+/// # Safety
+/// `at` has room for the header and the payload padded to eight bytes; all of it is written.
+#[inline(always)]
+unsafe fn fill<T: Plain>(at: *mut u8, kind: Kind, to: ActorId, from: ActorId, stamp: Hlc, value: &T) {
+    // SAFETY: the caller's.
     unsafe {
         at.cast::<Header>().write(Header::new(kind, to, from, T::SIZE, stamp));
         let body = at.add(HEADER_BYTES);

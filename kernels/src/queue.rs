@@ -34,18 +34,28 @@ pub struct Queue {
     /// The next free byte of the last chunk, and its end. Null when there is no chunk yet.
     write: *mut u8,
     write_end: *mut u8,
-    messages: usize,
+    /// Messages ever pushed and not truncated, and messages ever popped: each a word of its own, so that a push
+    /// does not wait for a pop's store, or a pop for a push's.
+    pushed: u64,
+    popped: u64,
 }
 
 // SAFETY: the chunks are owned by the queue alone; nothing in it is tied to a thread.
 unsafe impl Send for Queue {}
+
+/// The first message of a queue: see [`Queue::front`].
+pub struct Front {
+    pub message: NonNull<Header>,
+    /// One past it.
+    end: *mut u8,
+}
 
 /// A place in a queue to cut back to: see [`Queue::truncate`].
 #[derive(Clone, Copy)]
 pub struct Mark {
     chunks: usize,
     write: *mut u8,
-    messages: usize,
+    pushed: u64,
 }
 
 // SAFETY: a mark is only ever used through the queue it was taken from.
@@ -60,7 +70,8 @@ impl Default for Queue {
             read_end: std::ptr::null_mut(),
             write: std::ptr::null_mut(),
             write_end: std::ptr::null_mut(),
-            messages: 0,
+            pushed: 0,
+            popped: 0,
         }
     }
 }
@@ -69,27 +80,41 @@ impl Queue {
     /// Messages in the queue.
     #[inline(always)]
     pub fn len(&self) -> usize {
-        self.messages
+        (self.pushed - self.popped) as usize
     }
 
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
-        self.messages == 0
+        self.read == self.write
     }
 
-    /// Room for one message of `payload_bytes`: 8-aligned and not yet initialised. It is in the queue when
-    /// this returns, so the caller writes the header and all of the padded payload before anything else.
+    /// Messages ever pushed, less those truncated.
+    pub fn pushed(&self) -> u64 {
+        self.pushed
+    }
+
+    /// Room for one message of `payload_bytes` if the last chunk has it: 8-aligned and not yet initialised. It is in
+    /// the queue when this returns, so the caller writes the header and all of the padded payload before anything else.
     #[inline(always)]
-    pub fn reserve(&mut self, payload_bytes: usize) -> *mut u8 {
+    pub fn reserve_here(&mut self, payload_bytes: usize) -> Option<*mut u8> {
         let bytes = HEADER_BYTES + ((payload_bytes + 7) & !7);
-        if (self.write_end as usize) - (self.write as usize) < bytes {
-            self.grow(bytes);
-        }
         let at = self.write;
-        // SAFETY: `bytes` are free between `write` and `write_end`, as checked or made so just above.
-        self.write = unsafe { self.write.add(bytes) };
-        self.messages += 1;
-        at
+        if (self.write_end as usize) - (at as usize) < bytes {
+            return None;
+        }
+        // SAFETY: `bytes` are free between `write` and `write_end`, as checked just above.
+        self.write = unsafe { at.add(bytes) };
+        self.pushed += 1;
+        Some(at)
+    }
+
+    /// As [`Queue::reserve_here`], in another chunk if need be.
+    pub fn reserve(&mut self, payload_bytes: usize) -> *mut u8 {
+        if let Some(at) = self.reserve_here(payload_bytes) {
+            return at;
+        }
+        self.grow(HEADER_BYTES + ((payload_bytes + 7) & !7));
+        self.reserve_here(payload_bytes).expect("a chunk has room for the largest message")
     }
 
     #[cold]
@@ -129,18 +154,20 @@ impl Queue {
         }
     }
 
-    /// The oldest message: its header, its payload behind it. It stays valid until [`Queue::pop`], also
-    /// while more is pushed.
+    /// The oldest message. It stays valid until [`Queue::pop`], also while more is pushed.
     #[inline(always)]
-    pub fn front(&mut self) -> Option<NonNull<Header>> {
-        if self.messages == 0 {
+    pub fn front(&mut self) -> Option<Front> {
+        if self.is_empty() {
             return None;
         }
         if self.read == self.read_end {
             self.next_chunk();
         }
-        // SAFETY: a message is left, so there is a chunk, and `read` points into it.
-        Some(unsafe { NonNull::new_unchecked(self.read) }.cast())
+        // SAFETY: a message is left, so there is a chunk, and `read` points to the message in it, which is whole.
+        unsafe {
+            let message = NonNull::new_unchecked(self.read).cast::<Header>();
+            Some(Front { message, end: self.read.add(HEADER_BYTES + message.as_ref().padded_len()) })
+        }
     }
 
     #[cold]
@@ -153,25 +180,21 @@ impl Queue {
         self.read_end = unsafe { self.read.add(end) };
     }
 
-    /// The header of the message behind `front`, if it is there and in the same chunk.
+    /// The message behind `front`, if it is there and in the same chunk.
     #[inline(always)]
-    pub fn second(&self, front: NonNull<Header>) -> Option<&Header> {
-        // SAFETY: `front` is the first message of the queue; what is behind it is in the same chunk as long as it is
-        // before the end of the messages read from there, or of those written.
-        unsafe {
-            let at = self.read.add(HEADER_BYTES + front.as_ref().padded_len());
-            (self.messages > 1 && at != self.read_end).then(|| &*at.cast::<Header>())
-        }
+    pub fn second(&self, front: &Front) -> Option<NonNull<Header>> {
+        let there = front.end != self.write && front.end != self.read_end;
+        // SAFETY: not null: it is behind a message.
+        there.then(|| unsafe { NonNull::new_unchecked(front.end) }.cast())
     }
 
     /// Removes the message that [`Queue::front`] gave.
     #[inline(always)]
-    pub fn pop(&mut self, front: NonNull<Header>) {
-        debug_assert_eq!(front.as_ptr().cast(), self.read);
-        // SAFETY: `front` is the first message of the queue and still in its chunk.
-        self.read = unsafe { self.read.add(HEADER_BYTES + front.as_ref().padded_len()) };
-        self.messages -= 1;
-        if self.messages == 0 {
+    pub fn pop(&mut self, front: Front) {
+        debug_assert_eq!(front.message.as_ptr().cast(), self.read);
+        self.popped += 1;
+        self.read = front.end;
+        if front.end == self.write {
             self.rewind();
         }
     }
@@ -179,9 +202,7 @@ impl Queue {
     /// An empty queue starts over at the head of its last chunk, where the cache is warm.
     #[inline(always)]
     fn rewind(&mut self) {
-        if self.chunks.len() > 1 {
-            self.next_chunk();
-        }
+        debug_assert_eq!(self.chunks.len(), 1, "a later chunk is made for a message, and goes with its last");
         let chunk = self.write_end as usize - CHUNK_BYTES;
         self.read = self.write.with_addr(chunk);
         self.write = self.read;
@@ -199,7 +220,7 @@ impl Queue {
     /// Where the queue ends now. It is good until the next `pop` of this queue.
     #[inline(always)]
     pub fn mark(&self) -> Mark {
-        Mark { chunks: self.chunks.len(), write: self.write, messages: self.messages }
+        Mark { chunks: self.chunks.len(), write: self.write, pushed: self.pushed }
     }
 
     /// Forgets everything pushed since `mark`.
@@ -208,7 +229,7 @@ impl Queue {
             let (chunk, _) = self.chunks.pop_back().expect("there are more chunks than at the mark");
             self.recycle(chunk);
         }
-        self.messages = mark.messages;
+        self.pushed = mark.pushed;
         self.write = mark.write;
         if let Some((chunk, end)) = self.chunks.back_mut() {
             *end = CHUNK_BYTES;
@@ -227,7 +248,7 @@ impl Queue {
     pub fn drain(&mut self, mut take: impl FnMut(&Header, &[u8]) -> bool) {
         while let Some(front) = self.front() {
             // SAFETY: a whole message lies at `front` until it is popped.
-            let (header, payload) = unsafe { parts(front) };
+            let (header, payload) = unsafe { parts(front.message) };
             if !take(header, payload) {
                 return;
             }
@@ -237,7 +258,7 @@ impl Queue {
 
     /// Looks at every message, oldest first.
     pub fn for_each(&self, mut f: impl FnMut(&Header, &[u8])) {
-        let (mut at, mut left) = (self.read, self.messages);
+        let (mut at, mut left) = (self.read, self.len());
         for (number, (chunk, end)) in self.chunks.iter().enumerate() {
             if number > 0 {
                 at = chunk.as_ptr().cast();
@@ -305,7 +326,7 @@ mod tests {
             }
             for _ in 0..round * 5 % 97 {
                 let Some(front) = queue.front() else { break };
-                let (h, payload) = unsafe { parts(front) };
+                let (h, payload) = unsafe { parts(front.message) };
                 assert_eq!(h.hlc, popped);
                 assert!(payload.iter().all(|b| *b == popped as u8));
                 queue.pop(front);
@@ -353,7 +374,7 @@ mod tests {
         queue.push(&header(1, 8), &[7; 8]);
         let front = queue.front().unwrap();
         (0..5_000).for_each(|i| queue.push(&header(i, 60), &[1; 60]));
-        let (h, payload) = unsafe { parts(front) };
+        let (h, payload) = unsafe { parts(front.message) };
         assert_eq!((h.hlc, payload), (1, &[7u8; 8][..]));
     }
 }

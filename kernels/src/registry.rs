@@ -1,7 +1,11 @@
 //! The actor types a binary can run.
 
+use std::ptr::NonNull;
+
 use crate::actor::{Actor, Context, Fault, FaultKind};
 use crate::id::{TypeId, fnv1a};
+use crate::message::Header;
+use crate::outbox::Outbox;
 use crate::plain::Plain;
 use crate::schema::Schema;
 
@@ -25,9 +29,9 @@ pub struct ActorType {
 /// Runs one message over the state at the pointer; on a fault the state is as before.
 ///
 /// # Safety
-/// `state` is an aligned, valid state of the type that nothing else refers to; `payload` is valid for reads of
-/// the type's message size.
-pub(crate) type Run = unsafe fn(state: *mut u8, payload: *const u8, ctx: &mut Context<'_>) -> Ran;
+/// `state` is an aligned, valid state of the type that nothing else refers to; the type's message size of payload
+/// lies behind `message`, and both stay as they are while this runs.
+pub(crate) type Run = unsafe fn(state: *mut u8, message: NonNull<Header>, outbox: &mut Outbox) -> Ran;
 
 /// Writes the state at the pointer as its bytes, padding zero.
 ///
@@ -78,10 +82,12 @@ impl ActorType {
 
 /// # Safety
 /// As [`Run`] says.
-unsafe fn run<A: Actor>(state: *mut u8, payload: *const u8, ctx: &mut Context<'_>) -> Ran {
+unsafe fn run<A: Actor>(state: *mut u8, message: NonNull<Header>, outbox: &mut Outbox) -> Ran {
     // SAFETY: the caller's.
-    let (state, message) = unsafe { (&mut *state.cast::<A::State>(), A::Message::read(payload)) };
+    let (state, header, message) =
+        unsafe { (&mut *state.cast::<A::State>(), message.as_ref(), A::Message::read(message.add(1).as_ptr().cast())) };
     let Some(message) = message else { return Ran::MALFORMED };
+    let ctx = &mut Context::new(header, outbox);
     if !A::CAN_FAULT {
         let _ = A::handle(state, message, ctx);
         return Ran::DONE;

@@ -214,7 +214,7 @@ impl<M: Memory> Inbox<M> {
         for ticket in first..first + taken as u64 {
             let front = queue.front().expect("no more credits are taken than there are messages");
             // SAFETY: the message stays where it is until it is popped, below.
-            let (header, payload) = unsafe { parts(front) };
+            let (header, payload) = unsafe { parts(front.message) };
             publish(&self.memory, ticket, header, payload);
             queue.pop(front);
         }

@@ -46,6 +46,10 @@ pub unsafe fn state_of(slot: NonNull<Slot>) -> *mut u8 {
 type Entry = u64;
 const POINTER: u64 = (1 << 48) - 1;
 
+/// See [`Table::guess`].
+#[derive(Clone, Copy)]
+pub struct Guess(*const Slot);
+
 /// See the module's documentation.
 pub struct Table {
     index: Vec<Entry>,
@@ -86,7 +90,6 @@ impl Table {
     }
 
     /// The slot of an actor, if it exists.
-    #[inline(always)]
     pub fn find(&self, id: ActorId) -> Option<NonNull<Slot>> {
         let hash = hash(id);
         let (tag, mask) = (tag(hash), self.index.len() - 1);
@@ -109,18 +112,32 @@ impl Table {
         }
     }
 
-    /// Brings an actor's slot towards the cache, if it is likely to exist.
+    /// Where an actor's slot is, if it exists and no other's hash is in its way: a guess that [`Table::find_from`]
+    /// checks. It brings the slot towards the cache.
     #[inline(always)]
-    pub fn prefetch(&self, id: ActorId) {
-        let entry = self.index[self.home(hash(id))];
+    pub fn guess(&self, id: ActorId) -> Guess {
+        // SAFETY: the shift makes it less than the index's length.
+        let entry = unsafe { *self.index.get_unchecked(self.home(hash(id))) };
+        let slot = (entry & POINTER) as *const Slot;
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a prefetch of any address is no access.
         unsafe {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>((entry & POINTER) as *const i8);
+            _mm_prefetch::<_MM_HINT_T0>(slot.cast());
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = entry;
+        Guess(slot)
+    }
+
+    /// The slot of an actor, if it exists, looked for first where it was guessed to be. The table may have changed since:
+    /// slots are never given back to the system, and a free one has the type of no actor.
+    #[inline(always)]
+    pub fn find_from(&self, guess: Guess, id: ActorId) -> Option<NonNull<Slot>> {
+        debug_assert!(!id.is_client());
+        // SAFETY: an entry's pointer is null or that of a slot of this table, live or free; both are initialised.
+        match unsafe { guess.0.as_ref() } {
+            Some(held) if held.key == id.key && held.type_id == id.type_id => Some(NonNull::from(held)),
+            _ => self.find(id),
+        }
     }
 
     /// Where the search for a hash starts.
@@ -231,8 +248,7 @@ fn pointer(entry: Entry) -> NonNull<Slot> {
 /// Multiplicative hashing (Knuth, TAOCP 3, 6.4): one multiplication, and only its high bits are looked at for a place.
 #[inline(always)]
 fn hash(id: ActorId) -> u64 {
-    let types = (id.type_id.0 as u64).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    (id.key.0 ^ types).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    (id.key.0 ^ (id.type_id.0 as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// What an entry keeps of the hash: 16 bits that the place in a small index does not tell.

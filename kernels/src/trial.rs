@@ -6,7 +6,7 @@ use crate::actor::{Actor, Context, Fault};
 use crate::hlc::Hlc;
 use crate::id::{ActorId, TypeId};
 use crate::message::{Header, Kind};
-use crate::outbox::{Outbox, Owners};
+use crate::outbox::{Done, Outbox, Owners};
 use crate::plain::Plain;
 
 /// What a handler did with one message.
@@ -43,7 +43,7 @@ pub fn run<A: Actor>(state: &mut [u8], message: &[u8], id: ActorId, sender: Acto
     let message = A::Message::from_bytes(message).expect("the bytes of a message");
     let header = Header::new(Kind::Ask, id, sender, A::Message::SIZE, now);
     outbox.hlc = now;
-    outbox.begin_undoable(true);
+    outbox.begin(Done::ASKED | Done::UNDOABLE);
     if let Err(fault) = A::handle(&mut value, message, &mut Context::new(&header, &mut outbox)) {
         return Outcome { fault: Some(fault), ..Outcome::default() };
     }
@@ -79,6 +79,6 @@ fn record(mut outbox: Outbox) -> Outcome {
         sends: sends.into_iter().map(|(_, sent)| sent).collect(),
         reply,
         replies_extra: outbox.replies_unasked as u32,
-        stopped: outbox.done.stopped,
+        stopped: outbox.done.any(Done::STOPPED),
     }
 }

@@ -11,12 +11,11 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use crate::actor::{Context, FaultKind};
+use crate::actor::FaultKind;
 use crate::bell::{Bell, park, wake};
 use crate::hlc::Hlc;
-use crate::id::ActorId;
 use crate::message::{HEADER_BYTES, Header, Inspected, Kind, Reason};
-use crate::outbox::{AWAY, Outbox, Owner, Timer};
+use crate::outbox::{AWAY, Done, Outbox, Owner, Timer};
 use crate::queue::{Queue, parts};
 use crate::registry::{ActorType, Ran, Registry, Run};
 use crate::ring::{Consumer, Inbox, InboxEnd, Producer};
@@ -54,7 +53,8 @@ unsafe impl Send for Worker {}
 struct Hot {
     run: Run,
     message_bytes: usize,
-    can_fault: bool,
+    /// What every run of it begins with.
+    flags: Done,
     actors: u64,
     handled: u64,
     faults: u64,
@@ -137,7 +137,7 @@ pub fn workers(segment: &Arc<Segment>, registry: &Arc<Registry>, bells: &Bells) 
     let hot = |t: &ActorType| Hot {
         run: t.run,
         message_bytes: t.message_bytes,
-        can_fault: t.can_fault,
+        flags: if t.can_fault { Done::UNDOABLE } else { Done::default() },
         actors: 0,
         handled: 0,
         faults: 0,
@@ -219,7 +219,7 @@ impl Worker {
         }
         let waited = !self.timers.is_empty();
         while let Some(due) = self.timers.pop() {
-            self.not_handled(&due.header, &due.payload, Reason::Stopping, None);
+            self.dead_letter(&due.header, &due.payload, Reason::Stopping);
         }
         !waited
     }
@@ -242,16 +242,21 @@ impl Worker {
 
     fn run_queued(&mut self, batch: usize) -> usize {
         let mut ran = 0;
+        let mut ahead = None;
         while ran < batch {
             let Some(front) = self.outbox.here.front() else { break };
+            // SAFETY: what the queue gives is a whole message, which stays where it is until it is popped.
+            let id = unsafe { front.message.as_ref() }.to();
+            let guess = ahead.unwrap_or_else(|| self.table.guess(id));
             // While this message runs, the next one's actor comes into the cache.
-            if let Some(next) = self.outbox.here.second(front) {
-                self.table.prefetch(next.to());
-            }
-            self.run(front);
-            self.outbox.here.pop(front);
+            // SAFETY: as above.
+            ahead = self.outbox.here.second(&front).map(|next| self.table.guess(unsafe { next.as_ref() }.to()));
+            self.run_for(self.table.find_from(guess, id), front.message);
             ran += 1;
+            self.telemetry().finished.store(self.counts.finished + ran as u64, Relaxed);
+            self.outbox.here.pop(front);
         }
+        self.counts.finished += ran as u64;
         ran
     }
 
@@ -317,66 +322,81 @@ impl Worker {
     }
 
     /// Runs one message where it lies.
-    #[inline(always)]
     fn run(&mut self, at: NonNull<Header>) {
         // SAFETY: a whole message lies there, and its place stays as it is until the caller frees it.
-        let (header, payload) = unsafe { parts(at) };
-        if !header.is(Kind::Tell) && !header.is(Kind::Ask) {
-            return self.run_other(header, payload);
-        }
-        let id = header.to();
-        let telemetry = self.telemetry();
-        telemetry.hand_key.store(id.key.0, Relaxed);
-        telemetry.hand_type.store(id.type_id.0, Relaxed);
-        self.outbox.hlc = self.outbox.hlc.merge(Hlc(header.hlc));
-        match self.table.find(id) {
-            Some(slot) => self.run_on(slot, header, payload),
-            None => self.create_and_run(id, header, payload),
+        let header = unsafe { at.as_ref() };
+        if header.is(Kind::Tell) || header.is(Kind::Ask) {
+            self.run_for(self.table.find(header.to()), at);
+        } else {
+            self.run_other(at);
         }
         self.counts.finished += 1;
         self.telemetry().finished.store(self.counts.finished, Relaxed);
     }
 
+    /// Runs a tell or an ask for the actor in `slot`; without one, for a new actor.
     #[inline(always)]
-    fn run_on(&mut self, mut slot: NonNull<Slot>, header: &Header, payload: &[u8]) {
-        // SAFETY: the slot came from the table, which alone refers to it; it does not move while handlers run.
-        let (held, state) = unsafe { (slot.as_mut(), state_of(slot)) };
+    fn run_for(&mut self, slot: Option<NonNull<Slot>>, at: NonNull<Header>) {
+        // SAFETY: as for `run`.
+        let header = unsafe { at.as_ref() };
+        let id = header.to();
+        let telemetry = self.telemetry();
+        telemetry.hand_key.store(id.key.0, Relaxed);
+        telemetry.hand_type.store(id.type_id.0, Relaxed);
+        self.outbox.hlc = self.outbox.hlc.merge(Hlc(header.hlc));
+        match slot {
+            Some(slot) => self.run_on(slot, at),
+            None => self.create_and_run(at),
+        }
+    }
+
+    #[inline(always)]
+    fn run_on(&mut self, mut slot: NonNull<Slot>, at: NonNull<Header>) {
+        // SAFETY: the slot came from the table, which alone refers to it; it does not move while handlers run. The
+        // message is as `run` says.
+        let (held, state, header) = unsafe { (slot.as_mut(), state_of(slot), at.as_ref()) };
         // SAFETY: slots are made with their type's index into the registry, which `hot` follows.
         let actor = unsafe { self.hot.get_unchecked_mut(held.type_index as usize) };
         held.handled += 1;
         actor.handled += 1;
-        if payload.len() != actor.message_bytes {
-            return self.not_handled(header, payload, Reason::Malformed, None);
+        if header.len as usize != actor.message_bytes {
+            return self.not_handled(at, Reason::Malformed, None);
         }
-        let asked = header.is(Kind::Ask);
-        if actor.can_fault {
-            self.outbox.begin_undoable(asked);
-        } else {
-            self.outbox.begin(asked);
-        }
-        let mut ctx = Context::new(header, &mut self.outbox);
+        let asked = if header.is(Kind::Ask) { Done::ASKED } else { Done::default() };
+        self.outbox.begin(actor.flags | asked);
         // SAFETY: the state is this slot's, of this type; the payload has the type's message size.
-        let ran = unsafe { (actor.run)(state, payload.as_ptr(), &mut ctx) };
+        let ran = unsafe { (actor.run)(state, at, &mut self.outbox) };
         if ran != Ran::DONE {
-            return self.ran_badly(slot, header, payload, ran);
+            return self.ran_badly(slot, at, ran);
         }
-        if asked {
+        if self.outbox.done.any(Done::ASKED | Done::STOPPED) {
+            self.settle(slot, at);
+        }
+    }
+
+    /// What is left to do for a handler that was asked, or that stopped its actor.
+    #[inline(never)]
+    fn settle(&mut self, slot: NonNull<Slot>, at: NonNull<Header>) {
+        let done = self.outbox.done;
+        if done.any(Done::ASKED) {
             self.counts.replies += 1;
-            if !self.outbox.done.replied {
-                self.answer_error(header, Reason::NoReply, &[]);
+            if !done.any(Done::REPLIED) {
+                // SAFETY: as for `run`.
+                self.answer_error(unsafe { at.as_ref() }, Reason::NoReply, &[]);
             }
         }
-        if self.outbox.done.stopped {
-            self.hot[held.type_index as usize].actors -= 1;
+        if done.any(Done::STOPPED) {
+            // SAFETY: the slot came from the table, which holds it until just below.
+            self.hot[unsafe { slot.as_ref() }.type_index as usize].actors -= 1;
             self.counts.stopped += 1;
             self.table.remove(slot);
         }
     }
 
     #[cold]
-    fn ran_badly(&mut self, mut slot: NonNull<Slot>, header: &Header, payload: &[u8], ran: Ran) {
+    fn ran_badly(&mut self, mut slot: NonNull<Slot>, at: NonNull<Header>, ran: Ran) {
         let Some(fault) = ran.as_fault() else {
-            return self.not_handled(header, payload, Reason::Malformed, None);
+            return self.not_handled(at, Reason::Malformed, None);
         };
         // SAFETY: the slot came from the table, which still holds it: a handler that faulted has not stopped.
         let held = unsafe { slot.as_mut() };
@@ -389,32 +409,34 @@ impl Worker {
             FaultKind::IndexOutOfBounds => Reason::FaultIndexOutOfBounds,
             FaultKind::ClampBounds => Reason::FaultClampBounds,
         };
-        self.not_handled(header, payload, reason, Some(fault.line));
+        self.not_handled(at, reason, Some(fault.line));
     }
 
-    #[cold]
-    fn create_and_run(&mut self, id: ActorId, header: &Header, payload: &[u8]) {
+    #[inline(never)]
+    fn create_and_run(&mut self, at: NonNull<Header>) {
+        // SAFETY: as for `run`.
+        let id = unsafe { at.as_ref() }.to();
         let Some(type_index) = self.registry.index_of(id.type_id) else {
-            return self.not_handled(header, payload, Reason::UnknownType, None);
+            return self.not_handled(at, Reason::UnknownType, None);
         };
         match self.table.create(id, type_index) {
             Some(slot) => {
                 self.counts.created += 1;
                 self.hot[type_index].actors += 1;
-                self.run_on(slot, header, payload);
+                self.run_on(slot, at);
             }
-            None => self.not_handled(header, payload, Reason::OutOfMemory, None),
+            None => self.not_handled(at, Reason::OutOfMemory, None),
         }
     }
 
     #[cold]
-    fn run_other(&mut self, header: &Header, payload: &[u8]) {
+    fn run_other(&mut self, at: NonNull<Header>) {
+        // SAFETY: as for `run`.
+        let (header, payload) = unsafe { parts(at) };
         match (header.kind(), payload.first_chunk::<4>()) {
             (Some(Kind::Inspect), Some(offset)) => self.inspect(header, u32::from_le_bytes(*offset)),
-            _ => self.not_handled(header, payload, Reason::Malformed, None),
+            _ => self.not_handled(at, Reason::Malformed, None),
         }
-        self.counts.finished += 1;
-        self.telemetry().finished.store(self.counts.finished, Relaxed);
     }
 
     fn inspect(&mut self, header: &Header, offset: u32) {
@@ -446,13 +468,19 @@ impl Worker {
 
     /// A message that no handler will answer: its asker gets an error, or it goes to the dead-letter queue.
     #[cold]
-    fn not_handled(&mut self, header: &Header, payload: &[u8], reason: Reason, line: Option<u32>) {
+    fn not_handled(&mut self, at: NonNull<Header>, reason: Reason, line: Option<u32>) {
+        // SAFETY: as for `run`.
+        let (header, payload) = unsafe { parts(at) };
         if matches!(header.kind(), Some(Kind::Ask | Kind::Inspect)) {
             self.counts.replies += 1;
             let text = line.map_or(String::new(), |line| format!("line {line} of the actor's source"));
             let text = &text.as_bytes()[..text.len().min(self.segment.shape().payload_bytes_max())];
             return self.answer_error(header, reason, text);
         }
+        self.dead_letter(header, payload, reason);
+    }
+
+    fn dead_letter(&mut self, header: &Header, payload: &[u8], reason: Reason) {
         self.outbox.dead += 1;
         self.outbox.away.push(&header.with_kind(Kind::DeadLetter).with_reason(reason), payload);
     }
@@ -510,7 +538,7 @@ impl Worker {
     fn report(&self, idle: bool) {
         let telemetry = self.telemetry();
         let counts = &self.counts;
-        telemetry.sent.store(self.outbox.sent, Relaxed);
+        telemetry.sent.store(self.outbox.sent(), Relaxed);
         telemetry.faults.store(counts.faults, Relaxed);
         telemetry.dead.store(self.outbox.dead, Relaxed);
         telemetry.replies.store(counts.replies, Relaxed);
