@@ -124,7 +124,6 @@ impl fmt::Debug for TypeId {
 pub struct ActorId {
     pub key: Key,
     pub type_id: TypeId,
-    zero: u32,
 }
 
 const _: () = assert!(size_of::<ActorId>() == 16 && align_of::<ActorId>() == 8);
@@ -132,7 +131,7 @@ const _: () = assert!(size_of::<ActorId>() == 16 && align_of::<ActorId>() == 8);
 impl ActorId {
     #[inline(always)]
     pub const fn new(type_id: TypeId, key: Key) -> ActorId {
-        ActorId { key, type_id, zero: 0 }
+        ActorId { key, type_id }
     }
 
     pub const fn is_client(self) -> bool {
