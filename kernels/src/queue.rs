@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 
+use crate::id::ActorId;
 use crate::message::{HEADER_BYTES, Header};
 
 /// Room for the largest message several times over, and two chunks fit the first-level cache.
@@ -16,6 +17,9 @@ const CHUNK_BYTES: usize = 4 * 1024;
 /// Empty chunks kept for later, 64 MiB of them; the rest go back to the allocator. Getting a page from the system costs
 /// more than the messages in it.
 const SPARE_CHUNKS_MAX: usize = 16_384;
+
+/// How far [`Queue::far_ahead`] looks: as long as memory takes to answer, in messages.
+const PLACES_AHEAD: usize = 8;
 
 #[repr(C, align(64))]
 struct Chunk {
@@ -127,7 +131,9 @@ impl Queue {
             }
         }
         let chunk = self.spare.pop().unwrap_or_else(|| {
-            NonNull::from(Box::leak(Box::new(Chunk { bytes: [std::mem::MaybeUninit::uninit(); CHUNK_BYTES] })))
+            // Zeroed, so that what `far_ahead` reads is always something.
+            // SAFETY: any bytes are a chunk.
+            NonNull::from(Box::leak(unsafe { Box::<Chunk>::new_zeroed().assume_init() }))
         });
         self.chunks.push_back((chunk, CHUNK_BYTES));
         self.write = chunk.as_ptr().cast();
@@ -186,6 +192,17 @@ impl Queue {
         let there = front.end != self.write && front.end != self.read_end;
         // SAFETY: not null: it is behind a message.
         there.then(|| unsafe { NonNull::new_unchecked(front.end) }.cast())
+    }
+
+    /// What is likely to be the receiver of a message some places behind `front`: it is, where the messages between them
+    /// are as long as that one. Good for nothing but a prefetch.
+    #[inline(always)]
+    pub fn far_ahead(&self, front: &Front) -> Option<ActorId> {
+        let at = front.end.wrapping_add(PLACES_AHEAD * (front.end as usize - front.message.as_ptr() as usize));
+        let inside = (at as usize) + HEADER_BYTES <= self.read_end as usize;
+        // SAFETY: `at` is behind `front` and before an end that is inside its chunk, all of whose bytes are initialised;
+        // messages and their lengths are multiples of eight bytes, so it is aligned. Any bytes are a header.
+        inside.then(|| unsafe { &*at.cast::<Header>() }.to())
     }
 
     /// Removes the message that [`Queue::front`] gave.
@@ -307,7 +324,6 @@ impl Drop for Queue {
 mod tests {
     use super::*;
     use crate::hlc::Hlc;
-    use crate::id::ActorId;
     use crate::message::Kind;
 
     fn header(stamp: u64, len: usize) -> Header {

@@ -119,13 +119,14 @@ impl Table {
         // SAFETY: the shift makes it less than the index's length.
         let entry = unsafe { *self.index.get_unchecked(self.home(hash(id))) };
         let slot = (entry & POINTER) as *const Slot;
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch of any address is no access.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(slot.cast());
-        }
+        prefetch(slot.cast());
         Guess(slot)
+    }
+
+    /// Brings what [`Table::guess`] will read towards the cache.
+    #[inline(always)]
+    pub fn expect(&self, id: ActorId) {
+        prefetch(self.index.as_ptr().wrapping_add(self.home(hash(id))).cast());
     }
 
     /// The slot of an actor, if it exists, looked for first where it was guessed to be. The table may have changed since:
@@ -236,6 +237,18 @@ impl Table {
         let slabs: usize = self.slabs.iter().map(|s| s.chunks.len() * s.layout().size() + s.free.capacity() * 8).sum();
         self.index.capacity() * size_of::<Entry>() + slabs
     }
+}
+
+#[inline(always)]
+fn prefetch(at: *const i8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address is no access.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 #[inline(always)]

@@ -248,7 +248,10 @@ impl Worker {
             // SAFETY: what the queue gives is a whole message, which stays where it is until it is popped.
             let id = unsafe { front.message.as_ref() }.to();
             let guess = ahead.unwrap_or_else(|| self.table.guess(id));
-            // While this message runs, the next one's actor comes into the cache.
+            // While this message runs, the next one's actor comes into the cache, and where a later one's is to be found.
+            if let Some(later) = self.outbox.here.far_ahead(&front) {
+                self.table.expect(later);
+            }
             // SAFETY: as above.
             ahead = self.outbox.here.second(&front).map(|next| self.table.guess(unsafe { next.as_ref() }.to()));
             self.run_for(self.table.find_from(guess, id), front.message);
