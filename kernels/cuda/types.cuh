@@ -7,9 +7,11 @@
 #ifdef __CUDACC__
 #define RH_FN __device__ __forceinline__
 #define RH_FN_MEMBER static __device__ __forceinline__
+#define RH_MEMBER __device__ __forceinline__
 #else
 #define RH_FN static inline
 #define RH_FN_MEMBER static inline
+#define RH_MEMBER inline
 #endif
 
 // NVRTC has no `offsetof`; this is what the one of its front end stands on.

@@ -15,6 +15,10 @@ pub mod clock;
 #[cfg(not(loom))]
 pub mod cpu;
 pub mod cuda;
+#[cfg(not(loom))]
+pub mod emulated;
+#[cfg(not(loom))]
+mod flit;
 pub mod hlc;
 pub mod id;
 pub mod json;
@@ -23,9 +27,13 @@ pub mod link;
 pub mod message;
 pub mod outbox;
 pub mod plain;
+#[cfg(not(loom))]
+pub mod pump;
 pub mod queue;
 pub mod registry;
 pub mod ring;
+#[cfg(not(loom))]
+pub mod ring_kernel;
 pub mod schema;
 #[cfg(not(loom))]
 pub mod segment;

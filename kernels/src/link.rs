@@ -18,8 +18,11 @@ pub struct Link {
     workers: Arc<Vec<Arc<dyn Bell>>>,
     ingress: Vec<Producer<SegmentRing>>,
     egress: Vec<Consumer<SegmentRing>>,
-    /// Workers that were pushed to since the last [`Link::ring`].
+    /// Lanes that were pushed to since the last [`Link::ring`].
     pushed: Vec<bool>,
+    /// Where another carries the workers' counters: the pass in which they were last such that nothing was under way, and
+    /// what they were.
+    quiet: Option<(u64, Vec<Reading>)>,
 }
 
 /// Why a message was not pushed.
@@ -67,11 +70,13 @@ impl Link {
     pub fn new(segment: Arc<Segment>, workers: Arc<Vec<Arc<dyn Bell>>>) -> Link {
         let count = segment.shape().workers as usize;
         assert_eq!(count, workers.len(), "each worker has one bell");
+        let lanes = segment.shape().lanes();
         Link {
             owners: segment.owners(),
-            ingress: (0..count).map(|w| Producer::attach(segment.ingress(w))).collect(),
-            egress: (0..count).map(|w| Consumer::attach(segment.egress(w))).collect(),
+            ingress: (0..lanes).map(|lane| Producer::attach(segment.ingress(lane))).collect(),
+            egress: (0..lanes).map(|lane| Consumer::attach(segment.egress(lane))).collect(),
             pushed: vec![false; count],
+            quiet: None,
             workers,
             segment,
         }
@@ -91,11 +96,13 @@ impl Link {
         if worker == AWAY {
             return Err(Refused::NotHere);
         }
-        let ring = &mut self.ingress[worker as usize];
+        let lane = worker as usize % self.ingress.len();
+        let ring = &mut self.ingress[lane];
         if !ring.push(header, payload) {
             return Err(Refused::Full);
         }
-        self.pushed[worker as usize] = true;
+        self.pushed[lane] = true;
+        self.quiet = None;
         Ok(())
     }
 
@@ -203,7 +210,8 @@ impl Link {
 
     fn read_worker(&self, worker: usize) -> Reading {
         let t: &Telemetry = &self.segment.worker(worker).telemetry;
-        let ring = &self.ingress[worker];
+        // A lane's messages are those of its first worker, where it has several.
+        let ring = self.ingress.get(worker);
         // The pulse first: with acquire, an idle pulse makes the counters stored before it visible.
         let pulse = Pulse::from_u32(t.pulse.load(Acquire));
         Reading {
@@ -229,7 +237,7 @@ impl Link {
             throttled: t.throttled.load(Relaxed) != 0,
             finished_published: t.finished_published.load(Relaxed),
             away_waiting: t.away_waiting.load(Relaxed),
-            ingress_waiting: ring.pushed() - ring.consumed(),
+            ingress_waiting: ring.map_or(0, |ring| ring.pushed() - ring.consumed()),
         }
     }
 
@@ -242,12 +250,30 @@ impl Link {
             let finished: u64 = readings.iter().map(|r| r.finished).sum();
             readings.iter().all(idle) && begun == finished
         };
-        // Two equal looks: a worker that woke for a sibling's message between them has moved a counter.
+        let counters = |readings: &[Reading]| -> Vec<_> {
+            readings.iter().map(|r| (r.accepted, r.sent, r.finished)).collect()
+        };
+        // Acquire pairs with the ring kernel's release: the counters are at least of this pass.
+        let pass = self.segment.kernel().passes.load(Acquire);
         let first = self.read();
-        quiet(&first) && self.egress.iter().all(Consumer::is_empty) && {
-            let counters = |r: &Reading| (r.accepted, r.sent, r.finished);
+        let leaving = self.segment.kernel().leaving.load(Relaxed);
+        if !quiet(&first) || leaving != 0 || !self.egress.iter().all(Consumer::is_empty) {
+            self.quiet = None;
+            return false;
+        }
+        // Two equal looks: a worker that woke for a sibling's message between them has moved a counter.
+        if pass == 0 {
             let second = self.read();
-            quiet(&second) && first.iter().map(counters).eq(second.iter().map(counters))
+            return quiet(&second) && counters(&first) == counters(&second);
+        }
+        // Counters that are carried here may be of different moments of one pass. Those of two passes with a whole one
+        // between them, if equal, are those of one moment.
+        match &self.quiet {
+            Some((before, then)) if counters(then) == counters(&first) => *before + 2 <= pass,
+            _ => {
+                self.quiet = Some((pass, first));
+                false
+            }
         }
     }
 }

@@ -29,19 +29,38 @@ pub trait Memory {
     fn lap(&self, slot: u64) -> &AtomicU32;
     /// Messages the reader is done with, counted from the ring's beginning.
     fn consumed(&self) -> &AtomicU64;
-    /// Runs `f` on a slot that only the caller may touch now.
+    /// Runs `f` on the message in a slot that only the caller may touch now. It lies there no longer than `f` runs, where
+    /// the memory has a framing of its own.
     fn with<R>(&self, slot: u64, f: impl FnOnce(NonNull<Header>) -> R) -> R;
+
+    /// Writes a message into the slot of `index` and publishes it.
+    #[inline(always)]
+    fn publish(&self, index: u64, header: &Header, payload: &[u8])
+    where
+        Self: Sized,
+    {
+        publish(self, index, header, payload);
+    }
+
+    /// Whether message `index` has been published.
+    #[inline(always)]
+    fn present(&self, index: u64) -> bool
+    where
+        Self: Sized,
+    {
+        present(self, index)
+    }
 }
 
 /// The lap that marks message `index` as present.
 #[inline(always)]
-fn lap_of(index: u64, capacity: u64) -> u32 {
+pub(crate) fn lap_of(index: u64, capacity: u64) -> u32 {
     ((index >> capacity.trailing_zeros()) as u32).wrapping_add(1)
 }
 
 /// Writes a message into the slot of `index` and publishes it.
 #[inline(always)]
-fn publish(memory: &impl Memory, index: u64, header: &Header, payload: &[u8]) {
+pub(crate) fn publish(memory: &impl Memory, index: u64, header: &Header, payload: &[u8]) {
     let slot = index & (memory.capacity() - 1);
     memory.with(slot, |at| {
         // SAFETY: the slot is the caller's until its lap is stored; slots are larger than any message. The lap
@@ -59,7 +78,7 @@ fn publish(memory: &impl Memory, index: u64, header: &Header, payload: &[u8]) {
 
 /// Whether message `index` has been published.
 #[inline(always)]
-fn present(memory: &impl Memory, index: u64) -> bool {
+pub(crate) fn present(memory: &impl Memory, index: u64) -> bool {
     let slot = index & (memory.capacity() - 1);
     // Pairs with the release store in `publish`.
     memory.lap(slot).load(Ordering::Acquire) == lap_of(index, memory.capacity())
@@ -80,7 +99,7 @@ impl<M: Memory> Producer<M> {
     pub fn attach(memory: M) -> Producer<M> {
         let consumed = memory.consumed().load(Ordering::Acquire);
         let mut tail = consumed;
-        while tail - consumed < memory.capacity() && present(&memory, tail) {
+        while tail - consumed < memory.capacity() && memory.present(tail) {
             tail += 1;
         }
         Producer { memory, tail, consumed }
@@ -105,7 +124,7 @@ impl<M: Memory> Producer<M> {
         if self.room(1) == 0 {
             return false;
         }
-        publish(&self.memory, self.tail, header, payload);
+        self.memory.publish(self.tail, header, payload);
         self.tail += 1;
         true
     }
@@ -155,7 +174,7 @@ impl<M: Memory> Consumer<M> {
     /// Runs `f` on the next message in place, if one has come. Its slot is freed by the next [`Consumer::publish`].
     #[inline(always)]
     pub fn next<R>(&mut self, f: impl FnOnce(NonNull<Header>) -> R) -> Option<R> {
-        if !present(&self.memory, self.head) {
+        if !self.memory.present(self.head) {
             return None;
         }
         let slot = self.head & (self.memory.capacity() - 1);
@@ -165,7 +184,7 @@ impl<M: Memory> Consumer<M> {
 
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
-        !present(&self.memory, self.head)
+        !self.memory.present(self.head)
     }
 
     /// Gives the slots of all messages taken back to the writer.
@@ -215,7 +234,7 @@ impl<M: Memory> Inbox<M> {
             let front = queue.front().expect("no more credits are taken than there are messages");
             // SAFETY: the message stays where it is until it is popped, below.
             let (header, payload) = unsafe { parts(front.message) };
-            publish(&self.memory, ticket, header, payload);
+            self.memory.publish(ticket, header, payload);
             queue.pop(front);
         }
         taken as usize
@@ -260,7 +279,7 @@ impl<M: Memory, P: std::ops::Deref<Target = Inbox<M>>> InboxEnd<M, P> {
 
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
-        !present(&self.inbox.memory, self.head)
+        !self.inbox.memory.present(self.head)
     }
 
     /// Gives the credits of all messages taken back to the writers.

@@ -8,10 +8,14 @@
 //! | 0 | the head: written once, by the node, before the host starts |
 //! | 256 | [`NodeLine`]: the node's words |
 //! | 384 | [`DeviceLine`]: the device host's words |
+//! | 640 | [`KernelLine`]: a ring kernel's words |
 //! | 4096 | the shard table: 4096 × u16, each the owning worker, or [`AWAY`](crate::outbox::AWAY) |
 //! | 12288 | [`WorkerBlock`]s, 1024 bytes each |
 //! | then | for each worker, a [`TypeCounts`] for each actor type |
-//! | then, 4096-aligned | ingress rings, one a worker, then egress rings, one a worker |
+//! | then, 4096-aligned | ingress rings, one a lane, then egress rings, one a lane |
+//!
+//! A *lane* here is a pair of rings. On a CPU each worker has its own; a GPU's many workers share a few, a worker's being
+//! its number modulo their count.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,14 +29,16 @@ use rustix::mm::{MapFlags, ProtFlags};
 use crate::message::{Header, payload_bytes_max};
 use crate::outbox::{Owner, Owners, SHARDS};
 use crate::registry::TYPES_MAX;
-use crate::ring::{Line, Memory};
+use crate::flit;
+use crate::ring::{Line, Memory, lap_of, present, publish};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ringhold");
 /// Grows with every change of the layout: both ends must be of one build.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const NODE_LINE: usize = 256;
 const DEVICE_LINE: usize = 384;
+const KERNEL_LINE: usize = 640;
 const SHARD_TABLE: usize = 4096;
 const WORKER_BLOCKS: usize = SHARD_TABLE + SHARDS * size_of::<Owner>();
 const PAGE: usize = 4096;
@@ -47,6 +53,10 @@ pub const RING_SLOTS_MAX: usize = 1 << 20;
 #[repr(C)]
 pub struct Shape {
     pub workers: u32,
+    /// Pairs of rings, at most as many as there are workers; 0 is one for each worker.
+    pub lanes: u32,
+    /// [`Framing`] as a number.
+    pub framing: u32,
     /// Actor types in the registry.
     pub types: u32,
     /// A power of two from 64 to 4096.
@@ -68,6 +78,8 @@ impl Default for Shape {
     fn default() -> Shape {
         Shape {
             workers: 1,
+            lanes: 0,
+            framing: Framing::Slots as u32,
             types: 1,
             slot_bytes: 128,
             ingress_slots: 16_384,
@@ -78,6 +90,16 @@ impl Default for Shape {
             low_water_percent: 50,
         }
     }
+}
+
+/// How messages lie in the slots of the segment's rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Framing {
+    /// As they are, the lap in the header's first word: between CPU threads.
+    Slots = 0,
+    /// In 16-byte flits, each with its own lap: where a GPU is at one end. See [`crate::flit`].
+    Flits = 1,
 }
 
 /// Why a segment cannot be made or used.
@@ -120,6 +142,12 @@ impl Shape {
         if !(1..=WORKERS_MAX as u32).contains(&self.workers) {
             return Err(Error::Shape("workers", "1 to 1024", self.workers));
         }
+        if self.lanes > self.workers {
+            return Err(Error::Shape("lanes", "at most the workers", self.lanes));
+        }
+        if self.framing > Framing::Flits as u32 {
+            return Err(Error::Shape("framing", "0 or 1", self.framing));
+        }
         if self.types as usize > TYPES_MAX {
             return Err(Error::Shape("actor types", "at most 1024", self.types));
         }
@@ -130,6 +158,11 @@ impl Shape {
             return Err(Error::Shape("low water percent", "below the high water percent", self.low_water_percent));
         }
         Ok(())
+    }
+
+    /// Pairs of rings.
+    pub fn lanes(&self) -> usize {
+        if self.lanes == 0 { self.workers as usize } else { self.lanes as usize }
     }
 
     fn ring_bytes(&self, slots: u32) -> usize {
@@ -149,18 +182,48 @@ impl Shape {
         (self.types_offset() + self.workers as usize * self.types_bytes()).next_multiple_of(PAGE)
     }
 
-    fn ingress_offset(&self, worker: usize) -> usize {
-        self.rings_offset() + worker * self.ring_bytes(self.ingress_slots)
+    fn ingress_offset(&self, lane: usize) -> usize {
+        self.rings_offset() + lane * self.ring_bytes(self.ingress_slots)
     }
 
-    fn egress_offset(&self, worker: usize) -> usize {
-        self.ingress_offset(self.workers as usize) + worker * self.ring_bytes(self.egress_slots)
+    fn egress_offset(&self, lane: usize) -> usize {
+        self.ingress_offset(self.lanes()) + lane * self.ring_bytes(self.egress_slots)
+    }
+
+    /// Where things lie, for a ring kernel.
+    pub(crate) fn offsets(&self) -> Offsets {
+        Offsets {
+            node: NODE_LINE,
+            kernel: KERNEL_LINE,
+            owners: SHARD_TABLE,
+            workers: WORKER_BLOCKS,
+            types: self.types_offset(),
+            types_bytes: self.types_bytes(),
+            ingress: self.ingress_offset(0),
+            ingress_bytes: self.ring_bytes(self.ingress_slots),
+            egress: self.egress_offset(0),
+            egress_bytes: self.ring_bytes(self.egress_slots),
+        }
     }
 
     /// Bytes of the whole segment.
     pub fn bytes(&self) -> usize {
-        self.egress_offset(self.workers as usize)
+        self.egress_offset(self.lanes())
     }
+}
+
+/// Offsets in a segment, and the distance from one worker's or lane's to the next.
+pub(crate) struct Offsets {
+    pub node: usize,
+    pub kernel: usize,
+    pub owners: usize,
+    pub workers: usize,
+    pub types: usize,
+    pub types_bytes: usize,
+    pub ingress: usize,
+    pub ingress_bytes: usize,
+    pub egress: usize,
+    pub egress_bytes: usize,
 }
 
 /// What the node writes before the host starts.
@@ -173,7 +236,7 @@ struct Head {
     /// [`Registry::layout_hash`](crate::registry::Registry::layout_hash) of the node.
     registry_hash: u64,
 }
-const _: () = assert!(size_of::<Head>() == 64 && size_of::<Head>() <= NODE_LINE);
+const _: () = assert!(size_of::<Head>() == 72 && size_of::<Head>() <= NODE_LINE);
 
 /// The words the node writes.
 #[repr(C, align(128))]
@@ -195,6 +258,19 @@ pub struct DeviceLine {
     pub pid: AtomicU32,
     /// The term of the host whose workers are all up; smaller than the node's term while it starts.
     pub running_term: AtomicU32,
+}
+
+/// The words a ring kernel writes.
+#[repr(C, align(128))]
+pub struct KernelLine {
+    /// Not zero once every block is up.
+    pub up: AtomicU32,
+    /// Not zero when the kernel has ended because it could not go on: a `DeviceError` of `kernels/cuda/memory.cuh`.
+    pub failed: AtomicU32,
+    /// How often the workers' counters have been carried here. Zero where workers write their counters themselves.
+    pub passes: AtomicU64,
+    /// Messages that had left their workers in that pass and were not in an egress ring yet.
+    pub leaving: AtomicU64,
 }
 
 /// One worker's words. Every counter counts from the start of its host.
@@ -404,27 +480,44 @@ impl Segment {
         Owners::from_fn(|shard| unsafe { table.add(shard).read() })
     }
 
-    /// Node to worker.
-    pub fn ingress(self: &Arc<Segment>, worker: usize) -> SegmentRing {
-        let consumed = NonNull::from(&self.worker(worker).ingress.0.consumed);
-        self.ring(self.shape.ingress_offset(worker), self.shape.ingress_slots, consumed)
+    /// A ring kernel's words.
+    pub fn kernel(&self) -> &KernelLine {
+        // SAFETY: as for `node`.
+        unsafe { self.base.add(KERNEL_LINE).cast().as_ref() }
     }
 
-    /// Worker to node.
-    pub fn egress(self: &Arc<Segment>, worker: usize) -> SegmentRing {
-        let consumed = NonNull::from(&self.worker(worker).egress_consumed.0);
-        self.ring(self.shape.egress_offset(worker), self.shape.egress_slots, consumed)
+    /// The mapping's first byte. It is [`Shape::bytes`] long and aligned to a page.
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Node to device.
+    pub fn ingress(self: &Arc<Segment>, lane: usize) -> SegmentRing {
+        let consumed = NonNull::from(&self.worker(lane).ingress.0.consumed);
+        self.ring(self.shape.ingress_offset(lane), self.shape.ingress_slots, consumed)
+    }
+
+    /// Device to node.
+    pub fn egress(self: &Arc<Segment>, lane: usize) -> SegmentRing {
+        let consumed = NonNull::from(&self.worker(lane).egress_consumed.0);
+        self.ring(self.shape.egress_offset(lane), self.shape.egress_slots, consumed)
     }
 
     fn ring(self: &Arc<Segment>, offset: usize, slots: u32, consumed: NonNull<AtomicU64>) -> SegmentRing {
         // SAFETY: the shape was checked against the mapping's length, so the ring's slots lie inside it.
         let base = unsafe { self.base.add(offset) };
         let slots = Slots { base, capacity: slots as u64, slot_bytes: self.shape.slot_bytes as usize };
-        SegmentRing { slots, consumed, _segment: self.clone() }
+        let flits = self.shape.framing == Framing::Flits as u32;
+        SegmentRing { slots, consumed, flits, _segment: self.clone() }
     }
 
     /// Makes the counters of all workers start over, for a new host.
     pub fn reset_telemetry(&self) {
+        let kernel = self.kernel();
+        kernel.up.store(0, Ordering::Relaxed);
+        kernel.failed.store(0, Ordering::Relaxed);
+        kernel.passes.store(0, Ordering::Relaxed);
+        kernel.leaving.store(0, Ordering::Relaxed);
         for worker in 0..self.shape.workers as usize {
             let telemetry = std::ptr::from_ref(&self.worker(worker).telemetry).cast::<AtomicU64>();
             for word in 0..size_of::<Telemetry>() / 8 {
@@ -483,6 +576,7 @@ impl Slots {
 pub struct SegmentRing {
     slots: Slots,
     consumed: NonNull<AtomicU64>,
+    flits: bool,
     _segment: Arc<Segment>,
 }
 
@@ -510,7 +604,31 @@ impl Memory for SegmentRing {
 
     #[inline(always)]
     fn with<R>(&self, slot: u64, f: impl FnOnce(NonNull<Header>) -> R) -> R {
+        if self.flits {
+            // SAFETY: the ring's end has found the message present, and its writer leaves it alone until it is consumed.
+            return unsafe { flit::with(self.slots.at(slot), f) };
+        }
         f(self.slots.at(slot).cast())
+    }
+
+    #[inline(always)]
+    fn publish(&self, index: u64, header: &Header, payload: &[u8]) {
+        if self.flits {
+            let (slot, lap) = (self.slots.at(index & (self.capacity() - 1)), lap_of(index, self.capacity()));
+            // SAFETY: the slot is the writer's until it is published; slots are larger than any message, and aligned.
+            return unsafe { flit::write(slot, lap, header, payload) };
+        }
+        publish(self, index, header, payload);
+    }
+
+    #[inline(always)]
+    fn present(&self, index: u64) -> bool {
+        if self.flits {
+            let (slot, lap) = (self.slots.at(index & (self.capacity() - 1)), lap_of(index, self.capacity()));
+            // SAFETY: slots are `slot_bytes` long, and aligned to at least 64 bytes.
+            return unsafe { flit::present(slot, self.slots.slot_bytes, lap) };
+        }
+        present(self, index)
     }
 }
 

@@ -1,0 +1,296 @@
+// The batch loop.
+#ifndef RH_BATCH
+#define RH_BATCH
+
+namespace rh {
+
+// The order of a sorted batch: by type, then actor, then arrival.
+RH_FN bool comes_before(const WorkerShared& shared, u32 a, u32 b) {
+    const u32 type_a = shared.meta[a] >> 16, type_b = shared.meta[b] >> 16;
+    if (type_a != type_b) return type_a < type_b;
+    if (shared.key[a] != shared.key[b]) return shared.key[a] < shared.key[b];
+    return shared.meta[a] < shared.meta[b];
+}
+
+// Sorts `Group::size` places, those from `count` on filled up with what comes last (Batcher, "Sorting networks and their
+// applications", 1968: the bitonic network). No two are equal, so it is stable.
+template <class Group>
+RH_FN void sort(WorkerShared& shared, u32 count) {
+    const u32 me = thread_index();
+    if (me >= count) {
+        shared.key[me] = ~0ull;
+        shared.meta[me] = 0xffff0000u | me;
+    }
+    Group::sync();
+    for (u32 run = 2; run <= Group::size; run *= 2) {
+        for (u32 apart = run / 2; apart > 0; apart /= 2) {
+            const u32 other = me ^ apart;
+            if (other > me) {
+                const bool ascending = (me & run) == 0;
+                if (comes_before(shared, other, me) == ascending) {
+                    const u64 key = shared.key[me];
+                    const u32 meta = shared.meta[me];
+                    shared.key[me] = shared.key[other];
+                    shared.meta[me] = shared.meta[other];
+                    shared.key[other] = key;
+                    shared.meta[other] = meta;
+                }
+            }
+            Group::sync();
+        }
+    }
+}
+
+// Whether a run of one actor's messages begins at this place of the sorted batch.
+RH_FN bool begins_run(const WorkerShared& shared, u32 at) {
+    return at == 0 || shared.meta[at] >> 16 != shared.meta[at - 1] >> 16 || shared.key[at] != shared.key[at - 1];
+}
+RH_FN u32 end_of_run(const WorkerShared& shared, u32 at, u32 count) {
+    u32 end = at + 1;
+    while (end < count && !begins_run(shared, end)) end++;
+    return end;
+}
+
+RH_FN Class class_of(const Worker& worker, u32 from, u32 to) {
+    const WorkerShared& shared = worker.shared;
+    const u32 type_index = shared.meta[from] >> 16;
+    bool wide = false;
+    with_type(type_index, [&](auto tag) { wide = decltype(tag)::Actor::threads_per_actor > 1; });
+    if (wide) return Class::wide;
+    for (u32 i = from; i < to; i++) {
+        const Flit* slot = worker.memory.slot(worker.number, shared.head + (shared.meta[i] & 0xffffu));
+        // `len`, `kind` and `reason` are the first word of a message. The slot is ours until credits are given.
+        if ((load_flit_gpu(slot).word[0] >> 16 & 0xffu) == inspect) return Class::serial;
+    }
+    return Class::narrow;
+}
+
+// Timers that are due go to the head of what the first thread sends; those that handlers set go into the heap.
+RH_FN void fire_timers(Worker& worker, u64 now_us) {
+    WorkerShared& shared = worker.shared;
+    for (u32 fired = 0; fired < shape::threads; fired++) {
+        const u32 entry = shared.timers.pop(now_us);
+        if (entry == 0) break;
+        worker.entries[entry].message.header.hlc = worker.next_stamp();
+        worker.entries.append(shared.out[0], entry);
+    }
+}
+RH_FN void start_timers(Worker& worker, u64 now_us, u32 threads) {
+    WorkerShared& shared = worker.shared;
+    for (u32 thread = 0; thread < threads; thread++) {
+        for (u32 at = shared.later[thread].head; at != 0;) {
+            const u32 next = worker.entries[at].next;
+            const u64 due_us = now_us + worker.entries[at].delay_us;
+            if (!shared.timers.push(due_us < now_us ? ~0ull : due_us, at)) worker.fail(out_of_memory);
+            at = next;
+        }
+        shared.later[thread] = Chain{0, 0};
+    }
+}
+
+// One batch. Returns how many messages it took; all threads of the group, with the same answer. With `whole` set by the
+// first thread a batch has asked for the whole block, and taken nothing.
+template <class Group>
+RH_FN u32 step(Worker& worker) {
+    WorkerShared& shared = worker.shared;
+    const Memory& memory = worker.memory;
+    const u32 me = thread_index();
+    const u64 now_us = worker.now_us();
+
+    if (me == 0) {
+        max_shared(&shared.hlc, now_us << 12);
+        fire_timers(worker, now_us);
+    }
+    Group::sync();
+    if (shared.pool.spilling > 0) unspill<Group>(worker.entries, shared.pool);
+
+    // What has come: each thread looks at one slot.
+    const u64 ticket = shared.head + me;
+    shared.stopped[me] = nullptr;
+    const u32 count = leading<Group>(ready(memory, worker.number, ticket), shared.words);
+    bool wide = false;
+    if (me < count) {
+        const Flit* slot = memory.slot(worker.number, ticket);
+        const u32 lap = lap_of(ticket, shape::inbox_slots);
+        // Words 1 to 6 of the header: to_key is words 2 and 3, to_type word 4.
+        const Flit first = load_flit_gpu(slot), second = read_flit(slot, 1, lap);
+        const u32 type_index = type_index_of(second.word[0]);
+        shared.key[me] = (u64)first.word[2] << 32 | first.word[1];
+        shared.meta[me] = type_index << 16 | me;
+        with_type(type_index, [&](auto tag) { wide = decltype(tag)::Actor::threads_per_actor > 1; });
+    }
+    if constexpr (!Group::whole && warps > 1) {
+        // Many at once, or an actor for many threads: the whole block does better.
+        if (count == Group::size || any<Group>(wide, &shared.word)) {
+            if (me == 0) shared.whole = 1;
+            Group::sync();
+            return 0;
+        }
+    }
+    if (count > 1) sort<Group>(shared, count);
+    else Group::sync();
+
+    // Where a run begins, its first place's thread finds the actor; the first thread makes those that are not there.
+    const bool mine = me < count && begins_run(shared, me);
+    const u32 end = mine ? end_of_run(shared, me, count) : 0;
+    const u32 type_index = mine ? shared.meta[me] >> 16 : no_type;
+    const Class kind = mine && type_index != no_type ? class_of(worker, me, end) : Class::narrow;
+    bool missing = false;
+    if (mine) {
+        Slot* found = type_index == no_type ? nullptr : worker.table.find(shared.key[me], type_id_of(type_index));
+        shared.slot[me] = found;
+        missing = found == nullptr && type_index != no_type && kind != Class::serial;
+    }
+    if (any<Group>(missing, &shared.word)) {
+        if (me == 0) {
+            for (u32 at = 0; at < count; at++) {
+                if (!begins_run(shared, at) || shared.slot[at] != nullptr) continue;
+                const u32 index = shared.meta[at] >> 16;
+                if (index == no_type || class_of(worker, at, end_of_run(shared, at, count)) == Class::serial) continue;
+                shared.slot[at] = worker.create(shared.key[at], type_id_of(index), index);
+            }
+        }
+        Group::sync();
+    }
+
+    // Actors of one thread, beside each other.
+    if (mine && type_index == no_type) {
+        refuse_all(worker, me, end);
+    } else if (mine && kind == Class::narrow) {
+        with_type(type_index, [&](auto tag) {
+            typedef typename decltype(tag)::Actor A;
+            if constexpr (A::threads_per_actor == 1) run_all<A>(worker, me, end);
+        });
+    }
+    // Those that need more, or the first thread, one after the other.
+    if (any<Group>(mine && kind != Class::narrow, &shared.word)) {
+        for (u32 at = 0; at < count; at++) {
+            if (!begins_run(shared, at)) continue;
+            const u32 index = shared.meta[at] >> 16;
+            if (index == no_type) continue;
+            const u32 until = end_of_run(shared, at, count);
+            const Class needs = class_of(worker, at, until);
+            if (needs == Class::narrow) continue;
+            if (me == 0) {
+                with_type(index, [&](auto tag) { run_all<typename decltype(tag)::Actor>(worker, at, until); });
+                if (needs == Class::wide) done(shared.assist);
+            } else if (needs == Class::wide) {
+                assist_until_done(shared.assist);
+            }
+        }
+    }
+    Group::sync();
+
+    flush(worker.entries, shared.pool, shared.out[me].head);
+    shared.out[me] = Chain{0, 0};
+    // What a fault gave back goes to the pool.
+    for (u32 at = shared.spare[me].head; at != 0;) {
+        const u32 next = worker.entries[at].next;
+        worker.entries.give(shared.pool, at);
+        at = next;
+    }
+    shared.spare[me] = Chain{0, 0};
+    Group::sync();
+    if (me == 0) {
+        for (u32 at = 0; at < count; at++) {
+            if (shared.stopped[at] != nullptr) worker.remove(shared.stopped[at]);
+        }
+        start_timers(worker, now_us, Group::size);
+        shared.head += count;
+        shared.finished += count;
+        shared.steps++;
+        give_credits(memory.inbox(worker.number), count);
+    }
+    Group::sync();
+    return count;
+}
+
+// What the worker says of itself. The first thread; `idle` last, with release, so that who sees an idle worker sees
+// counters that are up to date (pairs with the acquire in `io.cuh`; gpu scope, for both are of this device).
+RH_FN void publish(Worker& worker, bool idle) {
+    const WorkerShared& shared = worker.shared;
+    Counters& counters = worker.memory.counters(worker.number);
+    store_relaxed_gpu(&counters.steps, shared.steps);
+    store_relaxed_gpu(&counters.sent, shared.pool.sent);
+    store_relaxed_gpu(&counters.finished, shared.finished);
+    store_relaxed_gpu(&counters.faults, shared.faults);
+    store_relaxed_gpu(&counters.dead, shared.dead);
+    store_relaxed_gpu(&counters.replies, shared.replies);
+    store_relaxed_gpu(&counters.replies_unasked, shared.replies_unasked);
+    store_relaxed_gpu(&counters.actors, shared.actors);
+    store_relaxed_gpu(&counters.created, shared.created);
+    store_relaxed_gpu(&counters.stopped, shared.stopped_count);
+    // Relaxed, at gpu scope: what has been sent here and not taken, give or take what moves just now.
+    const u64 waiting = load_relaxed_gpu(&worker.memory.inbox(worker.number).tail.word) - shared.head;
+    store_relaxed_gpu(&counters.queued, waiting + shared.pool.spilling);
+    store_relaxed_gpu(&counters.spilled, shared.pool.spilled);
+    store_relaxed_gpu(&counters.spilled_now, (u64)shared.pool.spilling);
+    store_relaxed_gpu(&counters.timers, (u64)shared.timers.count);
+    store_relaxed_gpu(&counters.table_bytes, shared.table_bytes);
+    store_relaxed_gpu(&counters.away_waiting, (u64)shared.pool.away_waiting);
+    store_release_gpu(&counters.idle, (u64)idle);
+}
+
+// Between two steps; the first thread. Returns whether the worker is to end.
+RH_FN bool look_around(Worker& worker, u32 count, u32& rounds) {
+    WorkerShared& shared = worker.shared;
+    Control& control = worker.memory.control();
+    const bool idle = count == 0 && shared.pool.spilling == 0 && shared.out[0].head == 0;
+    // An idle worker says so once, and again when it has done something.
+    if (!idle || rounds < 2) publish(worker, idle);
+    rounds = idle ? (rounds < 1000000 ? rounds + 1 : rounds) : 0;
+    if (!idle) return false;
+    // Relaxed, at gpu scope, both: they only ever go from 0 to 1, and nothing is published with them.
+    if (load_relaxed_gpu(&control.ended.word) != 0) return true;
+    if (load_relaxed_gpu(&control.ending.word) != 0) {
+        for (u32 at = shared.timers.pop(~0ull); at != 0; at = shared.timers.pop(~0ull)) {
+            Header& header = worker.entries[at].message.header;
+            worker.entries[at].destination = to_away;
+            header.kind = dead_letter;
+            header.reason = stopping;
+            shared.dead++;
+            worker.entries.append(shared.out[0], at);
+        }
+        if (shared.out[0].head == 0) store_relaxed_gpu(&worker.memory.counters(worker.number).ended, (u64)1);
+    }
+    return false;
+}
+
+RH_FN void run_worker(const Memory& memory, WorkerShared& shared, u32 number) {
+    Worker worker(memory, shared, number);
+    u32 rounds = 0;
+    for (;;) {
+        u32 count = 0;
+        if constexpr (warps > 1) {
+            if (warp_index() == 0) {
+                for (;;) {
+                    count = step<WarpGroup>(worker);
+                    if (shared.whole != 0) break;
+                    if (thread_index() == 0) shared.ended = look_around(worker, count, rounds);
+                    sync_warp();
+                    if (shared.ended != 0) break;
+                    rest(rounds);
+                }
+            }
+            sync_block();
+            if (shared.ended != 0) return;
+            do {
+                count = step<BlockGroup>(worker);
+                if (thread_index() == 0) {
+                    shared.whole = 0;
+                    look_around(worker, count, rounds);
+                }
+                sync_block();
+            } while (count > warp_threads);
+        } else {
+            count = step<BlockGroup>(worker);
+            if (thread_index() == 0) shared.ended = look_around(worker, count, rounds);
+            sync_block();
+            if (shared.ended != 0) return;
+            rest(rounds);
+        }
+    }
+}
+
+}  // namespace rh
+#endif

@@ -1,0 +1,294 @@
+// The blocks that speak with the host: ingress and egress, a pair for each lane of the segment, and one for control.
+// They alone touch host memory, all of it at sys scope.
+#ifndef RH_IO
+#define RH_IO
+
+namespace rh {
+
+// Offsets in a worker's block of the segment: `WorkerBlock` of `kernels/src/segment.rs`.
+static constexpr u64 ingress_consumed = 0;
+static constexpr u64 ingress_begun = 8;
+static constexpr u64 egress_consumed = 128;
+static constexpr u64 telemetry = 384;
+
+struct IoShared {
+    u32 words[warps];
+    u32 word;
+    u64 room;
+};
+
+RH_FN bool has_ended(const Memory& memory) {
+    // Relaxed, at gpu scope: see `look_around`.
+    return load_relaxed_gpu(&memory.control().ended.word) != 0;
+}
+
+// From the host's ring into the workers' inboxes, in order.
+RH_FN void run_ingress(const Memory& memory, IoShared& shared, u32 lane) {
+    u64* const consumed = memory.host_worker(lane, ingress_consumed);
+    u64* const begun = memory.host_worker(lane, ingress_begun);
+    u64* const polls = &memory.ingress_polls(lane);
+    // What a host before this one had begun is lost with it. Written by the device's side alone.
+    u64 head = load_relaxed_sys(begun), empty = 0;
+    if (thread_index() == 0) store_relaxed_sys(consumed, head);
+    for (u32 rounds = 0;;) {
+        const Flit* slot = memory.ingress_slot(lane, head + thread_index());
+        const u32 lap = lap_of(head + thread_index(), shape::ingress_slots);
+        // Relaxed, at sys scope: pairs with the stores of `flit.rs`; a flit is its own proof.
+        Flit first = load_flit_sys(slot);
+        const u32 count = leading<BlockGroup>(first.word[3] == lap, shared.words);
+        if (count == 0) {
+            empty++;
+            // Relaxed, at gpu scope: the control block counts empty looks at the end, and nothing goes with them.
+            if (thread_index() == 0) store_relaxed_gpu(polls, empty << 1 | 1);
+            if (any<BlockGroup>(thread_index() == 0 && has_ended(memory), &shared.word)) return;
+            rest(++rounds);
+            continue;
+        }
+        rounds = 0;
+        Message message;
+        u32 destination = ~0u;
+        if (thread_index() < count) {
+            message.word[0] = 0;
+            u32 flits = 3;
+            for (u32 i = 0; i < flits; i++) {
+                Flit flit = i == 0 ? first : load_flit_sys(slot + i);
+                while (flit.word[3] != lap) {
+                    pause(100);
+                    flit = load_flit_sys(slot + i);
+                }
+                for (u32 j = 0; j < 3; j++) message.word[1 + 3 * i + j] = flit.word[j];
+                if (i == 2) flits = flits_of(message.header.len);
+            }
+            const u16 owner = memory.owner(message.header.to_key);
+            // The node sends nothing here whose shard is elsewhere; a worker of ours says so to whoever did.
+            destination = owner < shape::workers ? owner : 0;
+        }
+        if (thread_index() == 0) {
+            store_relaxed_gpu(polls, empty << 1);
+            // Relaxed, at sys scope: read by the node only after this device's host is dead.
+            store_relaxed_sys(begun, head + count);
+        }
+        // One warp after the other, so that an earlier message has its ticket before a later one of the same pair.
+        for (u32 turn = 0; turn < warps; turn++) {
+            if (warp_index() == turn) {
+                bool waits = destination != ~0u;
+                while (ballot(waits) != 0) {
+                    const u32 peers = match(waits ? destination : ~0u), leader = lowest(peers);
+                    const u32 rank = ones(peers & ((1u << lane_index()) - 1u));
+                    u32 granted = 0;
+                    u64 ticket = 0;
+                    if (waits && lane_index() == leader) {
+                        Inbox& inbox = memory.inbox(destination);
+                        // The last part of an inbox is for messages between actors: they come before new ones.
+                        granted = take_credits(inbox, ones(peers), shape::admission_floor);
+                        if (granted > 0) {
+                            // Before the message can be run, so that no worker finishes more than was begun.
+                            add_relaxed_gpu(&memory.counters(destination).accepted.word, granted);
+                            ticket = take_tickets(inbox, granted);
+                        }
+                    }
+                    granted = shuffle(granted, leader);
+                    ticket = shuffle(ticket, leader);
+                    if (waits && rank < granted) {
+                        write(memory, destination, ticket + rank, message.word, message.header.len);
+                        waits = false;
+                    }
+                    if (ballot(waits) != 0) {
+                        if (ballot(has_ended(memory)) != 0) break;
+                        pause(200);
+                    }
+                }
+            }
+            sync_block();
+        }
+        head += count;
+        // Release, at sys scope: pairs with the acquire in `Producer::room` of `ring.rs`; our loads of the slots are done.
+        if (thread_index() == 0) store_release_sys(consumed, head);
+    }
+}
+
+// From the workers' replies and what goes away into the host's ring.
+RH_FN void run_egress(const Memory& memory, IoShared& shared, u32 lane) {
+    const u32 reader = shape::workers + lane;
+    u64* const consumed = memory.host_worker(lane, egress_consumed);
+    Inbox& inbox = memory.inbox(reader);
+    u64 head = 0;
+    // The host's ring goes on where the last device left it, as `Producer::attach` finds it: behind what is published.
+    u64 tail = load_relaxed_sys(consumed);
+    while (load_flit_sys(memory.egress_slot(lane, tail)).word[3] == lap_of(tail, shape::host_egress_slots)) tail++;
+    for (u32 rounds = 0;;) {
+        u32 count = leading<BlockGroup>(ready(memory, reader, head + thread_index()), shared.words);
+        if (count > 0) {
+            // Acquire, at sys scope: pairs with the release in `Consumer::publish` of `ring.rs`; the node is done with
+            // the slots that we store to.
+            if (thread_index() == 0) shared.room = shape::host_egress_slots - (tail - load_acquire_sys(consumed));
+            sync_block();
+            if (count > shared.room) count = (u32)shared.room;
+            sync_block();
+        }
+        if (count == 0) {
+            if (any<BlockGroup>(thread_index() == 0 && has_ended(memory), &shared.word)) return;
+            rest(++rounds);
+            continue;
+        }
+        rounds = 0;
+        if (thread_index() < count) {
+            Message message;
+            read(memory, reader, head + thread_index(), message);
+            Flit* slot = memory.egress_slot(lane, tail + thread_index());
+            const u32 lap = lap_of(tail + thread_index(), shape::host_egress_slots);
+            // Relaxed, at sys scope: each flit is its own proof to `flit.rs`. The first goes last, for the node looks at it
+            // first, and then finds the others there or about to come.
+            for (u32 i = flits_of(message.header.len); i > 0; i--) {
+                store_flit_sys(slot + i - 1, pack(message.word, i - 1, lap));
+            }
+        }
+        sync_block();
+        head += count;
+        tail += count;
+        if (thread_index() == 0) give_credits(inbox, count);
+    }
+}
+
+// What a pass over the workers' counters came to; equal in two passes with every worker idle, nothing was under way
+// between them.
+struct Sums {
+    u64 begun;
+    u64 finished;
+    u64 idle;
+    u64 ended;
+};
+
+// Carries counters to the host, each thread those of other workers.
+RH_FN void carry(const Memory& memory, bool last) {
+    const u64 now_us = (nanoseconds() + load_relaxed_gpu(&memory.control().epoch_offset_ns.word)) / 1000;
+    for (u32 worker = thread_index(); worker < shape::workers; worker += shape::threads) {
+        const Counters& counters = memory.counters(worker);
+        u64* const to = memory.host_worker(worker, telemetry);
+        // Acquire, at gpu scope: pairs with the release in `publish`. The rest is relaxed: counts for people, and for the
+        // node's test of quiet, which looks twice.
+        const bool idle = load_acquire_gpu(&counters.idle) != 0;
+        const u64 progress = load_relaxed_gpu(&counters.progress.word);
+        // A beat is whatever moves: a step, or a message within one.
+        const u64 beat = load_relaxed_gpu(&counters.steps) + progress;
+        u64& seen = memory.beats(worker);
+        if (beat != seen || idle) {
+            store_relaxed_sys(to + 3, now_us);
+            seen = beat;
+        }
+        for (u32 thread = 0; thread < shape::threads; thread++) {
+            const Hand& hand = memory.hand(worker, thread);
+            const u64 type = load_relaxed_gpu(&hand.type);
+            if (type == 0) continue;
+            store_relaxed_sys(reinterpret_cast<u32*>(to) + 1, (u32)type);
+            store_relaxed_sys(to + 1, load_relaxed_gpu(&hand.key));
+            break;
+        }
+        const u64 finished = load_relaxed_gpu(&counters.finished);
+        const u64* const words[] = {&counters.accepted.word, &counters.sent,    &counters.faults,   &counters.dead,
+                                    &counters.replies,       &counters.replies_unasked, &counters.actors,
+                                    &counters.created,       &counters.stopped, &counters.queued,   &counters.spilled,
+                                    &counters.spilled_now,   &counters.timers,  &counters.table_bytes};
+        for (u32 i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+            store_relaxed_sys(to + 4 + i, load_relaxed_gpu(words[i]));
+        }
+        store_relaxed_sys(to + 20, load_relaxed_gpu(&counters.away_waiting));
+        store_relaxed_sys(to + 2, finished);
+        store_relaxed_sys(to + 19, finished);
+        for (u32 type = 0; type < shape::types; type++) {
+            const TypeCounts& counts = memory.type_counts(worker, type);
+            u64* const at = memory.host<u64>(shape::segment_types + worker * shape::segment_types_bytes + type * 24ull);
+            store_relaxed_sys(at, load_relaxed_gpu(&counts.actors));
+            store_relaxed_sys(at + 1, load_relaxed_gpu(&counts.handled));
+            store_relaxed_sys(at + 2, load_relaxed_gpu(&counts.faults));
+        }
+        // `Pulse`: idle 1, busy 2, stopped 3. Release, at sys scope: pairs with the acquire in `Link::read_worker`.
+        store_release_sys(reinterpret_cast<u32*>(to), last ? 3u : idle ? 1u : 2u);
+    }
+}
+
+// By the first thread.
+RH_FN Sums sum(const Memory& memory) {
+    Sums sums{0, 0, 0, 0};
+    for (u32 worker = 0; worker < shape::workers; worker++) {
+        const Counters& counters = memory.counters(worker);
+        sums.idle += load_acquire_gpu(&counters.idle);
+        sums.finished += load_relaxed_gpu(&counters.finished);
+        sums.begun += load_relaxed_gpu(&counters.accepted.word) + load_relaxed_gpu(&counters.sent);
+        sums.ended += load_relaxed_gpu(&counters.ended);
+    }
+    return sums;
+}
+
+// Whether nothing is under way: not in a ring, an inbox, a spill list or a hand. `polls` are the ingress blocks' empty
+// looks, of which each must have had two since `since`.
+RH_FN bool nothing_under_way(const Memory& memory, const u64* since) {
+    const Sums first = sum(memory);
+    for (u32 lane = 0; lane < shape::lanes; lane++) {
+        const u64 polls = load_relaxed_gpu(&memory.ingress_polls(lane));
+        if ((polls & 1) == 0 || (polls >> 1) < since[lane] + 2) return false;
+    }
+    const Sums second = sum(memory);
+    return first.idle == shape::workers && second.idle == shape::workers && first.begun == first.finished &&
+           first.begun == second.begun && first.finished == second.finished;
+}
+
+// Messages that have left their workers and are not in the host's rings yet.
+RH_FN u64 leaving(const Memory& memory) {
+    u64 count = 0;
+    for (u32 lane = 0; lane < shape::lanes; lane++) {
+        // Acquire, at gpu scope: pairs with the release in `give_credits`; what was carried before it is in the host's ring.
+        count += shape::egress_slots - load_acquire_gpu(&memory.inbox(shape::workers + lane).credits.word);
+    }
+    return count;
+}
+
+// Heartbeats and counters to the host, the host's wishes to the device, and the end of it all.
+RH_FN void run_control(const Memory& memory, IoShared& shared) {
+    Control& control = memory.control();
+    // The node's stop word, and the kernel's own line: whether it is up, why it failed, passes made.
+    const u32* const stop = memory.host<u32>(shape::segment_node);
+    u32* const up = memory.host<u32>(shape::segment_kernel);
+    u32* const failed = up + 1;
+    u64* const passes = memory.host<u64>(shape::segment_kernel + 8);
+    u64* const still_leaving = memory.host<u64>(shape::segment_kernel + 16);
+    u64 since[shape::lanes], pass = 0;
+    bool stopping = false, ending = false;
+    for (;;) {
+        carry(memory, false);
+        sync_block();
+        if (thread_index() == 0) {
+            store_relaxed_sys(still_leaving, leaving(memory));
+            // Release, at sys scope, both: who sees the pass sees what it carried, and what had left before.
+            store_release_sys(passes, ++pass);
+            if (pass == 1) store_release_sys(up, 1u);
+            const u32 why = load_relaxed_gpu(&control.failed.word);
+            if (why != 0) {
+                store_release_sys(failed, why);
+                store_relaxed_gpu(&control.ended.word, 1u);
+            }
+            // Acquire, at sys scope: pairs with the release in `Link::stop`; what was pushed before is seen.
+            if (!stopping && load_acquire_sys(stop) != 0) {
+                stopping = true;
+                for (u32 lane = 0; lane < shape::lanes; lane++) {
+                    since[lane] = load_relaxed_gpu(&memory.ingress_polls(lane)) >> 1;
+                }
+            }
+            if (stopping && !ending && nothing_under_way(memory, since)) {
+                ending = true;
+                store_relaxed_gpu(&control.ending.word, 1u);
+            }
+            if (ending && sum(memory).ended == shape::workers && leaving(memory) == 0) {
+                store_relaxed_gpu(&control.ended.word, 1u);
+            }
+        }
+        if (any<BlockGroup>(thread_index() == 0 && has_ended(memory), &shared.word)) break;
+        rest(5000);
+    }
+    carry(memory, true);
+    sync_block();
+    if (thread_index() == 0) store_release_sys(passes, pass + 1);
+}
+
+}  // namespace rh
+#endif

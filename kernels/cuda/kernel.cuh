@@ -1,0 +1,74 @@
+// The ring kernel: one launch, which returns when the node has asked it to stop, or when it has failed.
+//
+// Blocks: the workers, then one for control, then an ingress block for each lane of the segment, then the egress blocks.
+// All are resident at once (the launch is cooperative), for they wait for each other.
+#ifndef RH_KERNEL
+#define RH_KERNEL
+
+namespace rh {
+
+static constexpr u32 blocks = shape::workers + 1 + 2 * shape::lanes;
+
+RH_SHARED WorkerShared worker_shared;
+RH_SHARED IoShared io_shared;
+
+RH_FN void ring_kernel(const Memory& memory, u64 epoch_offset_ns) {
+    const u32 block = block_index();
+    if (block < shape::workers) {
+        Worker(memory, worker_shared, block).set_up();
+    } else if (block == shape::workers) {
+        const u16* from = memory.host<u16>(shape::segment_owners);
+        for (u32 i = thread_index(); i < 4096; i += shape::threads) memory.at<u16>(arena::owners)[i] = from[i];
+        if (thread_index() == 0) memory.control().epoch_offset_ns.word = epoch_offset_ns;
+        for (u32 lane = thread_index(); lane < shape::lanes; lane += shape::threads) {
+            memory.inbox(shape::workers + lane).credits.word = shape::egress_slots;
+        }
+    }
+    sync_block();
+    if (thread_index() == 0) {
+        u32* const started = &memory.control().started.word;
+        // Release, then acquire, at gpu scope: whoever has counted all blocks sees what each has set up.
+        add_release_gpu(started, 1);
+        while (load_acquire_gpu(started) < blocks) pause(100);
+    }
+    sync_block();
+    if (block < shape::workers) run_worker(memory, worker_shared, block);
+    else if (block == shape::workers) run_control(memory, io_shared);
+    else if (block < shape::workers + 1 + shape::lanes) run_ingress(memory, io_shared, block - shape::workers - 1);
+    else run_egress(memory, io_shared, block - shape::workers - 1 - shape::lanes);
+}
+
+}  // namespace rh
+
+#ifdef __CUDACC__
+
+// How much device memory a launch needs: read by the host before it.
+extern "C" __device__ const unsigned long long rh_arena_bytes = rh::arena::bytes;
+
+extern "C" __global__ void __launch_bounds__(rh::shape::threads)
+rh_ring_kernel(unsigned char* arena, unsigned char* segment, unsigned long long epoch_offset_ns) {
+    rh::ring_kernel(rh::Memory{arena, segment}, epoch_offset_ns);
+}
+
+#else
+
+#define RH_EXPORT extern "C" __attribute__((visibility("default")))
+
+RH_EXPORT unsigned long long rh_arena_bytes() { return rh::arena::bytes; }
+
+// Runs the kernel over an arena of zeros. Returns when it has ended.
+RH_EXPORT void rh_ring_kernel(unsigned char* arena, unsigned char* segment, unsigned long long epoch_offset_ns) {
+    struct Arguments {
+        rh::Memory memory;
+        rh::u64 epoch_offset_ns;
+    };
+    const Arguments arguments{rh::Memory{arena, segment}, epoch_offset_ns};
+    const auto body = [](const void* argument) {
+        const Arguments& given = *static_cast<const Arguments*>(argument);
+        rh::ring_kernel(given.memory, given.epoch_offset_ns);
+    };
+    rh::emulated::launch(rh::blocks, body, &arguments);
+}
+
+#endif
+#endif

@@ -1,0 +1,220 @@
+// Where everything lies: the arena, which is device memory and the device's alone, and the segment, which is host memory
+// and shared with the node. All of it is there before the kernel starts; the kernel allocates nothing.
+//
+// `shape` comes from `kernels/src/ring_kernel.rs`, which writes it before this text for each device.
+#ifndef RH_MEMORY
+#define RH_MEMORY
+
+namespace rh {
+
+// A word on a line of its own.
+template <class T>
+struct alignas(128) Line {
+    T word;
+};
+
+// The words of an inbox that its writers and its reader share.
+struct Inbox {
+    // Slots that nobody holds. Taken by writers before they take tickets, given back by the reader.
+    Line<u32> credits;
+    // The next ticket: the index of the next message.
+    Line<u64> tail;
+};
+
+// What a worker says of itself; `io.cuh` carries it to the host. Each word has one writer, but `accepted`, which the
+// ingress blocks add to, and `progress`, to which all threads of the worker add.
+struct alignas(128) Counters {
+    u64 steps;
+    u64 idle;
+    u64 finished;
+    u64 sent;
+    u64 faults;
+    u64 dead;
+    u64 replies;
+    u64 replies_unasked;
+    u64 actors;
+    u64 created;
+    u64 stopped;
+    u64 queued;
+    u64 spilled;
+    u64 spilled_now;
+    u64 timers;
+    u64 table_bytes;
+    u64 away_waiting;
+    // Set once the worker has given up its timers at the end.
+    u64 ended;
+    Line<u64> accepted;
+    Line<u64> progress;
+};
+
+// The actor that a thread of a worker runs now; type 0 for none.
+struct Hand {
+    u64 key;
+    u64 type;
+};
+
+struct TypeCounts {
+    u64 actors;
+    u64 handled;
+    u64 faults;
+};
+
+// Words for all blocks.
+struct Control {
+    // Blocks that have set their part up.
+    Line<u32> started;
+    // Not zero once the workers are to give up their timers.
+    Line<u32> ending;
+    // Not zero once every block is to return.
+    Line<u32> ended;
+    // Why the device cannot go on: a `DeviceError`, or 0.
+    Line<u32> failed;
+    // What to add to `nanoseconds()` for nanoseconds since the Unix epoch.
+    Line<u64> epoch_offset_ns;
+    // Pages of actor state handed out.
+    Line<u64> pages_used;
+};
+
+// Written to the segment for the host, which ends with an exit code of its own for each.
+enum DeviceError : u32 { out_of_memory = 1 };
+
+// A message that waits to leave its worker, or for its time.
+struct alignas(16) Entry {
+    // The next in its list, plus one.
+    u32 next;
+    u32 destination;
+    u64 delay_us;
+    Message message;
+};
+
+struct Timer {
+    u64 due_us;
+    u64 number;
+    u32 entry;
+    u32 zero;
+};
+
+// The first and the last entry of a list, each plus one.
+struct List {
+    u32 head;
+    u32 tail;
+};
+
+// What lies before an actor's state; `Slot` of `kernels/src/table.rs`.
+struct Slot {
+    u64 key;
+    u32 type_id;
+    u32 type_index;
+    u64 handled;
+    u32 faults;
+    u32 next_free;
+    RH_MEMBER u8* state() { return reinterpret_cast<u8*>(this + 1); }
+};
+static_assert(sizeof(Slot) == 32, "layout of Slot");
+
+// The slots of one type in one worker: its page in use, how many slots of it are handed out, and the free ones.
+struct Slab {
+    u64 page;
+    u32 used;
+    u32 free;
+};
+
+// Where a message goes: one of the workers, or the host.
+static constexpr u32 to_replies = shape::workers;
+static constexpr u32 to_away = shape::workers + 1;
+static constexpr u32 destinations = shape::workers + 2;
+static constexpr u16 owner_away = 0xffff;
+
+namespace arena {
+
+static constexpr u64 aligned(u64 offset) { return (offset + 255) / 256 * 256; }
+
+static constexpr u64 control = 0;
+static constexpr u64 inboxes = aligned(control + sizeof(Control));
+static constexpr u64 counters = aligned(inboxes + (shape::workers + shape::lanes) * sizeof(Inbox));
+static constexpr u64 ingress_polls = aligned(counters + shape::workers * sizeof(Counters));
+static constexpr u64 beats = aligned(ingress_polls + shape::lanes * sizeof(Line<u64>));
+static constexpr u64 hands = aligned(beats + shape::workers * sizeof(u64));
+static constexpr u64 type_counts = aligned(hands + (u64)shape::workers * shape::threads * sizeof(Hand));
+static constexpr u64 owners = aligned(type_counts + (u64)shape::workers * shape::types * sizeof(TypeCounts));
+static constexpr u64 worker_slots = aligned(owners + 4096 * sizeof(u16));
+static constexpr u64 egress_slots = worker_slots + (u64)shape::workers * shape::inbox_slots * shape::slot_bytes;
+static constexpr u64 entries = aligned(egress_slots + (u64)shape::lanes * shape::egress_slots * shape::slot_bytes);
+static constexpr u64 free_entries = aligned(entries + (u64)shape::workers * shape::entries * sizeof(Entry));
+static constexpr u64 lists = aligned(free_entries + (u64)shape::workers * shape::entries * sizeof(u32));
+static constexpr u64 timers = aligned(lists + (u64)shape::workers * destinations * sizeof(List));
+static constexpr u64 index = aligned(timers + (u64)shape::workers * shape::timers * sizeof(Timer));
+static constexpr u64 slabs = aligned(index + (u64)shape::workers * shape::index_slots * sizeof(u64));
+static constexpr u64 scratch = aligned(slabs + (u64)shape::workers * shape::types * sizeof(Slab));
+static constexpr u64 pages = aligned(scratch + (u64)shape::workers * shape::state_bytes_max);
+static constexpr u64 bytes = pages + (u64)shape::pages * shape::page_bytes;
+
+}  // namespace arena
+
+// The two memories, by their first bytes; the same for all threads.
+struct Memory {
+    u8* arena;
+    u8* segment;
+
+    template <class T>
+    RH_MEMBER T* at(u64 offset, u64 number = 0) const {
+        return reinterpret_cast<T*>(arena + offset) + number;
+    }
+    RH_MEMBER Control& control() const { return *at<Control>(arena::control); }
+    // Of a worker, or behind them of an egress block.
+    RH_MEMBER Inbox& inbox(u32 reader) const { return *at<Inbox>(arena::inboxes, reader); }
+    RH_MEMBER Flit* slot(u32 reader, u64 ticket) const {
+        if (reader < shape::workers) {
+            return at<Flit>(arena::worker_slots,
+                            ((u64)reader * shape::inbox_slots + ticket % shape::inbox_slots) * (shape::slot_bytes / 16));
+        }
+        return at<Flit>(arena::egress_slots, ((u64)(reader - shape::workers) * shape::egress_slots +
+                                              ticket % shape::egress_slots) * (shape::slot_bytes / 16));
+    }
+    RH_MEMBER Counters& counters(u32 worker) const { return *at<Counters>(arena::counters, worker); }
+    RH_MEMBER Hand& hand(u32 worker, u32 thread) const {
+        return *at<Hand>(arena::hands, (u64)worker * shape::threads + thread);
+    }
+    // How often an ingress block has looked and found nothing, shifted by one; odd while it finds nothing.
+    RH_MEMBER u64& ingress_polls(u32 lane) const { return at<Line<u64>>(arena::ingress_polls, lane)->word; }
+    // The control block's own: what a worker's steps and progress came to when it last looked.
+    RH_MEMBER u64& beats(u32 worker) const { return *at<u64>(arena::beats, worker); }
+    RH_MEMBER TypeCounts& type_counts(u32 worker, u32 type) const {
+        return *at<TypeCounts>(arena::type_counts, (u64)worker * shape::types + type);
+    }
+    RH_MEMBER u16 owner(u64 key) const { return at<u16>(arena::owners)[shard_of(key)]; }
+
+    // `Key::mix` of `kernels/src/id.rs`, and the high bits of it.
+    RH_FN_MEMBER u32 shard_of(u64 key) {
+        u64 x = (key ^ (key >> 32)) * 0x9e3779b97f4a7c15ull;
+        return (u32)(((x ^ (x >> 29)) * 0xbf58476d1ce4e5b9ull) >> 52);
+    }
+
+    template <class T>
+    RH_MEMBER T* host(u64 offset) const {
+        return reinterpret_cast<T*>(segment + offset);
+    }
+    RH_MEMBER Flit* ingress_slot(u32 lane, u64 index) const {
+        return host<Flit>(shape::segment_ingress + lane * shape::segment_ingress_bytes +
+                          index % shape::ingress_slots * shape::slot_bytes);
+    }
+    RH_MEMBER Flit* egress_slot(u32 lane, u64 index) const {
+        return host<Flit>(shape::segment_egress + lane * shape::segment_egress_bytes +
+                          index % shape::host_egress_slots * shape::slot_bytes);
+    }
+    // A word of a worker's block in the segment.
+    RH_MEMBER u64* host_worker(u32 worker, u64 offset) const {
+        return host<u64>(shape::segment_workers + worker * 1024ull + offset);
+    }
+};
+
+// Which inbox a destination's messages go into: replies and what goes away leave by the worker's egress lane.
+RH_FN u32 reader_of(u32 destination, u32 worker) {
+    return destination < shape::workers ? destination : shape::workers + worker % shape::lanes;
+}
+RH_FN u32 slots_of(u32 reader) { return reader < shape::workers ? shape::inbox_slots : shape::egress_slots; }
+// Credits that are left to others: half of an egress inbox is kept for replies.
+RH_FN u32 floor_of(u32 destination) { return destination == to_away ? shape::egress_slots / 2 : 0; }
+
+}  // namespace rh
+#endif

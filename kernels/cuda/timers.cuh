@@ -1,0 +1,50 @@
+// Messages that wait for their time: a binary heap of a worker, the earliest first and of two at once the older. Its first
+// thread alone touches it.
+#ifndef RH_TIMERS
+#define RH_TIMERS
+
+namespace rh {
+
+struct Timers {
+    Timer* heap;
+    u32 count;
+    u64 made;
+
+    RH_FN_MEMBER bool before(const Timer& a, const Timer& b) {
+        return a.due_us != b.due_us ? a.due_us < b.due_us : a.number < b.number;
+    }
+
+    // False where there is no room.
+    RH_MEMBER bool push(u64 due_us, u32 entry) {
+        if (count == shape::timers) return false;
+        const Timer added{due_us, made++, entry, 0};
+        u32 at = count++;
+        while (at > 0 && before(added, heap[(at - 1) / 2])) {
+            heap[at] = heap[(at - 1) / 2];
+            at = (at - 1) / 2;
+        }
+        heap[at] = added;
+        return true;
+    }
+
+    // The entry of the earliest timer, if it is due.
+    RH_MEMBER u32 pop(u64 now_us) {
+        if (count == 0 || heap[0].due_us > now_us) return 0;
+        const u32 entry = heap[0].entry;
+        const Timer last = heap[--count];
+        u32 at = 0;
+        for (;;) {
+            u32 child = 2 * at + 1;
+            if (child >= count) break;
+            if (child + 1 < count && before(heap[child + 1], heap[child])) child++;
+            if (!before(heap[child], last)) break;
+            heap[at] = heap[child];
+            at = child;
+        }
+        if (count > 0) heap[at] = last;
+        return entry;
+    }
+};
+
+}  // namespace rh
+#endif

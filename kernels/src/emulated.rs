@@ -1,0 +1,194 @@
+//! The emulated device: the ring kernel of a GPU, compiled by the host's C++ compiler and run by threads of this process.
+//!
+//! It runs what a GPU would run, warps and barriers included, and is slow. It is there to try and to test the device
+//! runtime where there is no GPU; the CPU device is the one to use for work.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::mm::{MapFlags, ProtFlags};
+
+use crate::bell::Bell;
+use crate::cuda::HOST_OPTIONS;
+use crate::id::fnv1a;
+use crate::pump::Pump;
+use crate::ring_kernel;
+use crate::segment::Segment;
+
+/// Why there is no emulated device.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no C++ compiler `{compiler}` ({error}): install one, or name one in the environment variable CXX")]
+    NoCompiler { compiler: String, error: io::Error },
+    #[error("`{compiler}` refused the ring kernel, kept as {source_file}:\n{said}", source_file = source_file.display())]
+    Refused { compiler: String, source_file: PathBuf, said: String },
+    #[error("{what} {path}: {error}", path = path.display())]
+    Io { what: &'static str, path: PathBuf, error: io::Error },
+    #[error("cannot load {path}: {error}", path = path.display())]
+    Load { path: PathBuf, error: libloading::Error },
+    #[error("no memory of {0} bytes for the emulated device: {1}")]
+    Memory(usize, io::Error),
+}
+
+type Kernel = unsafe extern "C" fn(arena: *mut u8, segment: *mut u8, epoch_offset_ns: u64);
+
+/// A compiled ring kernel.
+pub struct Program {
+    kernel: Kernel,
+    arena_bytes: usize,
+    // Last, so that it is unloaded after what points into it is gone.
+    _library: libloading::Library,
+}
+
+impl Program {
+    /// Compiles the text of [`ring_kernel::source`] in a folder, or takes what was compiled there from the same text.
+    /// `options` go to the compiler besides those that give the right bits.
+    ///
+    /// # Errors
+    /// Where there is no compiler, or it refuses the text, or the folder cannot be written to.
+    pub fn compile(source: &str, options: &[&str], folder: &Path) -> Result<Program, Error> {
+        let hash = fnv1a(format!("{options:?}{source}").as_bytes());
+        let library = folder.join(format!("ring-kernel-{hash:016x}.so"));
+        if !library.exists() {
+            compile(source, options, folder, &library, hash)?;
+        }
+        // SAFETY: the library was made from our own text; nothing runs when it is loaded.
+        let loaded = unsafe { libloading::Library::new(&library) }
+            .map_err(|error| Error::Load { path: library.clone(), error })?;
+        // SAFETY: `kernel.cuh` defines both with these types.
+        let (kernel, bytes) = unsafe {
+            let missing = |error| Error::Load { path: library.clone(), error };
+            let kernel = *loaded.get::<Kernel>(ring_kernel::KERNEL.as_bytes()).map_err(missing)?;
+            let bytes = *loaded
+                .get::<unsafe extern "C" fn() -> u64>(ring_kernel::ARENA_BYTES.as_bytes())
+                .map_err(missing)?;
+            (kernel, bytes())
+        };
+        Ok(Program { kernel, arena_bytes: bytes as usize, _library: loaded })
+    }
+
+    /// Starts a device that serves the segment, and returns at once. The node is told by the segment and its bell.
+    ///
+    /// # Errors
+    /// Where there is no memory or no thread for it.
+    pub fn start(self: &Arc<Program>, segment: &Arc<Segment>, node: Arc<dyn Bell>) -> Result<Host, Error> {
+        let arena = Arena::new(self.arena_bytes)?;
+        let (program, served) = (self.clone(), segment.clone());
+        let thread = |error| Error::Io { what: "cannot start a thread for", path: "the device".into(), error };
+        let kernel = std::thread::Builder::new()
+            .name("ring-kernel".into())
+            .spawn(move || {
+                // All of it: it is unmapped when the kernel has returned.
+                let arena = arena;
+                // SAFETY: the kernel was compiled for this segment's shape; both memories outlive the call.
+                unsafe { (program.kernel)(arena.base.as_ptr(), served.base().as_ptr(), epoch_offset_ns()) }
+            })
+            .map_err(thread)?;
+        let mut pump = Pump::new(segment.clone(), node);
+        let pumped = std::thread::Builder::new()
+            .name("pump".into())
+            .spawn(move || {
+                while !kernel.is_finished() {
+                    std::thread::sleep(pump.look());
+                }
+                pump.look();
+                kernel.join().map_err(|_| "the emulated ring kernel panicked".to_owned())
+            })
+            .map_err(thread)?;
+        Ok(Host { pumped, segment: segment.clone() })
+    }
+}
+
+fn compile(source: &str, options: &[&str], folder: &Path, library: &Path, hash: u64) -> Result<(), Error> {
+    let file = folder.join(format!("ring-kernel-{hash:016x}.cpp"));
+    let io = |what, path: &Path| {
+        let path = path.to_owned();
+        move |error| Error::Io { what, path, error }
+    };
+    std::fs::create_dir_all(folder).map_err(io("cannot make the folder", folder))?;
+    std::fs::write(&file, source).map_err(io("cannot write", &file))?;
+    // Another process may compile the same: each under a name of its own, and the last one renamed stays.
+    let made = library.with_extension(format!("so.{}", std::process::id()));
+    let compiler = std::env::var_os("CXX").unwrap_or_else(|| OsString::from("c++"));
+    let name = compiler.to_string_lossy().into_owned();
+    let output = Command::new(&compiler)
+        .args(HOST_OPTIONS)
+        .args(["-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra", "-Wno-unused"])
+        .args(["-Wno-unused-parameter", "-Wno-maybe-uninitialized", "-Wno-unknown-pragmas"])
+        .args(options)
+        .arg("-o")
+        .args([&made, &file])
+        .output()
+        .map_err(|error| Error::NoCompiler { compiler: name.clone(), error })?;
+    if !output.status.success() {
+        let said: String = String::from_utf8_lossy(&output.stderr).chars().take(6000).collect();
+        return Err(Error::Refused { compiler: name, source_file: file, said });
+    }
+    std::fs::rename(&made, library).map_err(io("cannot rename to", library))?;
+    let _ = std::fs::remove_file(&file);
+    Ok(())
+}
+
+/// What to add to the device's clock, which is the system's monotonic one, for the time since the Unix epoch.
+fn epoch_offset_ns() -> u64 {
+    let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let since_boot = Duration::new(monotonic.tv_sec as u64, monotonic.tv_nsec as u32);
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since_epoch.saturating_sub(since_boot).as_nanos() as u64
+}
+
+/// The device's memory: zero, and taken from the system as it is touched.
+struct Arena {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: it is memory that whoever has the arena owns.
+unsafe impl Send for Arena {}
+
+impl Arena {
+    fn new(bytes: usize) -> Result<Arena, Error> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        let base = unsafe {
+            rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags)
+        };
+        let base = base.map_err(|error| Error::Memory(bytes, error.into()))?;
+        Ok(Arena { base: NonNull::new(base.cast()).expect("a mapping is never at address zero"), bytes })
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: mapped by us with this length; the kernel that used it has returned.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// A device that runs. Dropping it does not stop it: the segment's stop word does.
+pub struct Host {
+    pumped: JoinHandle<Result<(), String>>,
+    segment: Arc<Segment>,
+}
+
+impl Host {
+    pub fn is_over(&self) -> bool {
+        self.pumped.is_finished()
+    }
+
+    /// Waits until the kernel has ended. An error says why it did not end in order.
+    pub fn join(self) -> Result<(), String> {
+        self.pumped.join().map_err(|_| "the pump of the emulated device panicked".to_owned())??;
+        match self.segment.kernel().failed.load(std::sync::atomic::Ordering::Acquire) {
+            0 => Ok(()),
+            1 => Err("the device is out of memory".into()),
+            code => Err(format!("the ring kernel failed with code {code}")),
+        }
+    }
+}

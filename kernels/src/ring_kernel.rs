@@ -1,0 +1,170 @@
+//! The ring kernel as one translation unit: the headers, the registered actors, the sizes of one device, the runtime.
+//!
+//! Everything that a device is made for is a constant in the text, so the compiler sees it, and a kernel allocates nothing:
+//! how much device memory it needs is known before it starts. What the text is compiled by (NVRTC for a GPU, a host
+//! compiler for the emulated device) is for others to know.
+
+use std::fmt::Write;
+
+use crate::cuda::{self, Source};
+use crate::message::payload_bytes_max;
+use crate::registry::Registry;
+use crate::segment::{Framing, Shape};
+
+/// The device runtime, in the order in which its parts stand on each other. They stand on [`cuda::PRELUDE`], the
+/// device's sizes, and, from `worker.cuh` on, the actors.
+pub const RUNTIME: [(&str, &str); 14] = [
+    ("machine.cuh", include_str!("../cuda/machine.cuh")),
+    ("emulated.cuh", include_str!("../cuda/emulated.cuh")),
+    ("flit.cuh", include_str!("../cuda/flit.cuh")),
+    ("memory.cuh", include_str!("../cuda/memory.cuh")),
+    ("inbox.cuh", include_str!("../cuda/inbox.cuh")),
+    ("group.cuh", include_str!("../cuda/group.cuh")),
+    ("table.cuh", include_str!("../cuda/table.cuh")),
+    ("spill.cuh", include_str!("../cuda/spill.cuh")),
+    ("timers.cuh", include_str!("../cuda/timers.cuh")),
+    ("wide.cuh", include_str!("../cuda/wide.cuh")),
+    ("worker.cuh", include_str!("../cuda/worker.cuh")),
+    ("run.cuh", include_str!("../cuda/run.cuh")),
+    ("batch.cuh", include_str!("../cuda/batch.cuh")),
+    ("io.cuh", include_str!("../cuda/io.cuh")),
+];
+const ENTRY: (&str, &str) = ("kernel.cuh", include_str!("../cuda/kernel.cuh"));
+
+/// The name of the kernel, and of what says how many bytes of device memory it needs: in a cubin a constant of 8
+/// bytes, in the emulated device's library a function.
+pub const KERNEL: &str = "rh_ring_kernel";
+pub const ARENA_BYTES: &str = "rh_arena_bytes";
+
+/// What a device's memory and threads are divided into. Workers, lanes and slots are those of its segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Threads of each block: 1 to 16, or 32, 64, 128 or 256.
+    pub threads: u32,
+    /// Messages that a worker can hold back: sent and without a credit, or waiting for their time. A power of two.
+    pub entries: u32,
+    /// Timers of a worker.
+    pub timers: u32,
+    /// Places in a worker's index of actors, of which three quarters are used. A power of two.
+    pub index_slots: u32,
+    /// Bytes of the pages in which actors lie; at least one actor of every type fits.
+    pub page_bytes: u64,
+    /// Pages of the whole device.
+    pub pages: u32,
+}
+
+impl Plan {
+    /// Divides about `bytes` of device memory between so many workers: half of it for actors, the rest for the messages
+    /// that wait and for the index.
+    pub fn divide(bytes: u64, threads: u32, registry: &Registry, shape: &Shape) -> Plan {
+        let workers = u64::from(shape.workers);
+        let page_bytes = page_bytes(registry);
+        let share = bytes / workers / 8;
+        let below = |count: u64| if count.is_power_of_two() { count } else { count.next_power_of_two() / 2 };
+        let entry = 32 + 40 + payload_bytes_max(shape.slot_bytes as usize) as u64 + 4;
+        let entries = below((share * 2 / entry).clamp(256, 1 << 20));
+        Plan {
+            threads,
+            entries: entries as u32,
+            timers: (entries / 2) as u32,
+            index_slots: below((share / 8).clamp(256, 1 << 24)) as u32,
+            page_bytes,
+            pages: (bytes / 2 / page_bytes).clamp(workers * registry.types().len() as u64, 1 << 20) as u32,
+        }
+    }
+}
+
+/// A page holds 64 KiB, or one of the largest actors.
+fn page_bytes(registry: &Registry) -> u64 {
+    let largest = registry.types().iter().map(|t| 32 + 2 * t.state_bytes.next_multiple_of(8)).max().unwrap_or(32);
+    (largest as u64).next_multiple_of(256).max(64 * 1024)
+}
+
+/// Why a device cannot be made of these actors.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "the {what} of actor type `{name}` takes {bytes} bytes, and a slot of {slot_bytes} bytes holds {room}: set \
+         queues.slot_bytes to {enough}, or make it smaller"
+    )]
+    TooLarge { name: String, what: &'static str, bytes: usize, slot_bytes: u32, room: usize, enough: usize },
+    #[error("a ring kernel's blocks have 1 to 16, 32, 64, 128 or 256 threads, not {0}")]
+    Threads(u32),
+}
+
+/// The text of the ring kernel that serves a segment of this shape.
+///
+/// # Errors
+/// Where a message or a reply of some type is larger than the slots.
+///
+/// # Panics
+/// If the segment is not framed in flits.
+pub fn source(registry: &Registry, shape: &Shape, plan: &Plan) -> Result<String, Error> {
+    assert_eq!(shape.framing, Framing::Flits as u32, "a ring kernel speaks in flits");
+    if !plan.threads.is_power_of_two() || plan.threads > 256 {
+        return Err(Error::Threads(plan.threads));
+    }
+    let room = shape.payload_bytes_max();
+    for actor in registry.types() {
+        for (what, bytes) in [("largest message", actor.message_bytes), ("largest reply", actor.reply_bytes)] {
+            if bytes > room {
+                let slots = (6..=12).map(|bits| 1usize << bits);
+                let enough = slots.into_iter().find(|slot| payload_bytes_max(*slot) >= bytes).unwrap_or(4096);
+                let (name, slot_bytes) = (actor.schema.name.clone(), shape.slot_bytes);
+                return Err(Error::TooLarge { name, what, bytes, slot_bytes, room, enough });
+            }
+        }
+    }
+    let actors: Vec<Source> = registry.types().iter().map(Source::from).collect();
+    let mut text = cuda::translation_unit(&actors);
+    sizes(&mut text, registry, shape, plan);
+    let cases = actors.iter().enumerate().map(|(index, actor)| format!(" DO({index}, {})", actor.namespace()));
+    let _ = writeln!(text, "#define RH_ACTORS(DO){}", cases.collect::<String>());
+    for (name, part) in RUNTIME.iter().chain([&ENTRY]) {
+        let _ = writeln!(text, "// ---- {name}\n{part}");
+    }
+    Ok(text)
+}
+
+/// The device's sizes, as constants of the namespace `rh::shape`.
+fn sizes(text: &mut String, registry: &Registry, shape: &Shape, plan: &Plan) {
+    let state_bytes = registry.types().iter().map(|t| t.state_bytes.next_multiple_of(8)).max().unwrap_or(8);
+    let offsets = shape.offsets();
+    // The device's own queue before an egress lane: what its workers may have sent and the node has not room for.
+    let egress_slots = shape.inbox_slots;
+    let floor = u64::from(shape.inbox_slots) * u64::from(100 - shape.high_water_percent) / 100;
+    let small = [
+        ("workers", shape.workers as u64),
+        ("lanes", shape.lanes() as u64),
+        ("threads", plan.threads as u64),
+        ("types", registry.types().len() as u64),
+        ("slot_bytes", shape.slot_bytes as u64),
+        ("inbox_slots", shape.inbox_slots as u64),
+        ("egress_slots", egress_slots as u64),
+        ("ingress_slots", shape.ingress_slots as u64),
+        ("host_egress_slots", shape.egress_slots as u64),
+        ("admission_floor", floor),
+        ("entries", plan.entries as u64),
+        ("timers", plan.timers as u64),
+        ("index_slots", plan.index_slots as u64),
+        ("pages", plan.pages as u64),
+        ("state_bytes_max", state_bytes as u64),
+    ];
+    let large = [
+        ("page_bytes", plan.page_bytes),
+        ("segment_node", offsets.node as u64),
+        ("segment_kernel", offsets.kernel as u64),
+        ("segment_owners", offsets.owners as u64),
+        ("segment_workers", offsets.workers as u64),
+        ("segment_types", offsets.types as u64),
+        ("segment_types_bytes", offsets.types_bytes as u64),
+        ("segment_ingress", offsets.ingress as u64),
+        ("segment_ingress_bytes", offsets.ingress_bytes as u64),
+        ("segment_egress", offsets.egress as u64),
+        ("segment_egress_bytes", offsets.egress_bytes as u64),
+    ];
+    text.push_str("// ---- the sizes of this device\nnamespace rh {\nnamespace shape {\n");
+    small.iter().for_each(|(name, value)| _ = writeln!(text, "static constexpr u32 {name} = {value}u;"));
+    large.iter().for_each(|(name, value)| _ = writeln!(text, "static constexpr u64 {name} = {value}ull;"));
+    text.push_str("}  // namespace shape\n}  // namespace rh\n");
+}
