@@ -8,6 +8,7 @@
 #define RH_EMULATED
 #ifndef __CUDACC__
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>

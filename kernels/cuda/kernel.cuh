@@ -54,20 +54,23 @@ rh_ring_kernel(unsigned char* arena, unsigned char* segment, unsigned long long 
 
 #define RH_EXPORT extern "C" __attribute__((visibility("default")))
 
-RH_EXPORT unsigned long long rh_arena_bytes() { return rh::arena::bytes; }
-
-// Runs the kernel over an arena of zeros. Returns when it has ended.
-RH_EXPORT void rh_ring_kernel(unsigned char* arena, unsigned char* segment, unsigned long long epoch_offset_ns) {
+// Runs the kernel over an arena of its own. Returns 0 when it has ended, or an errno where there is no memory for it.
+RH_EXPORT int rh_ring_kernel(unsigned char* segment, unsigned long long epoch_offset_ns) {
     struct Arguments {
         rh::Memory memory;
         rh::u64 epoch_offset_ns;
     };
-    const Arguments arguments{rh::Memory{arena, segment}, epoch_offset_ns};
+    // Zero, and taken from the system as it is touched.
+    void* arena = mmap(nullptr, rh::arena::bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (arena == MAP_FAILED) return errno;
+    const Arguments arguments{rh::Memory{static_cast<rh::u8*>(arena), segment}, epoch_offset_ns};
     const auto body = [](const void* argument) {
         const Arguments& given = *static_cast<const Arguments*>(argument);
         rh::ring_kernel(given.memory, given.epoch_offset_ns);
     };
     rh::emulated::launch(rh::blocks, body, &arguments);
+    munmap(arena, rh::arena::bytes);
+    return 0;
 }
 
 #endif

@@ -7,12 +7,11 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::bell::Bell;
 use crate::cuda::HOST_OPTIONS;
@@ -32,16 +31,13 @@ pub enum Error {
     Io { what: &'static str, path: PathBuf, error: io::Error },
     #[error("cannot load {path}: {error}", path = path.display())]
     Load { path: PathBuf, error: libloading::Error },
-    #[error("no memory of {0} bytes for the emulated device: {1}")]
-    Memory(usize, io::Error),
 }
 
-type Kernel = unsafe extern "C" fn(arena: *mut u8, segment: *mut u8, epoch_offset_ns: u64);
+type Kernel = unsafe extern "C" fn(segment: *mut u8, epoch_offset_ns: u64) -> i32;
 
 /// A compiled ring kernel.
 pub struct Program {
     kernel: Kernel,
-    arena_bytes: usize,
     // Last, so that it is unloaded after what points into it is gone.
     _library: libloading::Library,
 }
@@ -61,33 +57,27 @@ impl Program {
         // SAFETY: the library was made from our own text; nothing runs when it is loaded.
         let loaded = unsafe { libloading::Library::new(&library) }
             .map_err(|error| Error::Load { path: library.clone(), error })?;
-        // SAFETY: `kernel.cuh` defines both with these types.
-        let (kernel, bytes) = unsafe {
-            let missing = |error| Error::Load { path: library.clone(), error };
-            let kernel = *loaded.get::<Kernel>(ring_kernel::KERNEL.as_bytes()).map_err(missing)?;
-            let bytes = *loaded
-                .get::<unsafe extern "C" fn() -> u64>(ring_kernel::ARENA_BYTES.as_bytes())
-                .map_err(missing)?;
-            (kernel, bytes())
-        };
-        Ok(Program { kernel, arena_bytes: bytes as usize, _library: loaded })
+        // SAFETY: `kernel.cuh` defines it with this type.
+        let kernel = unsafe { loaded.get::<Kernel>(ring_kernel::KERNEL.as_bytes()) };
+        let kernel = *kernel.map_err(|error| Error::Load { path: library, error })?;
+        Ok(Program { kernel, _library: loaded })
     }
 
     /// Starts a device that serves the segment, and returns at once. The node is told by the segment and its bell.
     ///
     /// # Errors
-    /// Where there is no memory or no thread for it.
+    /// Where there is no thread for it.
     pub fn start(self: &Arc<Program>, segment: &Arc<Segment>, node: Arc<dyn Bell>) -> Result<Host, Error> {
-        let arena = Arena::new(self.arena_bytes)?;
         let (program, served) = (self.clone(), segment.clone());
         let thread = |error| Error::Io { what: "cannot start a thread for", path: "the device".into(), error };
         let kernel = std::thread::Builder::new()
             .name("ring-kernel".into())
             .spawn(move || {
-                // All of it: it is unmapped when the kernel has returned.
-                let arena = arena;
-                // SAFETY: the kernel was compiled for this segment's shape; both memories outlive the call.
-                unsafe { (program.kernel)(arena.base.as_ptr(), served.base().as_ptr(), epoch_offset_ns()) }
+                // SAFETY: the kernel was compiled for this segment's shape, and the segment outlives the call.
+                match unsafe { (program.kernel)(served.base().as_ptr(), epoch_offset_ns()) } {
+                    0 => Ok(()),
+                    code => Err(format!("no memory for the emulated device: {}", io::Error::from_raw_os_error(code))),
+                }
             })
             .map_err(thread)?;
         let mut pump = Pump::new(segment.clone(), node);
@@ -98,7 +88,7 @@ impl Program {
                     std::thread::sleep(pump.look());
                 }
                 pump.look();
-                kernel.join().map_err(|_| "the emulated ring kernel panicked".to_owned())
+                kernel.join().map_err(|_| "the emulated ring kernel panicked".to_owned())?
             })
             .map_err(thread)?;
         Ok(Host { pumped, segment: segment.clone() })
@@ -106,15 +96,16 @@ impl Program {
 }
 
 fn compile(source: &str, options: &[&str], folder: &Path, library: &Path, hash: u64) -> Result<(), Error> {
-    let file = folder.join(format!("ring-kernel-{hash:016x}.cpp"));
+    // Others may compile the same at once: each under a name of its own, and the last one renamed stays.
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    let own = format!("ring-kernel-{hash:016x}-{}-{}", std::process::id(), MADE.fetch_add(1, Relaxed));
+    let (file, made) = (folder.join(format!("{own}.cpp")), folder.join(format!("{own}.so")));
     let io = |what, path: &Path| {
         let path = path.to_owned();
         move |error| Error::Io { what, path, error }
     };
     std::fs::create_dir_all(folder).map_err(io("cannot make the folder", folder))?;
     std::fs::write(&file, source).map_err(io("cannot write", &file))?;
-    // Another process may compile the same: each under a name of its own, and the last one renamed stays.
-    let made = library.with_extension(format!("so.{}", std::process::id()));
     let compiler = std::env::var_os("CXX").unwrap_or_else(|| OsString::from("c++"));
     let name = compiler.to_string_lossy().into_owned();
     let output = Command::new(&compiler)
@@ -143,34 +134,6 @@ fn epoch_offset_ns() -> u64 {
     since_epoch.saturating_sub(since_boot).as_nanos() as u64
 }
 
-/// The device's memory: zero, and taken from the system as it is touched.
-struct Arena {
-    base: NonNull<u8>,
-    bytes: usize,
-}
-
-// SAFETY: it is memory that whoever has the arena owns.
-unsafe impl Send for Arena {}
-
-impl Arena {
-    fn new(bytes: usize) -> Result<Arena, Error> {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a fresh mapping at an address of the kernel's choice.
-        let base = unsafe {
-            rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags)
-        };
-        let base = base.map_err(|error| Error::Memory(bytes, error.into()))?;
-        Ok(Arena { base: NonNull::new(base.cast()).expect("a mapping is never at address zero"), bytes })
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        // SAFETY: mapped by us with this length; the kernel that used it has returned.
-        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.bytes) };
-    }
-}
-
 /// A device that runs. Dropping it does not stop it: the segment's stop word does.
 pub struct Host {
     pumped: JoinHandle<Result<(), String>>,
@@ -185,7 +148,7 @@ impl Host {
     /// Waits until the kernel has ended. An error says why it did not end in order.
     pub fn join(self) -> Result<(), String> {
         self.pumped.join().map_err(|_| "the pump of the emulated device panicked".to_owned())??;
-        match self.segment.kernel().failed.load(std::sync::atomic::Ordering::Acquire) {
+        match self.segment.kernel().failed.load(Acquire) {
             0 => Ok(()),
             1 => Err("the device is out of memory".into()),
             code => Err(format!("the ring kernel failed with code {code}")),

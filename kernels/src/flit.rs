@@ -70,7 +70,8 @@ pub(crate) unsafe fn present(slot: NonNull<u8>, slot_bytes: usize, mark: u32) ->
     let len = unsafe { slot.cast::<u16>().read() } as usize;
     let count = flits(len);
     // SAFETY: those flits are inside the slot.
-    count * FLIT_BYTES <= slot_bytes && (1..count).all(|flit| unsafe { lap(slot, flit) }.load(Ordering::Acquire) == mark)
+    count * FLIT_BYTES <= slot_bytes
+        && (1..count).all(|flit| unsafe { lap(slot, flit) }.load(Ordering::Acquire) == mark)
 }
 
 /// Runs `f` on the message of a slot, put together in a place of its own.
@@ -87,8 +88,7 @@ pub(crate) unsafe fn with<R>(slot: NonNull<u8>, f: impl FnOnce(NonNull<Header>) 
         to.cast::<u32>().write(0);
         let len = slot.cast::<u16>().read() as usize;
         for flit in 0..flits(len) {
-            to.add(4 + flit * CARRIED)
-                .copy_from_nonoverlapping(slot.add(flit * FLIT_BYTES).as_ptr(), CARRIED);
+            to.add(4 + flit * CARRIED).copy_from_nonoverlapping(slot.add(flit * FLIT_BYTES).as_ptr(), CARRIED);
         }
         f(NonNull::new_unchecked(to.cast()))
     }

@@ -250,9 +250,8 @@ impl Link {
             let finished: u64 = readings.iter().map(|r| r.finished).sum();
             readings.iter().all(idle) && begun == finished
         };
-        let counters = |readings: &[Reading]| -> Vec<_> {
-            readings.iter().map(|r| (r.accepted, r.sent, r.finished)).collect()
-        };
+        let counters =
+            |readings: &[Reading]| -> Vec<_> { readings.iter().map(|r| (r.accepted, r.sent, r.finished)).collect() };
         // Acquire pairs with the ring kernel's release: the counters are at least of this pass.
         let pass = self.segment.kernel().passes.load(Acquire);
         let first = self.read();

@@ -31,8 +31,7 @@ pub const RUNTIME: [(&str, &str); 14] = [
 ];
 const ENTRY: (&str, &str) = ("kernel.cuh", include_str!("../cuda/kernel.cuh"));
 
-/// The name of the kernel, and of what says how many bytes of device memory it needs: in a cubin a constant of 8
-/// bytes, in the emulated device's library a function.
+/// The name of the kernel, and in a cubin of the 8-byte constant that says how many bytes of device memory it needs.
 pub const KERNEL: &str = "rh_ring_kernel";
 pub const ARENA_BYTES: &str = "rh_arena_bytes";
 

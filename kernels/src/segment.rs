@@ -26,10 +26,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
+use crate::flit;
 use crate::message::{Header, payload_bytes_max};
 use crate::outbox::{Owner, Owners, SHARDS};
 use crate::registry::TYPES_MAX;
-use crate::flit;
 use crate::ring::{Line, Memory, lap_of, present, publish};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ringhold");
