@@ -432,6 +432,7 @@ pub enum DeviceKind {
     #[default]
     Cpu,
     Cuda,
+    Emulated,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ RH_FN bool comes_before(const WorkerShared& shared, u32 a, u32 b) {
 // Sorts `Group::size` places, those from `count` on filled up with what comes last (Batcher, "Sorting networks and their
 // applications", 1968: the bitonic network). No two are equal, so it is stable.
 template <class Group>
-RH_FN void sort(WorkerShared& shared, u32 count) {
+RH_OUTLINE void sort(WorkerShared& shared, u32 count) {
     const u32 me = thread_index();
     if (me >= count) {
         shared.key[me] = ~0ull;
@@ -51,7 +51,7 @@ RH_FN u32 end_of_run(const WorkerShared& shared, u32 at, u32 count) {
     return end;
 }
 
-RH_FN Class class_of(const Worker& worker, u32 from, u32 to) {
+RH_OUTLINE Class class_of(const Worker& worker, u32 from, u32 to) {
     const WorkerShared& shared = worker.shared;
     const u32 type_index = shared.meta[from] >> 16;
     bool wide = false;
@@ -66,7 +66,7 @@ RH_FN Class class_of(const Worker& worker, u32 from, u32 to) {
 }
 
 // Timers that are due go to the head of what the first thread sends; those that handlers set go into the heap.
-RH_FN void fire_timers(Worker& worker, u64 now_us) {
+RH_OUTLINE void fire_timers(Worker& worker, u64 now_us) {
     WorkerShared& shared = worker.shared;
     for (u32 fired = 0; fired < shape::threads; fired++) {
         const u32 entry = shared.timers.pop(now_us);
@@ -75,7 +75,7 @@ RH_FN void fire_timers(Worker& worker, u64 now_us) {
         worker.entries.append(shared.out[0], entry);
     }
 }
-RH_FN void start_timers(Worker& worker, u64 now_us, u32 threads) {
+RH_OUTLINE void start_timers(Worker& worker, u64 now_us, u32 threads) {
     WorkerShared& shared = worker.shared;
     for (u32 thread = 0; thread < threads; thread++) {
         for (u32 at = shared.later[thread].head; at != 0;) {
@@ -207,7 +207,7 @@ RH_FN u32 step(Worker& worker) {
 
 // What the worker says of itself. The first thread; `idle` last, with release, so that who sees an idle worker sees
 // counters that are up to date (pairs with the acquire in `io.cuh`; gpu scope, for both are of this device).
-RH_FN void publish(Worker& worker, bool idle) {
+RH_OUTLINE void publish(Worker& worker, bool idle) {
     const WorkerShared& shared = worker.shared;
     Counters& counters = worker.memory.counters(worker.number);
     store_relaxed_gpu(&counters.steps, shared.steps);
@@ -232,7 +232,7 @@ RH_FN void publish(Worker& worker, bool idle) {
 }
 
 // Between two steps; the first thread. Returns whether the worker is to end.
-RH_FN bool look_around(Worker& worker, u32 count, u32& rounds) {
+RH_OUTLINE bool look_around(Worker& worker, u32 count, u32& rounds) {
     WorkerShared& shared = worker.shared;
     Control& control = worker.memory.control();
     const bool idle = count == 0 && shared.pool.spilling == 0 && shared.out[0].head == 0;

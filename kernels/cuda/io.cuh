@@ -160,7 +160,7 @@ struct Sums {
 };
 
 // Carries counters to the host, each thread those of other workers.
-RH_FN void carry(const Memory& memory, bool last) {
+RH_OUTLINE void carry(const Memory& memory, bool last) {
     const u64 now_us = (nanoseconds() + load_relaxed_gpu(&memory.control().epoch_offset_ns.word)) / 1000;
     for (u32 worker = thread_index(); worker < shape::workers; worker += shape::threads) {
         const Counters& counters = memory.counters(worker);

@@ -127,9 +127,10 @@ RH_FN void run_message(Worker& worker, Running& running, const Message& message,
     }
 }
 
-// Runs the messages of one actor, `from` to `to` of the sorted batch.
+// Runs the messages of one actor, `from` to `to` of the sorted batch. A function of its own for each type: once in the code,
+// whoever calls it, and its registers are not the batch loop's.
 template <class A>
-RH_FN void run_all(Worker& worker, u32 from, u32 to) {
+RH_OUTLINE void run_all(Worker& worker, u32 from, u32 to) {
     WorkerShared& shared = worker.shared;
     const u32 thread = thread_index(), type_index = shared.meta[from] >> 16;
     Running running{shared.slot[from], false};
@@ -158,7 +159,7 @@ RH_FN void run_all(Worker& worker, u32 from, u32 to) {
 }
 
 // The same for messages whose type is not registered.
-RH_FN void refuse_all(Worker& worker, u32 from, u32 to) {
+RH_OUTLINE void refuse_all(Worker& worker, u32 from, u32 to) {
     Message message;
     for (u32 i = from; i < to; i++) {
         read(worker.memory, worker.number, worker.shared.head + (worker.shared.meta[i] & 0xffffu), message);

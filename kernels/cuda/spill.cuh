@@ -85,7 +85,7 @@ RH_FN u64 shuffle(u64 value, u32 lane) {
 }
 
 // Sends the entries of each lane's list, from `first` on. All lanes of the warp.
-RH_FN void flush(const Entries& entries, Pool& pool, u32 first) {
+RH_OUTLINE void flush(const Entries& entries, Pool& pool, u32 first) {
     const u32 lane = lane_index();
     for (u32 at = first; ballot(at != 0) != 0;) {
         const u32 destination = at != 0 ? entries[at].destination : ~0u;
@@ -129,7 +129,7 @@ RH_FN void flush(const Entries& entries, Pool& pool, u32 first) {
 
 // Sends what has spilled, as far as there are credits; each thread other destinations.
 template <class Group>
-RH_FN void unspill(const Entries& entries, Pool& pool) {
+RH_OUTLINE void unspill(const Entries& entries, Pool& pool) {
     for (u32 destination = thread_index(); destination < destinations; destination += Group::size) {
         List& list = entries.list(destination);
         while (list.head != 0) {

@@ -8,10 +8,14 @@
 #define RH_FN __device__ __forceinline__
 #define RH_FN_MEMBER static __device__ __forceinline__
 #define RH_MEMBER __device__ __forceinline__
+#define RH_OUTLINE static __device__ __noinline__
+#define RH_OUTLINE_MEMBER __device__ __noinline__
 #else
 #define RH_FN static inline
 #define RH_FN_MEMBER static inline
 #define RH_MEMBER inline
+#define RH_OUTLINE static __attribute__((noinline))
+#define RH_OUTLINE_MEMBER __attribute__((noinline))
 #endif
 
 // NVRTC has no `offsetof`; this is what the one of its front end stands on.

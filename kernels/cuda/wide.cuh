@@ -24,12 +24,7 @@ struct alignas(16) Assist {
 
 // The iterations `thread`, `thread + threads`, … of a loop.
 template <class Loop>
-#ifdef __CUDACC__
-__device__
-#else
-static
-#endif
-void run_iterations(Assist& assist, u32 thread) {
+RH_OUTLINE void run_iterations(Assist& assist, u32 thread) {
     typedef typename Loop::Partial Partial;
     const Loop& loop = *reinterpret_cast<const Loop*>(assist.loop);
     Partial partial = Partial::neutral();

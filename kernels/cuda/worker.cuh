@@ -160,7 +160,7 @@ struct Worker {
         return owner == owner_away ? to_away : owner;
     }
 
-    RH_MEMBER void answer_error(const Header& asked, Reason reason, u32 line) {
+    RH_OUTLINE_MEMBER void answer_error(const Header& asked, Reason reason, u32 line) {
         // "line N of the actor's source", as a CPU device says it.
         char text[48];
         u32 length = 0;
@@ -182,7 +182,7 @@ struct Worker {
     }
 
     // A message that no handler will answer: its asker gets an error, or it goes to the dead-letter queue.
-    RH_MEMBER void not_handled(const Message& message, Reason reason, u32 line = 0) {
+    RH_OUTLINE_MEMBER void not_handled(const Message& message, Reason reason, u32 line = 0) {
         const Header& header = message.header;
         if (header.kind == ask || header.kind == inspect) return answer_error(header, reason, line);
         add_shared(&shared.dead, (u64)1);
@@ -195,7 +195,7 @@ struct Worker {
 
     // Answers an inspect. By the first thread alone: the state's bytes go through the worker's scratch.
     template <class A>
-    RH_MEMBER void answer_inspect(const Message& message, const Slot* slot) {
+    RH_OUTLINE_MEMBER void answer_inspect(const Message& message, const Slot* slot) {
         u32 offset;
         if (message.header.len < 4) return not_handled(message, malformed);
         offset = get<u32>(message.payload());
@@ -225,7 +225,7 @@ struct Worker {
     }
 
     // A new actor. The first thread alone.
-    RH_MEMBER Slot* create(u64 key, u32 type_id, u32 type_index) {
+    RH_OUTLINE_MEMBER Slot* create(u64 key, u32 type_id, u32 type_index) {
         Slot* made = nullptr;
         with_type(type_index, [&](auto tag) {
             made = table.create(key, type_id, type_index, slot_bytes_of<typename decltype(tag)::Actor>(), shared.actors,
@@ -238,7 +238,7 @@ struct Worker {
         }
         return made;
     }
-    RH_MEMBER void remove(Slot* gone) {
+    RH_OUTLINE_MEMBER void remove(Slot* gone) {
         with_type(gone->type_index, [&](auto tag) {
             table.remove(gone, slot_bytes_of<typename decltype(tag)::Actor>());
         });

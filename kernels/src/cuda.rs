@@ -17,8 +17,15 @@ pub const PRELUDE: [(&str, &str); 4] = [
 ];
 
 /// The options without which NVRTC might give other bits. What a user leaves unused is for rustc to tell.
-pub const NVRTC_OPTIONS: [&str; 6] =
-    ["--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true", "--diag-suppress=177,550"];
+pub const NVRTC_OPTIONS: [&str; 7] = [
+    "--std=c++17",
+    "--fmad=false",
+    "--ftz=false",
+    "--prec-div=true",
+    "--prec-sqrt=true",
+    "--diag-suppress=177,550",
+    "--device-as-default-execution-space",
+];
 
 /// The same for a host compiler in the manner of GCC or Clang. A handler's endless loop must stay one.
 pub const HOST_OPTIONS: [&str; 4] = ["-std=c++17", "-ffp-contract=off", "-fno-fast-math", "-fno-finite-loops"];

@@ -11,13 +11,13 @@ use ringhold_cluster::transport;
 use ringhold_cluster::wire::NodeName;
 use ringhold_kernels::outbox::{AWAY, Owner, Owners, SHARDS};
 use ringhold_kernels::registry::Registry;
-use ringhold_kernels::segment::Shape;
+use ringhold_kernels::segment::{Framing, Shape};
 use ringhold_storage::dead_letters::{self, DeadLetters};
 use ringhold_storage::folder::{self, DataFolder};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::config::Config;
+use crate::config::{Config, DeviceKind};
 use crate::device::host::{Devices, RealDevices};
 use crate::device::supervisor::Limits;
 use crate::device::{self, Device, Outlet};
@@ -45,7 +45,11 @@ impl Environment {
     pub fn real(config: &Config) -> Result<Environment, Error> {
         let network: Arc<dyn Network> = Arc::new(RealNetwork);
         let storage = Storage::open(config, &*network)?;
-        Ok(Environment { network, devices: Arc::new(RealDevices), storage })
+        Ok(Environment {
+            network,
+            devices: Arc::new(RealDevices { kernels: config.node.data_dir.join("kernels") }),
+            storage,
+        })
     }
 }
 
@@ -121,8 +125,11 @@ pub struct Drained {
     pub took: Duration,
 }
 
-/// How long a device may take until its workers are up.
-const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a device may take until its workers are up; longer where a ring kernel may have to be compiled.
+fn start_timeout(config: &Config) -> Duration {
+    let compiles = config.devices.0.iter().any(|device| device.kind != DeviceKind::Cpu);
+    Duration::from_secs(if compiles { 180 } else { 20 })
+}
 
 impl Node {
     /// Starts a node and waits until its devices are up and it listens.
@@ -136,11 +143,11 @@ impl Node {
         let mut made = Vec::new();
         for (index, device) in config.devices.0.iter().enumerate() {
             let host = makers.host(device, counts[index], &registry);
-            let shape = shape(config, counts[index], &registry);
+            let shape = shape(config, device.kind, counts[index], &registry);
             let owners = owners_of(index, &counts);
             let name = config.device_name(index);
             let overflow = config.queues.overflow;
-            made.push(Device::new(name, shape, &owners, &registry, overflow, host, network.clone())?);
+            made.push(Device::new(name, device.kind, shape, &owners, &registry, overflow, host, network.clone())?);
         }
         let sessions = Arc::new(Sessions::default());
         let router = Arc::new(Router::new(Parts {
@@ -165,7 +172,7 @@ impl Node {
         let mut tasks = JoinSet::new();
         let limits = Limits {
             stalled_after: config.supervision.stalled_after,
-            start_timeout: START_TIMEOUT,
+            start_timeout: start_timeout(config),
             backoff_min: config.supervision.restart_backoff_min,
             backoff_max: config.supervision.restart_backoff_max,
         };
@@ -175,15 +182,15 @@ impl Node {
             tasks.spawn(device.supervise(host, limits, outlet));
         }
         let node = Node { server, router, tasks, storage, drain_timeout: config.node.drain_timeout };
-        node.wait_until_up().await?;
+        node.wait_until_up(limits.start_timeout).await?;
         Ok(node)
     }
 
-    async fn wait_until_up(&self) -> Result<(), Error> {
-        let deadline = Instant::now() + START_TIMEOUT;
+    async fn wait_until_up(&self, limit: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + limit;
         while !self.router.devices().iter().all(|d| d.is_running()) {
             if Instant::now() >= deadline {
-                return Err(Error::NotUp(START_TIMEOUT.as_secs()));
+                return Err(Error::NotUp(limit.as_secs()));
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -243,10 +250,20 @@ fn workers(configured: Option<u32>) -> usize {
     configured.map_or((cores / 2).max(1), |n| n as usize)
 }
 
-fn shape(config: &Config, workers: usize, registry: &Registry) -> Shape {
+/// Pairs of rings between a node and a ring kernel, whose workers are many.
+const KERNEL_LANES_MAX: u32 = 4;
+
+fn shape(config: &Config, kind: DeviceKind, workers: usize, registry: &Registry) -> Shape {
     let queues = &config.queues;
+    let workers = workers as u32;
+    let (lanes, framing) = match kind {
+        DeviceKind::Cpu => (workers, Framing::Slots),
+        DeviceKind::Emulated => (workers.min(KERNEL_LANES_MAX), Framing::Flits),
+    };
     Shape {
-        workers: workers as u32,
+        workers,
+        lanes,
+        framing: framing as u32,
         types: registry.types().len() as u32,
         slot_bytes: queues.slot_bytes,
         ingress_slots: queues.ingress_slots,

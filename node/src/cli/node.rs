@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 
 use ringhold_kernels::message::payload_bytes_max;
 use ringhold_kernels::registry::Registry;
@@ -12,7 +13,7 @@ use tracing::{info, warn};
 use super::exit::{self, Failure};
 use super::output::{self, Output};
 use super::{Globals, config};
-use crate::config::{Config, Log, Overrides};
+use crate::config::{Config, DeviceKind, Log, Overrides};
 use crate::device::host;
 use crate::logs;
 use crate::node::{Environment, Node};
@@ -109,11 +110,18 @@ impl Signals {
 }
 
 /// Serves a device for the node that started this process with these descriptors.
-pub fn device_host(arguments: impl Iterator<Item = String>, registry: Registry) -> Result<u8, Failure> {
+pub fn device_host(mut arguments: impl Iterator<Item = String>, registry: Registry) -> Result<u8, Failure> {
     logs::start(&Log::default());
-    let fds: Option<Vec<OwnedFd>> = arguments.map(|text| inherited(text.parse().ok()?)).collect();
-    let fds = fds.ok_or_else(|| Failure::usage(format!("`{}` is started by a node, not by hand", host::ROLE)))?;
-    host::serve(fds, registry).map_err(|error| failed(&error))?;
+    let mut given = || {
+        let kind = arguments.next()?;
+        let (_, kind) = DeviceKind::ALL.into_iter().find(|(word, _)| *word == kind)?;
+        let kernels = PathBuf::from(arguments.next()?);
+        let fds: Option<Vec<OwnedFd>> = arguments.by_ref().map(|text| inherited(text.parse().ok()?)).collect();
+        Some((kind, kernels, fds?))
+    };
+    let by_hand = || Failure::usage(format!("`{}` is started by a node, not by hand", host::ROLE));
+    let (kind, kernels, fds) = given().ok_or_else(by_hand)?;
+    host::serve(kind, &kernels, fds, registry).map_err(|error| failed(&error))?;
     Ok(exit::OK)
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::Access;
 
 use super::rule::{Rule, quoted, span_text};
-use super::{Config, Problem, Visitor};
+use super::{Config, DeviceKind, Host, Problem, Visitor};
 
 pub fn check(config: &Config) -> Vec<Problem> {
     let mut checker = Checker::default();
@@ -45,6 +45,15 @@ impl Checker {
         let mut names = HashSet::new();
         for index in 0..devices.len() {
             let name = config.device_name(index);
+            let device = &devices[index];
+            if device.kind != DeviceKind::Cpu && device.host == Host::InProcess {
+                self.problem(
+                    &format!("devices[{index}].host"),
+                    quoted("in-process"),
+                    "\"process\" where the device is no CPU",
+                    "leave it out",
+                );
+            }
             if !names.insert(name.clone()) {
                 self.problem(
                     &format!("devices[{index}].name"),

@@ -65,6 +65,17 @@ pub struct Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
     Cpu,
+    /// A GPU's ring kernel, compiled by the host's compiler and run by threads: for trying and testing.
+    Emulated,
+}
+
+impl DeviceKind {
+    /// As it is written in a configuration.
+    pub const ALL: [(&str, DeviceKind); 2] = [("cpu", DeviceKind::Cpu), ("emulated", DeviceKind::Emulated)];
+
+    pub fn word(self) -> &'static str {
+        DeviceKind::ALL.iter().find(|(_, kind)| *kind == self).expect("every kind is listed").0
+    }
 }
 
 /// Where a device runs.
@@ -397,9 +408,7 @@ impl Config {
     pub fn device_name(&self, index: usize) -> String {
         let device = &self.devices.0[index];
         let number = self.devices.0[..index].iter().filter(|other| other.kind == device.kind).count();
-        device.name.clone().unwrap_or_else(|| match device.kind {
-            DeviceKind::Cpu => format!("cpu{number}"),
-        })
+        device.name.clone().unwrap_or_else(|| format!("{}{number}", device.kind.word()))
     }
 
     /// This configuration as a file that documents every field.
@@ -444,7 +453,13 @@ impl Config {
 
 impl Device {
     fn visit<V: Visitor>(&mut self, v: &mut V) {
-        v.field("kind", &mut self.kind, Choice(&[("cpu", DeviceKind::Cpu)]), "What it is.");
+        v.field(
+            "kind",
+            &mut self.kind,
+            Choice(&DeviceKind::ALL),
+            "What it is. cpu: threads. emulated: the ring kernel of a GPU, compiled by this machine's C++ compiler and run by \
+             threads, to try and to test it where there is no GPU; it is slow.",
+        );
         v.field(
             "name",
             &mut self.name,

@@ -137,6 +137,7 @@ fn name(devices: &[DeviceStatus]) -> String {
         let kind = match device.kind {
             DeviceKind::Cpu => "cpu",
             DeviceKind::Cuda => "cuda",
+            DeviceKind::Emulated => "emulated",
         };
         let workers = device.workers.len();
         format!("{kind} ({workers} worker{})", if workers == 1 { "" } else { "s" })

@@ -17,7 +17,7 @@ use super::flights::{self, Flight};
 use super::reference::Reference;
 use super::report::Run;
 use crate::client::{self, Client};
-use crate::config::Config;
+use crate::config::{Config, DeviceKind};
 use crate::node::{self, Environment, Node};
 
 /// What the demo can be told.
@@ -30,6 +30,18 @@ pub struct Options {
     /// Send at most so many flights a second, to have time to look on
     #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
+
+    /// What runs the actors: cpu, or emulated (a GPU's ring kernel run by threads; needs a C++ compiler, and is slow)
+    #[arg(long, value_name = "KIND", value_parser = device_kind)]
+    pub device: Option<DeviceKind>,
+}
+
+fn device_kind(word: &str) -> Result<DeviceKind, String> {
+    let found = DeviceKind::ALL.into_iter().find(|(known, _)| *known == word);
+    found.map(|(_, kind)| kind).ok_or_else(|| {
+        let words: Vec<_> = DeviceKind::ALL.iter().map(|(word, _)| *word).collect();
+        format!("must be one of {}", words.join(", "))
+    })
 }
 
 /// What the demo found out.
@@ -81,7 +93,7 @@ pub fn run(options: &Options, registry: Registry) -> Result<Report, Error> {
     let reference = Reference::of(&flights);
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Start)?;
-    let driven = runtime.block_on(with_node(&flights, options.rate, &reference, registry))?;
+    let driven = runtime.block_on(with_node(&flights, options, &reference, registry))?;
 
     let mut check = reference.states.check(&driven.found);
     check.strays(driven.actors.saturating_sub(reference.states.len() as u64));
@@ -100,7 +112,7 @@ pub fn run(options: &Options, registry: Registry) -> Result<Report, Error> {
 /// Starts a node in a folder of its own, drives the flights through it, and stops it.
 async fn with_node(
     flights: &[Flight],
-    rate: Option<u32>,
+    options: &Options,
     reference: &Reference,
     registry: Registry,
 ) -> Result<Driven, Error> {
@@ -112,6 +124,8 @@ async fn with_node(
     let mut config = Config::default();
     config.node.data_dir = folder.path().into();
     config.node.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    config.devices.0[0].kind = options.device.unwrap_or(DeviceKind::Cpu);
+    let rate = options.rate;
     let node = Node::start(&config, registry, Environment::real(&config)?).await?;
 
     if rate.is_some() {

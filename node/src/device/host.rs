@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +15,14 @@ use ringhold_cluster::network::BoxFuture;
 use ringhold_kernels::bell::{Bell, EventBell};
 use ringhold_kernels::clock::{Clock, SystemClock};
 use ringhold_kernels::cpu;
+use ringhold_kernels::emulated::Program;
 use ringhold_kernels::registry::Registry;
+use ringhold_kernels::ring_kernel::{self, Plan};
 use ringhold_kernels::segment::Segment;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
-use crate::config;
+use crate::config::{self, DeviceKind};
 
 /// The node's own bell: rung by workers, awaited by a task.
 pub trait NodeBell: Bell {
@@ -59,7 +62,11 @@ pub trait Devices: Send + Sync {
 }
 
 /// The devices of a real machine.
-pub struct RealDevices;
+#[derive(Default)]
+pub struct RealDevices {
+    /// Where compiled ring kernels are kept. CPU devices need none.
+    pub kernels: PathBuf,
+}
 
 impl Devices for RealDevices {
     fn host(
@@ -69,7 +76,7 @@ impl Devices for RealDevices {
         registry: &Arc<Registry>,
     ) -> io::Result<Box<dyn DeviceHost>> {
         Ok(match config.host {
-            config::Host::Process => Box::new(ProcessHost::new(workers)?),
+            config::Host::Process => Box::new(ProcessHost::new(config.kind, &self.kernels, workers)?),
             config::Host::InProcess => Box::new(ThreadHost::new(workers, registry.clone())?),
         })
     }
@@ -127,6 +134,8 @@ impl NodeBell for FdBell {
 
 /// A process of this same binary in the role `device-host`.
 struct ProcessHost {
+    kind: DeviceKind,
+    kernels: PathBuf,
     own: Vec<Arc<EventBell>>,
     node: Arc<FdBell>,
     child: Option<tokio::process::Child>,
@@ -134,14 +143,15 @@ struct ProcessHost {
     pipe: Option<tokio::process::ChildStdin>,
 }
 
-/// The name of the hidden role, and its arguments: the descriptors of the segment, of the node's bell, and of the
-/// workers' bells in order.
+/// The name of the hidden role, and its arguments: the kind of the device, the folder of compiled ring kernels, and the
+/// descriptors of the segment, of the node's bell, and of the workers' bells in order.
 pub const ROLE: &str = "device-host";
 
 impl ProcessHost {
-    fn new(workers: usize) -> io::Result<ProcessHost> {
+    fn new(kind: DeviceKind, kernels: &Path, workers: usize) -> io::Result<ProcessHost> {
         let own = (0..workers).map(|_| EventBell::new().map(Arc::new)).collect::<io::Result<_>>()?;
-        Ok(ProcessHost { own, node: Arc::new(FdBell::new()?), child: None, pipe: None })
+        let kernels = std::path::absolute(if kernels.as_os_str().is_empty() { Path::new(".") } else { kernels })?;
+        Ok(ProcessHost { kind, kernels, own, node: Arc::new(FdBell::new()?), child: None, pipe: None })
     }
 }
 
@@ -159,6 +169,8 @@ impl DeviceHost for ProcessHost {
         let mut command = std::process::Command::new(std::env::current_exe()?);
         command
             .arg(ROLE)
+            .arg(self.kind.word())
+            .arg(&self.kernels)
             .args(fds.iter().map(RawFd::to_string))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -211,7 +223,7 @@ fn describe(status: ExitStatus) -> String {
 }
 
 /// The role `device-host`: serves the segment behind the descriptors until told to stop, or until the node is gone.
-pub fn serve(fds: Vec<OwnedFd>, registry: Registry) -> Result<(), String> {
+pub fn serve(kind: DeviceKind, kernels: &Path, fds: Vec<OwnedFd>, registry: Registry) -> Result<(), String> {
     let registry = Arc::new(registry);
     let mut fds = fds.into_iter();
     let (Some(segment), Some(node)) = (fds.next(), fds.next()) else {
@@ -224,10 +236,23 @@ pub fn serve(fds: Vec<OwnedFd>, registry: Registry) -> Result<(), String> {
     }
     let node: Arc<dyn Bell> = Arc::new(EventBell::from_fd(node));
     std::thread::spawn(end_with_node);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let host = cpu::start(&segment, &registry, own, node, &clock).map_err(|e| e.to_string())?;
-    host.join()
+    match kind {
+        DeviceKind::Cpu => {
+            let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+            cpu::start(&segment, &registry, own, node, &clock).map_err(|e| e.to_string())?.join()
+        }
+        DeviceKind::Emulated => {
+            let plan = Plan::divide(EMULATED_BYTES, EMULATED_THREADS, &registry, segment.shape());
+            let source = ring_kernel::source(&registry, segment.shape(), &plan).map_err(|e| e.to_string())?;
+            let program = Program::compile(&source, &[], kernels).map_err(|e| e.to_string())?;
+            Arc::new(program).start(&segment, node).map_err(|e| e.to_string())?.join()
+        }
+    }
 }
+
+/// What an emulated device has: memory, taken from the system as it is touched, and threads of each block.
+const EMULATED_BYTES: u64 = 1 << 30;
+const EMULATED_THREADS: u32 = 32;
 
 /// Ends this process when the node's end of standard input is closed.
 fn end_with_node() {

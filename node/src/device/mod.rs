@@ -29,6 +29,7 @@ use crate::config;
 /// A device of this node. Shared by its tasks and the router.
 pub struct Device {
     pub name: String,
+    kind: config::DeviceKind,
     pub door: Mutex<Door>,
     bell: Arc<dyn NodeBell>,
     segment: Arc<Segment>,
@@ -79,6 +80,7 @@ impl Device {
     /// A device that is not started yet, and the host that will serve it.
     pub fn new(
         name: String,
+        kind: config::DeviceKind,
         shape: Shape,
         owners: &Owners,
         registry: &Arc<Registry>,
@@ -92,6 +94,7 @@ impl Device {
         let bells = host.bells();
         let device = Device {
             name,
+            kind,
             door: Mutex::new(Door::new(Link::new(segment.clone(), bells.workers), overflow)),
             bell: bells.node,
             segment,
@@ -327,7 +330,10 @@ impl Device {
         let age_ms = |r: &Reading| at_us.saturating_sub(r.beat_us) / 1000;
         DeviceStatus {
             name: self.name.clone(),
-            kind: DeviceKind::Cpu,
+            kind: match self.kind {
+                config::DeviceKind::Cpu => DeviceKind::Cpu,
+                config::DeviceKind::Emulated => DeviceKind::Emulated,
+            },
             state: known.state,
             detail: known.detail.clone(),
             pid: known.pid,

@@ -65,13 +65,25 @@ impl Nvrtc {
     /// Compiles to machine code, with the options that Ringhold uses. What the compiler says, if it refuses, and
     /// also if it warns.
     pub fn compile(&self, source: &str, architecture: u32) -> Result<(), String> {
+        self.run(source, &format!("sm_{architecture}")).map(drop)
+    }
+
+    /// The same as PTX, for `ptxas`.
+    pub fn ptx(&self, source: &str, architecture: u32) -> Result<Vec<u8>, String> {
+        self.run(source, &format!("compute_{architecture}"))
+    }
+
+    /// Compiles; what comes out is PTX for a `compute_` architecture, and otherwise empty.
+    fn run(&self, source: &str, architecture: &str) -> Result<Vec<u8>, String> {
         let create: Symbol<Create> = self.function("nvrtcCreateProgram");
         let compile: Symbol<Compile> = self.function("nvrtcCompileProgram");
         let log_size: Symbol<Size> = self.function("nvrtcGetProgramLogSize");
         let log: Symbol<Text> = self.function("nvrtcGetProgramLog");
+        let ptx_size: Symbol<Size> = self.function("nvrtcGetPTXSize");
+        let ptx: Symbol<Text> = self.function("nvrtcGetPTX");
         let destroy: Symbol<Destroy> = self.function("nvrtcDestroyProgram");
         let source = CString::new(source).expect("no zero in generated code");
-        let architecture = format!("--gpu-architecture=sm_{architecture}");
+        let architecture = format!("--gpu-architecture={architecture}");
         let options: Vec<CString> = (cuda::NVRTC_OPTIONS.into_iter())
             .chain([architecture.as_str()])
             .map(|option| CString::new(option).expect("no zero in an option"))
@@ -79,22 +91,30 @@ impl Nvrtc {
         let options: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
         let none = std::ptr::null();
         let mut program = std::ptr::null_mut();
-        // SAFETY: all texts end in zero and outlive the calls; the log has the size that was asked for.
-        let (status, said) = unsafe {
+        // SAFETY: all texts end in zero and outlive the calls; log and PTX have the sizes that were asked for.
+        let (status, said, made) = unsafe {
             assert_eq!(create(&mut program, source.as_ptr(), c"actors.cu".as_ptr(), 0, none, none), 0);
             let status = compile(program, options.len() as c_int, options.as_ptr());
             let mut size = 0;
             assert_eq!(log_size(program, &mut size), 0);
             let mut text = vec![0u8; size.max(1)];
             assert_eq!(log(program, text.as_mut_ptr().cast()), 0);
+            let mut made = Vec::new();
+            if status == 0 && architecture.contains("compute_") {
+                assert_eq!(ptx_size(program, &mut size), 0);
+                made = vec![0u8; size];
+                assert_eq!(ptx(program, made.as_mut_ptr().cast()), 0);
+                // The zero at its end is no PTX.
+                made.pop();
+            }
             destroy(&mut program);
             let text = CStr::from_bytes_until_nul(&text).map(|text| text.to_string_lossy().into_owned());
-            (status, text.unwrap_or_default())
+            (status, text.unwrap_or_default(), made)
         };
         // That an old architecture will go one day is no fault of the code.
         let of_the_code = |line: &&str| !line.trim().is_empty() && !line.contains("Architectures prior to");
         if status == 0 && said.lines().filter(of_the_code).count() == 0 {
-            Ok(())
+            Ok(made)
         } else {
             Err(said.chars().take(6000).collect())
         }

@@ -135,7 +135,7 @@ fn serve_node(
             config.devices.0[0].host = config::Host::InProcess;
             let mut registry = Registry::new();
             register(&mut registry)?;
-            let environment = Environment { network, devices: Arc::new(RealDevices), storage };
+            let environment = Environment { network, devices: Arc::new(RealDevices::default()), storage };
             let node = Node::start(&config, registry, environment).await?;
             to_client.send(node.address())?;
             let _ = stopped.await;
