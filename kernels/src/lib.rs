@@ -13,6 +13,9 @@ pub mod arith;
 pub mod bell;
 pub mod clock;
 #[cfg(not(loom))]
+pub mod clock_host;
+pub mod clock_map;
+#[cfg(not(loom))]
 pub mod cpu;
 pub mod cuda;
 #[cfg(not(loom))]

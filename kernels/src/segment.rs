@@ -8,6 +8,7 @@
 //! | 0 | the head: written once, by the node, before the host starts |
 //! | 256 | [`NodeLine`]: the node's words |
 //! | 384 | [`DeviceLine`]: the device host's words |
+//! | 512 | [`ClockLine`]: samples of the device's clock, and what its host makes of them |
 //! | 640 | [`KernelLine`]: a ring kernel's words |
 //! | 4096 | the shard table: 4096 × u16, each the owning worker, or [`AWAY`](crate::outbox::AWAY) |
 //! | 12288 | [`WorkerBlock`]s, 1024 bytes each |
@@ -34,10 +35,11 @@ use crate::ring::{Line, Memory, lap_of, present, publish};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ringhold");
 /// Grows with every change of the layout: both ends must be of one build.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 const NODE_LINE: usize = 256;
 const DEVICE_LINE: usize = 384;
+const CLOCK_LINE: usize = 512;
 const KERNEL_LINE: usize = 640;
 const SHARD_TABLE: usize = 4096;
 const WORKER_BLOCKS: usize = SHARD_TABLE + SHARDS * size_of::<Owner>();
@@ -273,6 +275,58 @@ pub struct KernelLine {
     pub leaving: AtomicU64,
 }
 
+/// How a device's own clock is mapped to its host's: see [`crate::clock_host`]. All zero where the device runs by the
+/// host's clock.
+///
+/// The device's part: it sees a new `request`, stops telling time if `paused` is not zero, reads its clock, stores
+/// `device_ns`, and stores the request's number in `reply` with release. The two lie in one aligned 16 bytes, so that a
+/// GPU may store both at once. Everything else is written by the device host; from `reference_ns` on it is consistent
+/// while `version` is even and the same before and after.
+#[derive(Default)]
+#[repr(C, align(128))]
+pub struct ClockLine {
+    /// The number of the newest request, counted from 1. Written by the device host.
+    pub request: AtomicU64,
+    /// Not zero while the device may not tell time: its mapping is wrong, and a new one is on its way.
+    pub paused: AtomicU64,
+    /// The number of the newest request that was answered. Written by the device.
+    pub reply: AtomicU64,
+    /// The device's clock, read between seeing the request and replying. Written by the device before `reply`.
+    pub device_ns: AtomicU64,
+    /// Odd while the words that follow are being written.
+    pub version: AtomicU64,
+    /// The device's time at which the mapping below was made.
+    pub reference_ns: AtomicU64,
+    /// Host time less device time at the reference, an i64.
+    pub offset_ns: AtomicU64,
+    /// Nanoseconds that the mapping adds to the offset per second of the device's time, an i64.
+    pub rate_ppb: AtomicU64,
+    /// The mapping tells no time before this.
+    pub floor_ns: AtomicU64,
+    /// How far the mapping may be off at the reference.
+    pub error_ns: AtomicU64,
+    /// How fast that grows with the distance from the reference.
+    pub error_ppb: AtomicU64,
+    /// By how much the offset is estimated to grow, an i64; `rate_ppb` differs while the mapping is slewed.
+    pub drift_ppb: AtomicU64,
+    /// Samples taken into account since the host started; zero as long as there is no mapping.
+    pub samples: AtomicU64,
+    /// How often the device was paused.
+    pub pauses: AtomicU64,
+    _spare: [u64; 2],
+}
+const _: () = assert!(size_of::<ClockLine>() == 128 && CLOCK_LINE + size_of::<ClockLine>() <= KERNEL_LINE);
+const _: () = {
+    use std::mem::offset_of;
+    assert!(offset_of!(ClockLine, request) == 0 && offset_of!(ClockLine, paused) == 8);
+    assert!(offset_of!(ClockLine, reply) == 16 && offset_of!(ClockLine, device_ns) == 24);
+    assert!(offset_of!(ClockLine, version) == 32 && offset_of!(ClockLine, reference_ns) == 40);
+    assert!(offset_of!(ClockLine, offset_ns) == 48 && offset_of!(ClockLine, rate_ppb) == 56);
+    assert!(offset_of!(ClockLine, floor_ns) == 64 && offset_of!(ClockLine, error_ns) == 72);
+    assert!(offset_of!(ClockLine, error_ppb) == 80 && offset_of!(ClockLine, drift_ppb) == 88);
+    assert!(offset_of!(ClockLine, samples) == 96 && offset_of!(ClockLine, pauses) == 104);
+};
+
 /// One worker's words. Every counter counts from the start of its host.
 #[repr(C, align(128))]
 pub struct WorkerBlock {
@@ -455,6 +509,11 @@ impl Segment {
         unsafe { self.base.add(DEVICE_LINE).cast().as_ref() }
     }
 
+    pub fn clock(&self) -> &ClockLine {
+        // SAFETY: as for `node`.
+        unsafe { self.base.add(CLOCK_LINE).cast().as_ref() }
+    }
+
     /// # Panics
     /// If there is no such worker.
     pub fn worker(&self, worker: usize) -> &WorkerBlock {
@@ -511,7 +570,7 @@ impl Segment {
         SegmentRing { slots, consumed, flits, _segment: self.clone() }
     }
 
-    /// Makes the counters of all workers start over, for a new host.
+    /// Makes the counters of all workers and the clock line start over, for a new host.
     pub fn reset_telemetry(&self) {
         let kernel = self.kernel();
         kernel.up.store(0, Ordering::Relaxed);
@@ -519,11 +578,8 @@ impl Segment {
         kernel.passes.store(0, Ordering::Relaxed);
         kernel.leaving.store(0, Ordering::Relaxed);
         for worker in 0..self.shape.workers as usize {
-            let telemetry = std::ptr::from_ref(&self.worker(worker).telemetry).cast::<AtomicU64>();
-            for word in 0..size_of::<Telemetry>() / 8 {
-                // SAFETY: the block is 640 bytes of integers, all of which may be stored to as atomics.
-                unsafe { (*telemetry.add(word)).store(0, Ordering::Relaxed) };
-            }
+            // SAFETY: integers, all of which may be stored to as atomics.
+            unsafe { clear(&self.worker(worker).telemetry) };
             for counts in self.type_counts(worker) {
                 counts.actors.store(0, Ordering::Relaxed);
                 counts.handled.store(0, Ordering::Relaxed);
@@ -531,6 +587,21 @@ impl Segment {
             }
             self.worker(worker).parked.0.store(0, Ordering::Relaxed);
         }
+        // The next host knows nothing of its device's clock yet.
+        // SAFETY: as above.
+        unsafe { clear(self.clock()) };
+    }
+}
+
+/// Makes all words zero.
+///
+/// # Safety
+/// The block consists of integers alone, aligned to 8 bytes, of which nobody else needs two of one moment.
+unsafe fn clear<T>(block: &T) {
+    let words = std::ptr::from_ref(block).cast::<AtomicU64>();
+    for word in 0..size_of::<T>() / 8 {
+        // SAFETY: as the caller says.
+        unsafe { (*words.add(word)).store(0, Ordering::Relaxed) };
     }
 }
 
