@@ -24,9 +24,9 @@ use serde::{Deserialize, Serialize};
 pub const ALPN: &[u8] = b"ringhold/1";
 /// The version of everything in this file and in [`crate::frame`]. A change that an older peer would misread
 /// raises it.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The oldest version this build still speaks.
-pub const VERSION_MIN: u16 = 1;
+pub const VERSION_MIN: u16 = 2;
 
 /// Bytes of one control value a node reads: hellos and requests are small.
 pub const REQUEST_BYTES_MAX: usize = 64 << 10;
@@ -402,13 +402,15 @@ pub struct DeviceStatus {
     pub uptime_ms: u64,
     /// When this was taken, microseconds since the Unix epoch: two of these give rates.
     pub at_us: u64,
-    /// Of the oldest heartbeat among its workers.
+    /// Of the oldest heartbeat among its workers that hold a message; zero if none does.
     pub heartbeat_age_ms: u64,
     pub workers: Vec<WorkerStatus>,
     pub actors: u64,
     pub actors_created: u64,
     pub memory_bytes: u64,
     pub handled: u64,
+    /// Over about the last second.
+    pub handled_per_s: u64,
     pub faults: u64,
     pub replies: u64,
     /// Messages its actors sent, to any actor.
@@ -424,6 +426,25 @@ pub struct DeviceStatus {
     pub dead_letters: u64,
     /// Messages not handled, by [`Reason`] (as a number).
     pub unhandled: Vec<(u8, u64)>,
+    /// `None` where the device runs by its host's clock, or nothing is known of its own yet.
+    pub clock: Option<ClockStatus>,
+}
+
+/// A device's own clock, as its host maps it to its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockStatus {
+    /// Host time less device time.
+    pub offset_ns: i64,
+    /// By how much the offset grows, in nanoseconds a second; positive where the device's clock is slow.
+    pub drift_ppb: i64,
+    /// How far the device's mapped time may be off now.
+    pub error_ns: u64,
+    /// Samples taken since its host started.
+    pub samples: u64,
+    /// How often the device was paused since then, because its time was wrong.
+    pub pauses: u64,
+    /// It is paused now.
+    pub paused: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -115,6 +115,16 @@ pub fn span(ms: u64) -> String {
     }
 }
 
+/// A length of time that may be short: `850ns`, `1.2µs`, `3.4ms`, then as [`span`].
+pub fn fine_span(ns: u64) -> String {
+    match ns {
+        0..1_000 => format!("{ns}ns"),
+        1_000..1_000_000 => format!("{}.{}µs", ns / 1_000, ns % 1_000 / 100),
+        1_000_000..1_000_000_000 => format!("{}.{}ms", ns / 1_000_000, ns % 1_000_000 / 100_000),
+        _ => span(ns / 1_000_000),
+    }
+}
+
 /// 16 KiB, 1.5 GiB.
 pub fn bytes(n: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -141,6 +151,7 @@ mod tests {
     fn numbers_and_spans_read_well() {
         assert_eq!([0, 999, 1_000, 336_776].map(number), ["0", "999", "1,000", "336,776"]);
         assert_eq!([5, 1_250, 192_000, 3_660_000, 180_000_000].map(span), ["5ms", "1.2s", "3m 12s", "1h 1m", "2d 2h"]);
+        assert_eq!([7, 1_250, 3_490_000, 2_100_000_000].map(fine_span), ["7ns", "1.2µs", "3.4ms", "2.1s"]);
         assert_eq!([0, 1_023, 1_536, 3 << 30].map(bytes), ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]);
     }
 }

@@ -1,6 +1,8 @@
 //! `status`, `devices`, `dead-letters`.
 
-use ringhold_cluster::wire::{DeadLetter, DeviceState, DeviceStatus, NodeState, SessionStatus, Status, WorkerState};
+use ringhold_cluster::wire::{
+    ClockStatus, DeadLetter, DeviceState, DeviceStatus, NodeState, SessionStatus, Status, WorkerState,
+};
 use ringhold_kernels::id::ActorId;
 use ringhold_kernels::json::{self, TypeNames};
 use ringhold_kernels::message::Reason;
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 use super::Globals;
 use super::connect::{self, Connection};
 use super::exit::{self, Failure};
-use super::output::{Output, Table, bytes, number, span};
+use super::output::{Output, Table, bytes, fine_span, number, span};
 
 pub fn status(globals: &Globals, output: Output) -> Result<u8, Failure> {
     connect::run(globals, async |node: &Connection| {
@@ -106,9 +108,13 @@ fn devices_table(devices: &[DeviceStatus]) -> Table {
         ">UP",
         ">ACTORS",
         ">HANDLED",
+        ">PER SECOND",
         ">FAULTS",
         ">WAITING",
         ">SPILLED",
+        ">HEARTBEAT",
+        ">CLOCK",
+        ">DRIFT",
         ">RESTARTS",
     ]);
     for device in devices {
@@ -119,9 +125,13 @@ fn devices_table(devices: &[DeviceStatus]) -> Table {
             span(device.uptime_ms),
             number(device.actors),
             number(device.handled),
+            number(device.handled_per_s),
             number(device.faults),
             format!("{} of {}", number(device.inbox_used), number(device.inbox_slots)),
             number(device.spilled_now),
+            heartbeat(device),
+            device.clock.as_ref().map_or("-".into(), clock_offset),
+            device.clock.as_ref().map_or("-".into(), clock_drift),
             number(device.restarts.into()),
         ]);
     }
@@ -144,6 +154,32 @@ fn device_state(device: &DeviceStatus) -> String {
     } else {
         format!("{state}: {}", device.detail)
     }
+}
+
+/// Of the worker that was silent the longest. One with nothing to do has no reason to beat.
+fn heartbeat(device: &DeviceStatus) -> String {
+    let busy = |state| matches!(state, WorkerState::Busy | WorkerState::Stalled);
+    if device.workers.iter().any(|worker| busy(worker.state)) {
+        format!("{} ago", span(device.heartbeat_age_ms))
+    } else if device.workers.iter().any(|worker| worker.state == WorkerState::Idle) {
+        "idle".into()
+    } else {
+        "-".into()
+    }
+}
+
+/// By how much the device's clock is behind its host's, and how far that may be off.
+fn clock_offset(clock: &ClockStatus) -> String {
+    if clock.paused {
+        return "paused".into();
+    }
+    let sign = if clock.offset_ns < 0 { '-' } else { '+' };
+    format!("{sign}{} ± {}", fine_span(clock.offset_ns.unsigned_abs()), fine_span(clock.error_ns))
+}
+
+/// In parts per million.
+fn clock_drift(clock: &ClockStatus) -> String {
+    format!("{:+.1} ppm", clock.drift_ppb as f64 / 1_000.0)
 }
 
 /// What the table has no column for.
@@ -215,6 +251,10 @@ fn devices_text(devices: &[DeviceStatus]) -> String {
             number(device.sent),
             number(device.replies),
         ));
+        if let Some(clock) = &device.clock {
+            let (samples, pauses) = (number(clock.samples), number(clock.pauses));
+            text.push_str(&format!("; its clock: {samples} samples, {pauses} pauses"));
+        }
     }
     text.push('\n');
     text
@@ -301,5 +341,59 @@ mod tests {
         let value = with_reasons(&status, &status.devices);
         assert_eq!(value["devices"][0]["unhandled"], json!({"no_actor": 2, "no_reply": 0}));
         assert_eq!(value["devices"][0]["state"], "restarting");
+    }
+    #[test]
+    fn a_devices_rate_inboxes_heartbeat_and_clock_are_shown() {
+        let worker = |state| WorkerStatus { state, ..WorkerStatus::default() };
+        let cpu = DeviceStatus {
+            name: "cpu0".into(),
+            state: DeviceState::Running,
+            workers: vec![worker(WorkerState::Idle)],
+            ..DeviceStatus::default()
+        };
+        let cuda = DeviceStatus {
+            name: "cuda0".into(),
+            handled_per_s: 12_345_678,
+            inbox_used: 1_234,
+            inbox_slots: 65_536,
+            heartbeat_age_ms: 7,
+            workers: vec![worker(WorkerState::Idle), worker(WorkerState::Busy)],
+            clock: Some(ClockStatus {
+                offset_ns: -3_456_789,
+                drift_ppb: 12_340,
+                error_ns: 1_290,
+                samples: 4_096,
+                pauses: 2,
+                paused: false,
+            }),
+            ..cpu.clone()
+        };
+        let dead = DeviceStatus { name: "dead".into(), workers: vec![worker(WorkerState::Dead)], ..cpu.clone() };
+        let text = devices_text(&[cpu.clone(), cuda.clone(), dead]);
+        let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_string();
+        for words in ["12,345,678", "1,234 of 65,536", "7ms ago", "-3.4ms ± 1.2µs", "+12.3 ppm"] {
+            assert!(row("cuda0 ").contains(words), "{words}: {text}");
+        }
+        assert!(row("cpu0 ").contains(" idle "), "{text}");
+        assert!(row("cpu0 ").matches(" - ").count() == 2, "no clock of its own: {text}");
+        assert!(row("dead ").matches(" - ").count() == 3, "and nobody whose heart beats: {text}");
+        assert!(text.contains("; its clock: 4,096 samples, 2 pauses\n"), "{text}");
+
+        let paused = ClockStatus { paused: true, ..cuda.clock.unwrap() };
+        let paused = DeviceStatus { clock: Some(paused), ..cuda.clone() };
+        assert!(devices_text(&[paused]).contains(" paused "));
+
+        let value = with_reasons(&json!({"devices": [&cpu, &cuda]}), &[cpu, cuda]);
+        assert_eq!(value["devices"][0]["clock"], Value::Null);
+        assert_eq!(value["devices"][1]["handled_per_s"], 12_345_678);
+        let clock = json!({
+            "offset_ns": -3_456_789,
+            "drift_ppb": 12_340,
+            "error_ns": 1_290,
+            "samples": 4_096,
+            "pauses": 2,
+            "paused": false,
+        });
+        assert_eq!(value["devices"][1]["clock"], clock);
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod door;
 pub mod host;
+mod rate;
 pub mod supervisor;
 
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringhold_cluster::network::Network;
-use ringhold_cluster::wire::{DeviceKind, DeviceState, DeviceStatus, WorkerState, WorkerStatus};
+use ringhold_cluster::wire::{ClockStatus, DeviceKind, DeviceState, DeviceStatus, WorkerState, WorkerStatus};
+use ringhold_kernels::clock_host::Known as KnownClock;
 use ringhold_kernels::id::ActorId;
 use ringhold_kernels::link::{Link, Reading};
 use ringhold_kernels::outbox::Owners;
@@ -22,6 +24,7 @@ use tokio::time::Instant;
 
 use door::{Door, Outcome};
 use host::{DeviceHost, NodeBell};
+use rate::Rate;
 use supervisor::{Beat, Effect, Event, Limits, State, Supervisor};
 
 use crate::config;
@@ -37,6 +40,10 @@ pub struct Device {
     network: Arc<dyn Network>,
     /// What the supervisor last knew, for `status`.
     known: Mutex<Known>,
+    /// When the device was made: the rate's times are since then.
+    origin: Instant,
+    /// Of messages handled.
+    rate: Mutex<Rate>,
     /// The pump has taken, or is about to take, messages out of the door that are not where they belong yet.
     carrying: AtomicBool,
     /// Somebody waits for room at this door.
@@ -107,6 +114,8 @@ impl Device {
                 restarts: 0,
                 started: Instant::now(),
             }),
+            origin: Instant::now(),
+            rate: Mutex::default(),
             carrying: AtomicBool::new(false),
             wants_room: AtomicBool::new(false),
             stop: Notify::new(),
@@ -196,7 +205,10 @@ impl Device {
                 let mut door = self.door.lock();
                 match supervisor.state() {
                     State::Starting { .. } if starting && door.link().is_running() => Event::Up,
-                    State::Running { .. } => Event::Beats(door.readings().iter().map(beat).collect()),
+                    State::Running { .. } => {
+                        self.rate.lock().look(self.origin.elapsed(), door.totals().finished);
+                        Event::Beats(door.readings().iter().map(beat).collect())
+                    }
                     _ => Event::Tick,
                 }
             }
@@ -325,6 +337,8 @@ impl Device {
         let queued = door.queued();
         drop(door);
         let known = self.known.lock();
+        let running = known.state == DeviceState::Running;
+        let per_second = self.rate.lock().per_second(self.origin.elapsed(), totals.finished);
         let shape = self.segment.shape();
         let sum = |f: fn(&Reading) -> u64| readings.iter().map(f).sum::<u64>();
         let age_ms = |r: &Reading| at_us.saturating_sub(r.beat_us) / 1000;
@@ -351,6 +365,7 @@ impl Device {
             actors_created: totals.created,
             memory_bytes: sum(|r| r.table_bytes),
             handled: totals.finished,
+            handled_per_s: if running { per_second } else { 0 },
             faults: totals.faults,
             replies: totals.replies,
             sent: totals.sent,
@@ -361,7 +376,20 @@ impl Device {
             spilled_now: sum(|r| r.spilled_now),
             dead_letters: totals.dead,
             unhandled,
+            clock: self.segment.clock().read().map(|clock| clock_status(&clock, at_us)),
         }
+    }
+}
+
+fn clock_status(clock: &KnownClock, at_us: u64) -> ClockStatus {
+    let now_ns = at_us * 1_000;
+    ClockStatus {
+        offset_ns: clock.mapping.offset_at_ns(now_ns),
+        drift_ppb: clock.mapping.drift_ppb,
+        error_ns: clock.mapping.error_at_ns(clock.mapping.device_ns(now_ns)),
+        samples: clock.samples,
+        pauses: clock.pauses,
+        paused: clock.paused,
     }
 }
 
