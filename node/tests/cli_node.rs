@@ -10,8 +10,8 @@ use ringhold::server::{About, Doors, Options, Server, Session, Sessions};
 use ringhold_cluster::network::{BoxFuture, RealNetwork};
 use ringhold_cluster::tls::{Authority, Files, Identity, Role};
 use ringhold_cluster::wire::{
-    ActorState, ActorType, DeadLetter, DeviceState, DeviceStatus, Failed, NodeName, NodeState, Request, Response,
-    Status, TypeLayout, WorkerStatus,
+    ActorState, ActorType, ClockStatus, DeadLetter, DeviceState, DeviceStatus, Failed, NodeName, NodeState, Request,
+    Response, Status, TypeLayout, WorkerStatus,
 };
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::{ActorId, Key, TypeId};
@@ -121,6 +121,13 @@ impl Doors for Script {
             state: DeviceState::Running,
             pid: Some(4_711),
             handled: 336_776,
+            handled_per_s: 4_321,
+            clock: Some(ClockStatus {
+                offset_ns: -1_700_000_000_000_000_000,
+                drift_ppb: -250,
+                error_ns: 900,
+                ..ClockStatus::default()
+            }),
             workers: vec![WorkerStatus::default()],
             unhandled: vec![(Reason::NoActor as u8, 3)],
             ..DeviceStatus::default()
@@ -310,12 +317,16 @@ fn bad_messages_are_told_what_was_expected_where() {
 fn the_node_its_devices_and_types_are_shown() {
     let node = Node::start();
     let (_, stdout, _) = node.run(&["status"]);
-    for text in ["node-1", "running", &node.address, "336,776", "cpu0: 3 × the actor does not exist", "command line"] {
+    let counted = ["336,776", "4,321", "± 900ns", "-0.2 ppm", "cpu0: 3 × the actor does not exist"];
+    for text in ["node-1", "running", &node.address, "command line"].into_iter().chain(counted) {
         assert!(stdout.contains(text), "no `{text}` in {stdout}");
     }
     let status = node.json(&["status"]);
     assert_eq!((&status["state"], &status["node"]["name"]), (&json!("running"), &json!("node-1")));
     assert_eq!(status["devices"][0]["unhandled"], json!({"no_actor": 3}));
+    assert_eq!(status["devices"][0]["handled_per_s"], 4_321);
+    assert_eq!(status["devices"][0]["clock"]["offset_ns"], -1_700_000_000_000_000_000i64, "exactly");
+    assert_eq!(status["devices"][0]["clock"]["error_ns"], 900);
     assert_eq!(node.json(&["devices"])[0]["workers"][0]["state"], "idle");
     assert!(node.run(&["devices"]).1.contains("WORKER"));
 

@@ -143,6 +143,31 @@ fn shipped_actors_answer_and_a_signal_ends_the_node_in_good_order() {
 }
 
 #[test]
+fn a_status_tells_how_fast_each_device_runs_and_how_it_is() {
+    let node = Node::start();
+    let device = || node.json(&["status"])["devices"][0].clone();
+    let rate = until("a rate", || {
+        node.json(&["actor", "ask", "account", "alice", "Read"]);
+        device()["handled_per_s"].as_u64().filter(|rate| *rate > 0)
+    });
+    assert!(rate < 1_000, "{rate} a second from one ask after the other, each by a process of its own");
+    let quiet = until("a second without messages", || Some(device()).filter(|device| device["handled_per_s"] == 0));
+    assert!(quiet["handled"].as_u64() >= Some(1), "{quiet}");
+    assert_eq!((&quiet["inbox_used"], &quiet["heartbeat_age_ms"]), (&json!(0), &json!(0)), "it has nothing to do");
+    let workers = quiet["workers"].as_array().unwrap();
+    assert!(workers.iter().all(|worker| worker["heartbeat_age_ms"].is_u64() && worker["inbox_used"] == 0), "{quiet}");
+    let slots: u64 = workers.iter().map(|worker| worker["inbox_slots"].as_u64().unwrap()).sum();
+    assert!(slots > 0 && quiet["inbox_slots"] == slots, "{quiet}");
+    assert_eq!(quiet.get("clock"), Some(&Value::Null), "a CPU device runs by its host's clock");
+
+    let shown = node.run(&["devices"]).stdout;
+    let heading = shown.lines().next().unwrap();
+    for column in ["ACTORS", "PER SECOND", "WAITING", "HEARTBEAT", "CLOCK", "DRIFT"] {
+        assert!(heading.contains(column), "no {column}: {shown}");
+    }
+}
+
+#[test]
 fn a_signal_in_the_middle_of_a_stream_loses_nothing_that_was_answered() {
     let mut node = Node::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -415,3 +415,64 @@ fn worker_status(number: usize, r: &Reading, age_ms: u64, shape: &Shape) -> Work
         spilled_now: r.spilled_now,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+    use ringhold_cluster::network::{BoxFuture, RealNetwork};
+    use ringhold_kernels::bell::Bell;
+    use ringhold_kernels::clock::{MonotonicClock, SteadyClock};
+    use ringhold_kernels::clock_host::ClockHost;
+    use ringhold_kernels::clock_map::Options;
+
+    use super::host::{DeviceBells, NotifyBell};
+    use super::*;
+
+    /// Nobody serves the segment but the test.
+    struct NoHost;
+
+    impl DeviceHost for NoHost {
+        fn bells(&self) -> DeviceBells {
+            let bell = Arc::new(NotifyBell::default());
+            DeviceBells { workers: Arc::new(vec![bell.clone() as Arc<dyn Bell>]), node: bell }
+        }
+
+        fn start(&mut self, _: &Arc<Segment>) -> std::io::Result<Option<u32>> {
+            Ok(None)
+        }
+
+        fn over(&mut self) -> BoxFuture<'_, String> {
+            Box::pin(std::future::pending())
+        }
+
+        fn kill(&mut self) {}
+    }
+
+    #[test]
+    fn a_status_tells_what_the_host_knows_of_its_devices_clock() {
+        let registry = Arc::new(Registry::new());
+        let shape = Shape { types: 0, ..Shape::default() };
+        let (owners, overflow) = (Owners::all_here(1), config::Overflow::Block);
+        let network = Arc::new(RealNetwork);
+        let made = Device::new("x".into(), shape, &owners, &registry, overflow, Ok(Box::new(NoHost)), network);
+        let (device, _) = made.map_err(|e| e.to_string()).unwrap();
+        assert_eq!(device.status().clock, None, "none is known");
+
+        let (clock, line) = (MonotonicClock::start(), device.segment.clock());
+        const BEHIND_NS: u64 = 86_400_000_000_000;
+        let mut host = ClockHost::new(device.segment.clone(), Box::new(clock), Options::default());
+        while device.status().clock.is_none() {
+            host.step();
+            // What a device does.
+            line.device_ns.store(clock.now_ns() - BEHIND_NS, Relaxed);
+            line.reply.store(line.request.load(Acquire), Release);
+        }
+        let known = device.status().clock.unwrap();
+        assert!(known.offset_ns.abs_diff(BEHIND_NS as i64) <= known.error_ns, "{known:?}");
+        assert_eq!((known.samples, known.pauses, known.paused), (8, 0, false));
+
+        device.segment.reset_telemetry();
+        assert_eq!(device.status().clock, None, "the next host does not know yet");
+    }
+}
