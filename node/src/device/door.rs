@@ -284,6 +284,8 @@ impl Door {
         let timers = readings.iter().map(|r| r.timers).sum();
         let busy = readings.iter().filter(|r| r.pulse == Pulse::Busy && r.hand_type != 0);
         let hands = busy.map(|r| ActorId::new(TypeId(r.hand_type), Key(r.hand_key))).collect();
+        // Counted just now, and not once more while there is no other host.
+        self.link.segment().reset_telemetry();
         Loss { actors, in_hand: begun.saturating_sub(finished), hands, timers, asks: lost.len() as u64 }
     }
 
@@ -394,6 +396,23 @@ mod tests {
         assert_eq!(door.lose(&mut out).asks, 1);
         let (answer, ..) = split_first(&out.answers).unwrap();
         assert_eq!((answer.to(), answer.reason()), (client_id(3, 0), Some(Reason::StateLost)));
+    }
+
+    #[test]
+    fn what_a_lost_host_did_is_counted_once_though_there_is_no_other_yet() {
+        let (segment, mut door) = door(Overflow::Block);
+        door.link().begin_term();
+        let telemetry = &segment.worker(0).telemetry;
+        telemetry.accepted.store(9, Relaxed);
+        telemetry.finished.store(7, Relaxed);
+        telemetry.finished_published.store(7, Relaxed);
+        telemetry.timers.store(1, Relaxed);
+        assert_eq!(door.totals().finished, 7);
+        let loss = door.lose(&mut Outcome::default());
+        assert_eq!((loss.in_hand, loss.timers, door.totals().finished), (2, 1, 7));
+        // The node stops before there is another host.
+        let loss = door.lose(&mut Outcome::default());
+        assert_eq!((loss.in_hand, loss.timers, door.totals().finished), (0, 0, 7));
     }
 
     #[test]
