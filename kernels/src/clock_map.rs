@@ -758,6 +758,32 @@ mod tests {
     }
 
     #[test]
+    fn whatever_a_device_says_the_map_goes_on() {
+        for seed in 0..200 {
+            let mut world = World::new(seed);
+            world.run(SECOND / 10);
+            let mut told = 0;
+            for _ in 0..1_000 {
+                let before_ns = world.host();
+                world.now += 1_000 + world.below(10_000) as i128;
+                let shift = world.below(64);
+                let device_ns = match world.below(4) {
+                    0 => world.device(),
+                    1 => world.device().wrapping_sub(world.random.next_u64() >> shift),
+                    _ => world.random.next_u64() >> shift,
+                };
+                let effect = world.map.step(Sample { before_ns, device_ns, after_ns: world.host() });
+                if let Some(Effect::Resume(mapping) | Effect::Update(mapping)) = effect {
+                    assert!(mapping.floor_ns >= told, "what was told is never forgotten");
+                    told = mapping.floor_ns;
+                    assert!(mapping.error_at_ns(device_ns) > 0 && mapping.host_ns(device_ns) >= told);
+                }
+            }
+            assert!(world.map.figures().contradictions > 0, "seed {seed}");
+        }
+    }
+
+    #[test]
     fn a_mapping_computes_without_overflow_wherever_it_is_asked() {
         let mapping = Mapping { offset_ns: -7, rate_ppb: 1_000_000, error_ppb: 1_000_000, ..Mapping::default() };
         assert_eq!(mapping.host_ns(0), 0, "it tells no time before its floor");
