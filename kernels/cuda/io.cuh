@@ -243,6 +243,44 @@ RH_FN u64 leaving(const Memory& memory) {
     return count;
 }
 
+// How the host says that this device's clock maps to its own: `ClockLine` of `kernels/src/segment.rs`.
+struct Mapping {
+    u64 version;
+    u64 reference_ns;
+    u64 offset_ns;
+    i64 rate_ppb;
+    u64 floor_ns;
+};
+
+// Tells the host the device's time when asked, and the device the host's. The first thread of the control block.
+RH_FN void keep_time(const Memory& memory, Mapping& mapping, u64& answered) {
+    u64* const line = memory.host<u64>(shape::segment_clock);
+    // Acquire, at sys scope: pairs with the release in `ClockHost::step`. The clock is read after the request is seen.
+    const u64 request = load_acquire_sys(line);
+    if (request != answered) {
+        answered = request;
+        store_relaxed_sys(line + 3, nanoseconds());
+        // Release, at sys scope: pairs with the acquire in `ClockHost::reply`; who sees the reply sees the time.
+        store_release_sys(line + 2, request);
+    }
+    // Acquire, at sys scope, these and those below: the reader's side of the sequence lock in `ClockLine::publish`. Each
+    // load is done before the next, so a version that is still the same was the same throughout.
+    const u64 version = load_acquire_sys(line + 4);
+    if (version != mapping.version && version % 2 == 0) {
+        const bool told = load_acquire_sys(line + 1) == 0 && load_acquire_sys(line + 12) > 0;
+        const Mapping read{version, load_acquire_sys(line + 5), load_acquire_sys(line + 6), (i64)load_acquire_sys(line + 7),
+                           load_acquire_sys(line + 8)};
+        if (told && load_acquire_sys(line + 4) == version) mapping = read;
+    }
+    if (mapping.version == 0) return;
+    const u64 now = nanoseconds();
+    const i64 since_us = (i64)(now - mapping.reference_ns) / 1000;
+    u64 host = now + mapping.offset_ns + (u64)(since_us * mapping.rate_ppb / 1000000);
+    if (host < mapping.floor_ns) host = mapping.floor_ns;
+    // Relaxed, at gpu scope: one word that stands for itself. Stamps do not follow time back: see `Worker::now_us`'s users.
+    store_relaxed_gpu(&memory.control().epoch_offset_ns.word, host - now);
+}
+
 // Heartbeats and counters to the host, the host's wishes to the device, and the end of it all.
 RH_FN void run_control(const Memory& memory, IoShared& shared) {
     Control& control = memory.control();
@@ -252,12 +290,14 @@ RH_FN void run_control(const Memory& memory, IoShared& shared) {
     u32* const failed = up + 1;
     u64* const passes = memory.host<u64>(shape::segment_kernel + 8);
     u64* const still_leaving = memory.host<u64>(shape::segment_kernel + 16);
-    u64 since[shape::lanes], pass = 0;
+    u64 since[shape::lanes], pass = 0, answered = 0;
+    Mapping mapping{0, 0, 0, 0, 0};
     bool stopping = false, ending = false;
     for (;;) {
         carry(memory, false);
         sync_block();
         if (thread_index() == 0) {
+            keep_time(memory, mapping, answered);
             store_relaxed_sys(still_leaving, leaving(memory));
             // Release, at sys scope, both: who sees the pass sees what it carried, and what had left before.
             store_release_sys(passes, ++pass);

@@ -45,7 +45,7 @@ RH_FN void ring_kernel(const Memory& memory, u64 epoch_offset_ns) {
 // How much device memory a launch needs: read by the host before it.
 extern "C" __device__ const unsigned long long rh_arena_bytes = rh::arena::bytes;
 
-extern "C" __global__ void __launch_bounds__(rh::shape::threads)
+extern "C" __global__ void __launch_bounds__(rh::shape::threads, 1)
 rh_ring_kernel(unsigned char* arena, unsigned char* segment, unsigned long long epoch_offset_ns) {
     rh::ring_kernel(rh::Memory{arena, segment}, epoch_offset_ns);
 }

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::bell::Bell;
+use crate::clock_map::Options;
 use crate::cuda::HOST_OPTIONS;
 use crate::id::fnv1a;
 use crate::pump::Pump;
@@ -34,6 +35,9 @@ pub enum Error {
 }
 
 type Kernel = unsafe extern "C" fn(segment: *mut u8, epoch_offset_ns: u64) -> i32;
+
+/// At rest an emulated device looks for requests once a millisecond, or when its processor has time for it.
+const CLOCK_ROUND_TRIP_MAX_NS: u64 = 5_000_000;
 
 /// A compiled ring kernel.
 pub struct Program {
@@ -80,7 +84,8 @@ impl Program {
                 }
             })
             .map_err(thread)?;
-        let mut pump = Pump::new(segment.clone(), node);
+        let options = Options { round_trip_max_ns: CLOCK_ROUND_TRIP_MAX_NS, ..Options::default() };
+        let mut pump = Pump::new(segment.clone(), node, options);
         let pumped = std::thread::Builder::new()
             .name("pump".into())
             .spawn(move || {

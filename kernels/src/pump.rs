@@ -1,10 +1,13 @@
-//! What a ring kernel cannot do for itself: rings no bell, so somebody of its host's process does.
+//! What a ring kernel cannot do for itself: it rings no bell and knows no calendar, so its host's process does.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use crate::bell::{Bell, wake};
+use crate::clock::MonotonicClock;
+use crate::clock_host::ClockHost;
+use crate::clock_map::Options;
 use crate::ring::Consumer;
 use crate::segment::Segment;
 
@@ -13,6 +16,7 @@ use crate::segment::Segment;
 pub struct Pump {
     segment: Arc<Segment>,
     node: Arc<dyn Bell>,
+    clock: ClockHost,
     up: bool,
     /// What the ingress rings' readers had freed when the node was last told of room.
     freed: u64,
@@ -21,13 +25,15 @@ pub struct Pump {
 }
 
 impl Pump {
-    pub fn new(segment: Arc<Segment>, node: Arc<dyn Bell>) -> Pump {
+    /// `options` say what is known of the device's clock.
+    pub fn new(segment: Arc<Segment>, node: Arc<dyn Bell>, options: Options) -> Pump {
         segment.device().pid.store(std::process::id(), Release);
-        Pump { segment, node, up: false, freed: 0, idle: 0 }
+        let clock = ClockHost::new(segment.clone(), Box::new(MonotonicClock::start()), options);
+        Pump { segment, node, clock, up: false, freed: 0, idle: 0 }
     }
 
-    /// Looks once: says that the device runs when its kernel does, and rings for a node that waits for messages or for
-    /// room. Returns how long to wait before the next look.
+    /// Looks once: says that the device runs when its kernel does, rings for a node that waits for messages or for room,
+    /// and keeps the device's clock mapped. Returns how long to wait before the next look.
     pub fn look(&mut self) -> Duration {
         self.idle = self.idle.saturating_add(1);
         if !self.up && self.segment.kernel().up.load(Acquire) != 0 {
@@ -46,7 +52,10 @@ impl Pump {
             (self.freed, self.idle) = (freed, 0);
             wake(&self.segment.node().wants_room, &*self.node);
         }
+        // A pause and a new mapping are published for the device, and counted for `status`: nothing is left to do here.
+        let _ = self.clock.step();
         // Soon after something has happened, more is likely to; at rest it costs next to nothing.
-        Duration::from_micros(if self.idle < 100 { 50 } else { 1_000 })
+        let rest = Duration::from_micros(if self.idle < 100 { 50 } else { 1_000 });
+        rest.min(Duration::from_nanos(self.clock.idle_ns()))
     }
 }

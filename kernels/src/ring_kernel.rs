@@ -152,6 +152,7 @@ fn sizes(text: &mut String, registry: &Registry, shape: &Shape, plan: &Plan) {
     let large = [
         ("page_bytes", plan.page_bytes),
         ("segment_node", offsets.node as u64),
+        ("segment_clock", offsets.clock as u64),
         ("segment_kernel", offsets.kernel as u64),
         ("segment_owners", offsets.owners as u64),
         ("segment_workers", offsets.workers as u64),

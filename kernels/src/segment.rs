@@ -196,6 +196,7 @@ impl Shape {
     pub(crate) fn offsets(&self) -> Offsets {
         Offsets {
             node: NODE_LINE,
+            clock: CLOCK_LINE,
             kernel: KERNEL_LINE,
             owners: SHARD_TABLE,
             workers: WORKER_BLOCKS,
@@ -217,6 +218,7 @@ impl Shape {
 /// Offsets in a segment, and the distance from one worker's or lane's to the next.
 pub(crate) struct Offsets {
     pub node: usize,
+    pub clock: usize,
     pub kernel: usize,
     pub owners: usize,
     pub workers: usize,

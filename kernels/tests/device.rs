@@ -537,6 +537,29 @@ fn what_a_host_had_begun_is_not_begun_again() {
 }
 
 #[test]
+fn a_kernel_tells_its_hosts_time() {
+    let mut bench = Bench::new(Engine::Emulated(1), small(1));
+    let began = Instant::now();
+    let known = loop {
+        if let Some(known) = bench.segment.clock().read()
+            && !known.paused
+        {
+            break known;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "no mapping: {:?}", bench.segment.clock().read());
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert!(known.samples > 0 && known.mapping.error_ns < 10_000_000, "{known:?}");
+    let us = || std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64;
+    let before = us();
+    bench.push(Kind::Ask, odd::id(1u64), 1, odd::Message::Read);
+    bench.run_until_quiet();
+    let (header, _) = bench.answers.pop().unwrap();
+    let (at, slack) = (Hlc(header.hlc).us(), 20_000);
+    assert!(before - slack <= at && at <= us() + slack, "the reply was stamped {at}, asked for at {before}");
+}
+
+#[test]
 fn stamps_follow_causality() {
     for engine in ENGINES {
         let mut bench = Bench::new(engine, small(2));

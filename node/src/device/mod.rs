@@ -455,7 +455,16 @@ mod tests {
         let shape = Shape { types: 0, ..Shape::default() };
         let (owners, overflow) = (Owners::all_here(1), config::Overflow::Block);
         let network = Arc::new(RealNetwork);
-        let made = Device::new("x".into(), config::DeviceKind::Cpu, shape, &owners, &registry, overflow, Ok(Box::new(NoHost)), network);
+        let made = Device::new(
+            "x".into(),
+            config::DeviceKind::Cpu,
+            shape,
+            &owners,
+            &registry,
+            overflow,
+            Ok(Box::new(NoHost)),
+            network,
+        );
         let (device, _) = made.map_err(|e| e.to_string()).unwrap();
         assert_eq!(device.status().clock, None, "none is known");
 
