@@ -22,6 +22,8 @@ pub mod cuda;
 pub mod emulated;
 #[cfg(not(loom))]
 mod flit;
+#[cfg(not(loom))]
+pub mod gpu;
 pub mod hlc;
 pub mod id;
 pub mod json;

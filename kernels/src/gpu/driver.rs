@@ -1,0 +1,356 @@
+//! The GPUs of this machine, or why there are none.
+
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::library::{self, NotFound, functions};
+
+/// What the loader is asked for, in this order.
+pub const LIBRARIES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
+
+/// The oldest driver that Ringhold has been written for.
+pub const OLDEST: Version = Version { major: 12, minor: 0 };
+
+functions! {
+    /// What is asked of a driver before anything runs on it. Names and arguments are those of `cuda.h`, which has
+    /// kept them since CUDA 11.
+    struct Calls {
+        cuInit(c_uint);
+        cuDriverGetVersion(*mut c_int);
+        cuGetErrorName(c_int, *mut *const c_char);
+        cuGetErrorString(c_int, *mut *const c_char);
+        cuDeviceGetCount(*mut c_int);
+        cuDeviceGet(*mut Device, c_int);
+        cuDeviceGetName(*mut c_char, c_int, Device);
+        cuDeviceGetAttribute(*mut c_int, c_int, Device);
+        cuDeviceGetPCIBusId(*mut c_char, c_int, Device);
+        cuDeviceTotalMem_v2(*mut usize, Device);
+        cuDevicePrimaryCtxRetain(*mut Context, Device);
+        cuDevicePrimaryCtxRelease_v2(Device);
+        cuCtxPushCurrent_v2(Context);
+        cuCtxPopCurrent_v2(*mut Context);
+        cuMemGetInfo_v2(*mut usize, *mut usize);
+    }
+}
+
+/// `CUdevice`
+type Device = c_int;
+/// `CUcontext`
+type Context = *mut c_void;
+
+/// `CUdevice_attribute`
+mod attribute {
+    pub const MULTIPROCESSOR_COUNT: i32 = 16;
+    pub const KERNEL_EXEC_TIMEOUT: i32 = 17;
+    pub const COMPUTE_MODE: i32 = 20;
+    pub const COMPUTE_CAPABILITY_MAJOR: i32 = 75;
+    pub const COMPUTE_CAPABILITY_MINOR: i32 = 76;
+    pub const COOPERATIVE_LAUNCH: i32 = 95;
+}
+const COMPUTE_MODE_PROHIBITED: i32 = 2;
+
+const SUCCESS: c_int = 0;
+const NO_DEVICE: c_int = 100;
+
+/// A loaded driver that is ready to be asked.
+pub struct Driver {
+    calls: Calls,
+    /// The newest CUDA it runs code of.
+    pub version: Version,
+    /// Its own release, such as 580.65.06, where the system tells.
+    pub release: Option<String>,
+}
+
+/// A release of CUDA: of what a driver runs, or of what a compiler is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Version {
+    pub major: u32,
+    pub minor: u32,
+}
+
+/// What a GPU can do; `sm_90` is 9.0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Capability {
+    pub major: u32,
+    pub minor: u32,
+}
+
+/// A GPU, as its driver describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Gpu {
+    /// Its number among the GPUs that this process may see, from 0: the N of `cuda:N`.
+    pub number: u32,
+    pub name: String,
+    pub capability: Capability,
+    pub memory_bytes: u64,
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// `0000:3b:00.0`
+    pub pci_bus_id: String,
+    /// The memory node of the machine that it is next to; `None` where the machine has one or does not tell.
+    pub numa_node: Option<u32>,
+    /// The newest CUDA that its driver runs code of.
+    pub driver: Version,
+    /// Whether all blocks of a kernel can be made to run at once.
+    pub cooperative_launch: bool,
+    /// Whether the driver ends kernels that run for long, because the GPU drives a display.
+    pub kernel_timeout: bool,
+    /// Whether the machine's owner lets nobody compute on it.
+    pub compute_prohibited: bool,
+}
+
+/// Why there is no GPU to be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Absent {
+    #[error(
+        "there is no NVIDIA driver here: {0}; install one, and name its folder with LD_LIBRARY_PATH if it lies in an unusual place"
+    )]
+    NoLibrary(NotFound),
+    #[error(
+        "the driver library {} lacks {}: it is broken, or older than CUDA {OLDEST}; install the NVIDIA driver anew",
+        library.display(), missing.join(", ")
+    )]
+    Broken { library: PathBuf, missing: Vec<&'static str> },
+    #[error("the NVIDIA driver runs CUDA up to {0} and Ringhold needs {OLDEST}: install a newer driver")]
+    Old(Version),
+    #[error("the NVIDIA driver does not start: {0}; `nvidia-smi` may say more, and so may the kernel's log")]
+    NotStarted(Error),
+    #[error("the NVIDIA driver sees no GPU{}", match .0 {
+        Some(visible) => format!(": CUDA_VISIBLE_DEVICES={visible:?} hides them, or there are none"),
+        None => String::new(),
+    })]
+    NoGpu(Option<String>),
+}
+
+/// What the driver answered to a call.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{call} failed with {code}{}", if .said.is_empty() { String::new() } else { format!(" ({said})") })]
+pub struct Error {
+    pub call: &'static str,
+    /// `CUresult`
+    pub code: i32,
+    /// The code in the driver's own words, if it has any for it.
+    pub said: String,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+impl Capability {
+    /// 90 for `sm_90`.
+    pub fn architecture(self) -> u32 {
+        self.major * 10 + self.minor
+    }
+}
+
+/// Calls a function of the driver by its name.
+macro_rules! call {
+    ($driver:expr, $name:ident($($argument:expr),*)) => {
+        // SAFETY: the arguments are what `cuda.h` asks for, and what they point at outlives the call.
+        $driver.result(stringify!($name), unsafe { ($driver.calls.$name)($($argument),*) })
+    };
+}
+
+impl Driver {
+    /// Loads and starts the driver.
+    pub fn open() -> Result<Driver, Absent> {
+        let (library, file) = library::open(LIBRARIES.map(PathBuf::from)).map_err(Absent::NoLibrary)?;
+        // SAFETY: the arguments are those of `cuda.h`.
+        let calls = unsafe { Calls::load(library) }.map_err(|missing| Absent::Broken { library: file, missing })?;
+        let release = std::fs::read_to_string("/sys/module/nvidia/version").ok();
+        let release = release.map(|text| text.trim().to_string()).filter(|text| !text.is_empty());
+        let mut driver = Driver { calls, version: Version { major: 0, minor: 0 }, release };
+        // It tells its version before it is started, and a driver that is too old may fail to start.
+        let mut version = 0;
+        call!(driver, cuDriverGetVersion(&mut version)).map_err(Absent::NotStarted)?;
+        driver.version = version_of(version);
+        if driver.version < OLDEST {
+            return Err(Absent::Old(driver.version));
+        }
+        match call!(driver, cuInit(0)) {
+            Ok(()) => Ok(driver),
+            Err(e) if e.code == NO_DEVICE => Err(no_gpu()),
+            Err(e) => Err(Absent::NotStarted(e)),
+        }
+    }
+
+    /// Every GPU that this process may see, in the driver's order. One that does not answer costs none of the others.
+    ///
+    /// # Errors
+    /// If there are none.
+    pub fn gpus(&self) -> Result<Vec<Result<Gpu, Error>>, Absent> {
+        let mut count = 0;
+        call!(self, cuDeviceGetCount(&mut count)).map_err(Absent::NotStarted)?;
+        if count <= 0 {
+            return Err(no_gpu());
+        }
+        Ok((0..count).map(|number| self.gpu(number)).collect())
+    }
+
+    fn gpu(&self, number: c_int) -> Result<Gpu, Error> {
+        let device = self.device(number)?;
+        let (mut name, mut bus_id) = ([0u8; 256], [0u8; 64]);
+        // One less: the last byte stays zero, whatever the driver writes.
+        call!(self, cuDeviceGetName(name.as_mut_ptr().cast(), 255, device))?;
+        call!(self, cuDeviceGetPCIBusId(bus_id.as_mut_ptr().cast(), 63, device))?;
+        let mut memory_bytes = 0;
+        call!(self, cuDeviceTotalMem_v2(&mut memory_bytes, device))?;
+        let attribute = |which| {
+            let mut value = 0;
+            call!(self, cuDeviceGetAttribute(&mut value, which, device)).map(|()| value)
+        };
+        let pci_bus_id = text(&bus_id).to_ascii_lowercase();
+        Ok(Gpu {
+            number: number as u32,
+            name: text(&name),
+            capability: Capability {
+                major: attribute(attribute::COMPUTE_CAPABILITY_MAJOR)? as u32,
+                minor: attribute(attribute::COMPUTE_CAPABILITY_MINOR)? as u32,
+            },
+            memory_bytes: memory_bytes as u64,
+            multiprocessors: attribute(attribute::MULTIPROCESSOR_COUNT)? as u32,
+            numa_node: numa_node(Path::new("/sys/bus/pci/devices"), &pci_bus_id),
+            pci_bus_id,
+            driver: self.version,
+            cooperative_launch: attribute(attribute::COOPERATIVE_LAUNCH)? != 0,
+            kernel_timeout: attribute(attribute::KERNEL_EXEC_TIMEOUT)? != 0,
+            compute_prohibited: attribute(attribute::COMPUTE_MODE)? == COMPUTE_MODE_PROHIBITED,
+        })
+    }
+
+    /// The memory of a GPU that nobody uses now, in bytes. It takes some tenths of a second, and while it is asked
+    /// some memory of the GPU: this process becomes one that uses it.
+    pub fn memory_free_bytes(&self, gpu: &Gpu) -> Result<u64, Error> {
+        let device = self.device(gpu.number as c_int)?;
+        let mut context: Context = std::ptr::null_mut();
+        call!(self, cuDevicePrimaryCtxRetain(&mut context, device))?;
+        let (mut free, mut total) = (0, 0);
+        let asked = call!(self, cuCtxPushCurrent_v2(context)).and_then(|()| {
+            let asked = call!(self, cuMemGetInfo_v2(&mut free, &mut total));
+            call!(self, cuCtxPopCurrent_v2(&mut context)).and(asked)
+        });
+        call!(self, cuDevicePrimaryCtxRelease_v2(device)).and(asked)?;
+        Ok(free as u64)
+    }
+
+    fn device(&self, number: c_int) -> Result<Device, Error> {
+        let mut device = 0;
+        call!(self, cuDeviceGet(&mut device, number)).map(|()| device)
+    }
+
+    fn result(&self, call: &'static str, code: c_int) -> Result<(), Error> {
+        if code == SUCCESS {
+            return Ok(());
+        }
+        let say = |ask: unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int| {
+            let mut said = std::ptr::null();
+            // SAFETY: the driver writes where a text of its own lies, which ends in zero, or nothing.
+            unsafe {
+                (ask(code, &mut said) == SUCCESS && !said.is_null())
+                    .then(|| CStr::from_ptr(said).to_string_lossy().into_owned())
+            }
+        };
+        let said = [say(self.calls.cuGetErrorName), say(self.calls.cuGetErrorString)];
+        Err(Error { call, code, said: said.into_iter().flatten().collect::<Vec<_>>().join(": ") })
+    }
+}
+
+fn no_gpu() -> Absent {
+    Absent::NoGpu(std::env::var("CUDA_VISIBLE_DEVICES").ok())
+}
+
+/// 12090 is 12.9.
+pub(super) fn version_of(number: c_int) -> Version {
+    let number = number.max(0) as u32;
+    Version { major: number / 1000, minor: number % 1000 / 10 }
+}
+
+/// What stands before the first zero.
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).trim().to_string()
+}
+
+/// `devices` is `/sys/bus/pci/devices`, which names domains by four digits where some drivers write eight.
+fn numa_node(devices: &Path, pci_bus_id: &str) -> Option<u32> {
+    let (domain, rest) = pci_bus_id.split_once(':')?;
+    let fine = |text: &str| text.chars().all(|c| c.is_ascii_hexdigit() || ".:".contains(c));
+    if !(fine(domain) && fine(rest)) {
+        return None;
+    }
+    let domain = u32::from_str_radix(domain, 16).ok()?;
+    let node = std::fs::read_to_string(devices.join(format!("{domain:04x}:{rest}")).join("numa_node")).ok()?;
+    // It is -1 where there are no nodes.
+    node.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_cuda_writes_them() {
+        assert_eq!(version_of(12090), Version { major: 12, minor: 9 });
+        assert_eq!(version_of(13000).to_string(), "13.0");
+        assert_eq!(version_of(-5).to_string(), "0.0");
+        assert_eq!(Capability { major: 12, minor: 1 }.architecture(), 121);
+    }
+
+    #[test]
+    fn the_numa_node_is_the_one_the_system_tells() {
+        let devices = std::env::temp_dir().join(format!("ringhold-numa-{}", std::process::id()));
+        for (device, node) in [("0000:3b:00.0", "1\n"), ("000a:01:00.0", "-1\n")] {
+            std::fs::create_dir_all(devices.join(device)).unwrap();
+            std::fs::write(devices.join(device).join("numa_node"), node).unwrap();
+        }
+        assert_eq!(numa_node(&devices, "00000000:3b:00.0"), Some(1));
+        assert_eq!(numa_node(&devices, "0000:3b:00.0"), Some(1));
+        assert_eq!(numa_node(&devices, "000a:01:00.0"), None);
+        assert_eq!(numa_node(&devices, "0000:99:00.0"), None);
+        assert_eq!(numa_node(&devices, "0000:../0000:3b:00.0"), None);
+        assert_eq!(numa_node(&devices, ""), None);
+        std::fs::remove_dir_all(devices).unwrap();
+    }
+
+    /// Where there is no GPU, only NVIDIA's header can tell that a number is wrong; `cudarc` is generated from it.
+    #[test]
+    fn numbers_and_arguments_are_those_of_cuda_h() {
+        use cudarc::driver::sys::{self, CUdevice_attribute_enum as A, CUresult};
+        assert_eq!(attribute::MULTIPROCESSOR_COUNT, A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT as i32);
+        assert_eq!(attribute::KERNEL_EXEC_TIMEOUT, A::CU_DEVICE_ATTRIBUTE_KERNEL_EXEC_TIMEOUT as i32);
+        assert_eq!(attribute::COMPUTE_MODE, A::CU_DEVICE_ATTRIBUTE_COMPUTE_MODE as i32);
+        assert_eq!(attribute::COMPUTE_CAPABILITY_MAJOR, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as i32);
+        assert_eq!(attribute::COMPUTE_CAPABILITY_MINOR, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as i32);
+        assert_eq!(attribute::COOPERATIVE_LAUNCH, A::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH as i32);
+        assert_eq!(COMPUTE_MODE_PROHIBITED, sys::CUcomputemode_enum::CU_COMPUTEMODE_PROHIBITED as i32);
+        assert_eq!((SUCCESS, NO_DEVICE), (CUresult::CUDA_SUCCESS as i32, CUresult::CUDA_ERROR_NO_DEVICE as i32));
+        // These compile only if the arguments are the same, but for what a pointer points at.
+        let _: unsafe fn(c_uint) -> CUresult = sys::cuInit;
+        let _: unsafe fn(*mut c_int) -> CUresult = sys::cuDriverGetVersion;
+        let _: unsafe fn(CUresult, *mut *const c_char) -> CUresult = sys::cuGetErrorName;
+        let _: unsafe fn(CUresult, *mut *const c_char) -> CUresult = sys::cuGetErrorString;
+        let _: unsafe fn(*mut c_int) -> CUresult = sys::cuDeviceGetCount;
+        let _: unsafe fn(*mut Device, c_int) -> CUresult = sys::cuDeviceGet;
+        let _: unsafe fn(*mut c_char, c_int, Device) -> CUresult = sys::cuDeviceGetName;
+        let _: unsafe fn(*mut c_int, A, Device) -> CUresult = sys::cuDeviceGetAttribute;
+        let _: unsafe fn(*mut c_char, c_int, Device) -> CUresult = sys::cuDeviceGetPCIBusId;
+        let _: unsafe fn(*mut usize, Device) -> CUresult = sys::cuDeviceTotalMem_v2;
+        let _: unsafe fn(*mut sys::CUcontext, Device) -> CUresult = sys::cuDevicePrimaryCtxRetain;
+        let _: unsafe fn(Device) -> CUresult = sys::cuDevicePrimaryCtxRelease_v2;
+        let _: unsafe fn(sys::CUcontext) -> CUresult = sys::cuCtxPushCurrent_v2;
+        let _: unsafe fn(*mut sys::CUcontext) -> CUresult = sys::cuCtxPopCurrent_v2;
+        let _: unsafe fn(*mut usize, *mut usize) -> CUresult = sys::cuMemGetInfo_v2;
+    }
+}
