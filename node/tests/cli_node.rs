@@ -327,7 +327,7 @@ fn the_node_its_devices_and_types_are_shown() {
     assert_eq!(status["devices"][0]["handled_per_s"], 4_321);
     assert_eq!(status["devices"][0]["clock"]["offset_ns"], -1_700_000_000_000_000_000i64, "exactly");
     assert_eq!(status["devices"][0]["clock"]["error_ns"], 900);
-    assert_eq!(node.json(&["devices"])[0]["workers"][0]["state"], "idle");
+    assert_eq!(node.json(&["devices"])["devices"][0]["workers"][0]["state"], "idle");
     assert!(node.run(&["devices"]).1.contains("WORKER"));
 
     let types = node.json(&["actor", "types"]);

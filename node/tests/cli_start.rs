@@ -206,10 +206,10 @@ fn a_signal_in_the_middle_of_a_stream_loses_nothing_that_was_answered() {
 fn a_killed_device_host_is_replaced_and_the_node_says_what_was_lost() {
     let node = Node::start();
     node.json(&["actor", "ask", "account", "alice", "{\"Deposit\": {\"cents\": 5}}"]);
-    let pid = node.json(&["devices"])[0]["pid"].as_i64().unwrap();
+    let pid = node.json(&["devices"])["devices"][0]["pid"].as_i64().unwrap();
     kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
     let restarted = until("another host", || {
-        let device = node.json(&["devices"])[0].clone();
+        let device = node.json(&["devices"])["devices"][0].clone();
         (device["restarts"] == 1 && device["state"] == "running").then_some(device)
     });
     assert_ne!(restarted["pid"].as_i64(), Some(pid));

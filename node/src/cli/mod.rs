@@ -7,6 +7,7 @@ mod actor;
 mod config;
 mod connect;
 mod demo;
+mod devices;
 mod exit;
 mod node;
 mod output;
@@ -81,7 +82,9 @@ enum Command {
     /// Show the node: its devices, its clients, what it could not deliver
     Status,
 
-    /// Show the node's devices and their workers
+    /// Show this machine's GPUs and cores, and the node's devices and their workers
+    ///
+    /// The machine is not shown where --address names a node: it may run on another one.
     Devices,
 
     /// Show the newest messages that nobody handled, and why
@@ -209,7 +212,7 @@ fn run(cli: Cli, registry: Registry, output: Output) -> Result<u8, Failure> {
         Command::Demo(options) => demo::run(&options, globals, registry, output),
         Command::Node(NodeCommand::Start { listen }) => node::start(globals, listen, registry, output),
         Command::Status => status::status(globals, output),
-        Command::Devices => status::devices(globals, output),
+        Command::Devices => devices::run(globals, output),
         Command::DeadLetters { limit } => status::dead_letters(globals, limit, output),
         Command::Actor(ActorCommand::Types { name }) => actor::types(globals, name.as_deref(), output),
         Command::Actor(ActorCommand::Tell(message)) => actor::tell(globals, &message, output),

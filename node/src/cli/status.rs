@@ -1,4 +1,4 @@
-//! `status`, `devices`, `dead-letters`.
+//! `status`, `dead-letters`.
 
 use ringhold_cluster::wire::{
     ClockStatus, DeadLetter, DeviceState, DeviceStatus, NodeState, SessionStatus, Status, WorkerState,
@@ -22,15 +22,6 @@ pub fn status(globals: &Globals, output: Output) -> Result<u8, Failure> {
     })
 }
 
-pub fn devices(globals: &Globals, output: Output) -> Result<u8, Failure> {
-    connect::run(globals, async |node: &Connection| {
-        let devices = node.devices().await?;
-        let value = with_reasons(&json!({"devices": devices}), &devices);
-        output.result(&value["devices"], || devices_text(&devices));
-        Ok(exit::OK)
-    })
-}
-
 pub fn dead_letters(globals: &Globals, limit: u32, output: Output) -> Result<u8, Failure> {
     connect::run(globals, async |node: &Connection| {
         let letters = node.dead_letters(limit).await?;
@@ -42,7 +33,7 @@ pub fn dead_letters(globals: &Globals, limit: u32, output: Output) -> Result<u8,
 }
 
 /// The status as JSON, the reasons in words that do not change with the wire.
-fn with_reasons(status: &impl serde::Serialize, devices: &[DeviceStatus]) -> Value {
+pub fn with_reasons(status: &impl serde::Serialize, devices: &[DeviceStatus]) -> Value {
     let mut value = serde_json::to_value(status).expect("a status is maps with text for keys");
     for (json, device) in value["devices"].as_array_mut().into_iter().flatten().zip(devices) {
         let counts = device.unhandled.iter().map(|(reason, count)| (reason_word(*reason), json!(count)));
@@ -214,7 +205,7 @@ fn sessions_table(sessions: &[SessionStatus]) -> Table {
     table
 }
 
-fn devices_text(devices: &[DeviceStatus]) -> String {
+pub fn devices_text(devices: &[DeviceStatus]) -> String {
     let mut text = devices_table(devices).text();
     for device in devices {
         text.push_str(&notes(device));

@@ -3,6 +3,7 @@
 
 pub mod door;
 pub mod host;
+pub mod machine;
 mod rate;
 pub mod supervisor;
 

@@ -1,0 +1,120 @@
+//! `devices`: what this machine has, and what its node runs on it.
+
+use std::time::Duration;
+
+use ringhold_cluster::wire::DeviceStatus;
+use serde_json::json;
+
+use super::Globals;
+use super::connect::{self, Connection};
+use super::exit::{self, Failure};
+use super::output::{Output, Table, bytes};
+use super::status::{devices_text, with_reasons};
+use crate::device::machine::{Found, Machine};
+
+/// How long to look for a node that nobody has named.
+const UNASKED_LIMIT: Duration = Duration::from_secs(1);
+
+/// A node that was named has to answer; of one that was not, it is no failure that there is none. The machine of a
+/// node at an address that was named may be another one than this.
+pub fn run(globals: &Globals, output: Output) -> Result<u8, Failure> {
+    let asked = globals.tls.is_some() || globals.data_dir.is_some() || globals.config.is_some();
+    let machine = globals.address.is_none().then(Machine::look);
+    let asked = asked || machine.is_none();
+    let deadline = if asked { globals.deadline } else { globals.deadline.min(UNASKED_LIMIT) };
+    let devices = match of_the_node(&Globals { deadline, ..globals.clone() }) {
+        Ok(devices) => Ok(devices),
+        Err(failure) if !asked && failure.code == exit::UNREACHABLE => Err(failure.message),
+        Err(failure) => return Err(failure),
+    };
+    let value = json!({
+        "machine": machine,
+        "devices": devices.as_ref().ok().map(|devices| with_reasons(&json!({"devices": devices}), devices)["devices"].take()),
+        "no_node": devices.as_ref().err(),
+    });
+    output.result(value, || {
+        let mut text = machine.as_ref().map(machine_text).unwrap_or_default();
+        match &devices {
+            Ok(devices) if machine.is_some() => text.push_str(&format!("\n{}", devices_text(devices))),
+            Ok(devices) => text.push_str(&devices_text(devices)),
+            Err(_) => text.push_str("\nno node of this folder runs here: `ringhold node start` starts one\n"),
+        }
+        text
+    });
+    Ok(exit::OK)
+}
+
+fn of_the_node(globals: &Globals) -> Result<Vec<DeviceStatus>, Failure> {
+    let mut devices = Vec::new();
+    connect::run(globals, async |node: &Connection| {
+        devices = node.devices().await?;
+        Ok(exit::OK)
+    })?;
+    Ok(devices)
+}
+
+fn machine_text(machine: &Machine) -> String {
+    let mut facts = Table::new(["", ""]);
+    let mut fact = |name: &str, value: String| facts.row([name.into(), value]);
+    let cores = machine.cpu.cores;
+    let cores = format!("{cores} core{}", if cores == 1 { "" } else { "s" });
+    fact("CPU", machine.cpu.name.iter().cloned().chain([cores]).collect::<Vec<_>>().join(", "));
+    if let Some(driver) = &machine.driver {
+        let release = driver.release.as_ref().map(|release| format!("{release}, ")).unwrap_or_default();
+        fact("driver", format!("{release}runs CUDA up to {}", driver.cuda));
+    }
+    match (&machine.compiler, &machine.no_compiler) {
+        // Without a GPU nobody misses it.
+        _ if machine.gpus.is_empty() => {}
+        (Some(compiler), _) => {
+            fact("compiler", format!("NVRTC {} ({})", compiler.toolchain.version, compiler.file.display()))
+        }
+        (None, why) => fact("compiler", why.clone().unwrap_or_default()),
+    }
+    if let Some(why) = &machine.no_gpus {
+        fact("GPUs", why.clone());
+    }
+    let facts = facts.text();
+    let mut text = facts.split_once('\n').map_or("", |(_, rows)| rows).to_string();
+    if !machine.gpus.is_empty() {
+        text.push_str(&format!("\n{}", gpus_table(machine).text()));
+        for found in &machine.gpus {
+            text.push_str(&reasons(found));
+        }
+    }
+    text
+}
+
+fn gpus_table(machine: &Machine) -> Table {
+    let mut table =
+        Table::new(["GPU", "NAME", ">COMPUTE", ">MEMORY", ">FREE", ">SMS", ">NUMA NODE", "PCI BUS", "USABLE"]);
+    for found in &machine.gpus {
+        match found {
+            Found::Gpu { gpu, memory_free_bytes, usable, .. } => table.row([
+                format!("cuda:{}", gpu.number),
+                gpu.name.clone(),
+                gpu.capability.to_string(),
+                bytes(gpu.memory_bytes),
+                memory_free_bytes.map(bytes).unwrap_or_default(),
+                gpu.multiprocessors.to_string(),
+                gpu.numa_node.map(|node| node.to_string()).unwrap_or_default(),
+                gpu.pci_bus_id.clone(),
+                if *usable { "yes" } else { "no" }.into(),
+            ]),
+            Found::Broken { number, .. } => {
+                let mut row: [String; 9] = Default::default();
+                (row[0], row[8]) = (format!("cuda:{number}"), "no".into());
+                table.row(row);
+            }
+        }
+    }
+    table
+}
+
+/// Why a GPU is not usable.
+fn reasons(found: &Found) -> String {
+    match found {
+        Found::Gpu { gpu, unmet, .. } => unmet.iter().map(|unmet| format!("cuda:{}: {unmet}\n", gpu.number)).collect(),
+        Found::Broken { number, error } => format!("cuda:{number}: it does not answer: {error}\n"),
+    }
+}

@@ -1,0 +1,118 @@
+//! What devices this machine can have: its cores and its GPUs.
+
+use std::path::PathBuf;
+
+use ringhold_kernels::gpu::compile::Compiler;
+use ringhold_kernels::gpu::driver::{Driver, Error, Gpu, Version};
+use ringhold_kernels::gpu::needs::{self, MEMORY_BYTES_MIN, Needs, Toolchain, Unmet};
+use serde::Serialize;
+
+/// A machine, as far as devices are concerned.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    pub cpu: Cpu,
+    /// `None` if there is no driver, or none that starts.
+    pub driver: Option<DriverFacts>,
+    /// What makes the code of GPUs; `None` if there is none.
+    pub compiler: Option<CompilerFacts>,
+    pub gpus: Vec<Found>,
+    /// Why there are no GPUs, where there are none.
+    pub no_gpus: Option<String>,
+    /// Why there is no compiler, where there is none.
+    pub no_compiler: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Cpu {
+    /// As it calls itself; `None` where it does not.
+    pub name: Option<String>,
+    /// Those that this process may use.
+    pub cores: usize,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct DriverFacts {
+    /// The newest CUDA that it runs code of.
+    pub cuda: Version,
+    /// Its own release, where the system tells.
+    pub release: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct CompilerFacts {
+    #[serde(flatten)]
+    pub toolchain: Toolchain,
+    pub file: PathBuf,
+}
+
+/// A GPU that the driver counts.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Found {
+    Gpu {
+        #[serde(flatten)]
+        gpu: Gpu,
+        /// `None` where the driver did not say.
+        memory_free_bytes: Option<u64>,
+        /// What keeps it from running a device.
+        unmet: Vec<Unmet>,
+        /// That nothing does.
+        usable: bool,
+    },
+    /// One that does not answer.
+    Broken { number: usize, error: String },
+}
+
+impl Machine {
+    /// Looks at this machine. NVIDIA's libraries are loaded into this process, where there are any.
+    pub fn look() -> Machine {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let (compiler, no_compiler) = match Compiler::find() {
+            Ok(compiler) => {
+                let toolchain = compiler.toolchain().clone();
+                (Some(CompilerFacts { toolchain, file: compiler.file().to_path_buf() }), None)
+            }
+            Err(absent) => (None, Some(absent.to_string())),
+        };
+        let needs = Needs {
+            memory_bytes: MEMORY_BYTES_MIN,
+            compiler: compiler.as_ref().map(|compiler| compiler.toolchain.clone()),
+        };
+        let driver = Driver::open();
+        let gpus = driver.as_ref().map_err(Clone::clone).and_then(Driver::gpus);
+        let driver = driver.ok();
+        let (gpus, no_gpus) = match (&driver, gpus) {
+            (Some(driver), Ok(gpus)) => {
+                let gpus = gpus.into_iter().enumerate().map(|(number, gpu)| found(driver, number, gpu, &needs));
+                (gpus.collect(), None)
+            }
+            (_, Err(absent)) => (Vec::new(), Some(absent.to_string())),
+            (None, Ok(_)) => unreachable!("only a driver knows GPUs"),
+        };
+        Machine {
+            cpu: Cpu { name: cpu_name(), cores },
+            driver: driver.map(|driver| DriverFacts { cuda: driver.version, release: driver.release }),
+            compiler,
+            gpus,
+            no_gpus,
+            no_compiler,
+        }
+    }
+}
+
+fn found(driver: &Driver, number: usize, gpu: Result<Gpu, Error>, needs: &Needs) -> Found {
+    match gpu {
+        Ok(gpu) => {
+            let unmet = needs::check(&gpu, needs);
+            let memory_free_bytes = driver.memory_free_bytes(&gpu).ok();
+            Found::Gpu { usable: unmet.is_empty(), gpu, memory_free_bytes, unmet }
+        }
+        Err(error) => Found::Broken { number, error: error.to_string() },
+    }
+}
+
+fn cpu_name() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_string())
+}
