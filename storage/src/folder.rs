@@ -7,6 +7,7 @@
 //! | `NODE_ID` | who this node is, for as long as the folder lives |
 //! | `tls/` | certificates and keys |
 //! | `dead-letters/` | sled: see [`crate::dead_letters`] |
+//! | `kernels/` | compiled kernels: see [`crate::kernels`] |
 //!
 //! Opening refuses rather than repairs: a folder of another version, of another program, or in use is left as it
 //! was found.
@@ -122,6 +123,10 @@ impl DataFolder {
 
     pub fn dead_letters_path(&self) -> PathBuf {
         self.path.join("dead-letters")
+    }
+
+    pub fn kernels_path(&self) -> PathBuf {
+        self.path.join("kernels")
     }
 }
 
