@@ -177,7 +177,7 @@ fn clock_drift(clock: &ClockStatus) -> String {
 fn notes(device: &DeviceStatus) -> String {
     let mut notes = unhandled_text(device);
     if device.state == DeviceState::Running && !device.detail.is_empty() {
-        notes.push_str(&format!("{}: restarted because its last host was {}\n", device.name, device.detail));
+        notes.push_str(&format!("{}: restarted; its last host: {}\n", device.name, device.detail));
     }
     notes
 }

@@ -22,6 +22,7 @@ use ringhold_kernels::segment::Segment;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
+use super::ending::Ending;
 use crate::config::{self, DeviceKind};
 
 /// The node's own bell: rung by workers, awaited by a task.
@@ -216,8 +217,7 @@ fn keep_over_exec(fd: RawFd) -> io::Result<()> {
 fn describe(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
         (Some(signal), _) => format!("killed by signal {signal}"),
-        (None, Some(0)) => "ended in order".into(),
-        (None, Some(code)) => format!("exited with code {code}"),
+        (None, Some(code)) => Ending::from(code).to_string(),
         (None, None) => "ended in a way the system did not tell".into(),
     }
 }

@@ -2,6 +2,7 @@
 //! keeps its host alive.
 
 pub mod door;
+pub mod ending;
 pub mod host;
 pub mod machine;
 mod rate;
