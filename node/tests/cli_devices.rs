@@ -16,10 +16,10 @@ impl Machine {
         Machine(tempfile::tempdir().unwrap())
     }
 
-    /// Compiles a library from `tests/fake`, or from nothing, as `name`.
+    /// Compiles a library from `kernels/tests/fake`, or from nothing, as `name`.
     fn with(self, name: &str, source: Option<&str>, defines: &[&str]) -> Machine {
         let source = match source {
-            Some(source) => Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake").join(source),
+            Some(source) => Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/tests/fake").join(source),
             None => {
                 let empty = self.0.path().join("empty.c");
                 fs::write(&empty, "").unwrap();

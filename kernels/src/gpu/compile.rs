@@ -4,7 +4,10 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
+
+use libloading::Library;
 
 use super::driver::Version;
 use super::library::{self, NotFound, functions};
@@ -137,9 +140,9 @@ impl Compiler {
         }
     }
 
-    fn load((library, file): (libloading::Library, PathBuf)) -> Result<Compiler, Absent> {
-        // SAFETY: the arguments are those of `nvrtc.h`.
-        let calls = match unsafe { Calls::load(library) } {
+    fn load((library, file): (ManuallyDrop<Library>, PathBuf)) -> Result<Compiler, Absent> {
+        // SAFETY: the arguments are those of `nvrtc.h`, and the library is never unloaded.
+        let calls = match unsafe { Calls::load(&library) } {
             Ok(calls) => calls,
             Err(missing) => return Err(Absent::Broken { library: file, missing }),
         };

@@ -2,8 +2,10 @@
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
+use libloading::Library;
 use serde::Serialize;
 
 use super::library::{self, NotFound, functions};
@@ -28,18 +30,18 @@ functions! {
         cuDeviceGetAttribute(*mut c_int, c_int, Device);
         cuDeviceGetPCIBusId(*mut c_char, c_int, Device);
         cuDeviceTotalMem_v2(*mut usize, Device);
-        cuDevicePrimaryCtxRetain(*mut Context, Device);
+        cuDevicePrimaryCtxRetain(*mut Handle, Device);
         cuDevicePrimaryCtxRelease_v2(Device);
-        cuCtxPushCurrent_v2(Context);
-        cuCtxPopCurrent_v2(*mut Context);
+        cuCtxPushCurrent_v2(Handle);
+        cuCtxPopCurrent_v2(*mut Handle);
         cuMemGetInfo_v2(*mut usize, *mut usize);
     }
 }
 
 /// `CUdevice`
-type Device = c_int;
-/// `CUcontext`
-type Context = *mut c_void;
+pub(super) type Device = c_int;
+/// `CUcontext`, and whatever else the driver makes.
+pub(super) type Handle = *mut c_void;
 
 /// `CUdevice_attribute`
 mod attribute {
@@ -52,12 +54,15 @@ mod attribute {
 }
 const COMPUTE_MODE_PROHIBITED: i32 = 2;
 
-const SUCCESS: c_int = 0;
+pub(super) const SUCCESS: c_int = 0;
+pub(super) const OUT_OF_MEMORY: c_int = 2;
 const NO_DEVICE: c_int = 100;
 
 /// A loaded driver that is ready to be asked.
 pub struct Driver {
     calls: Calls,
+    library: ManuallyDrop<Library>,
+    file: PathBuf,
     /// The newest CUDA it runs code of.
     pub version: Version,
     /// Its own release, such as 580.65.06, where the system tells.
@@ -155,31 +160,40 @@ impl Capability {
     }
 }
 
-/// Calls a function of the driver by its name.
+/// Calls a function of a driver, by its name, out of a table.
 macro_rules! call {
-    ($driver:expr, $name:ident($($argument:expr),*)) => {
+    ($driver:expr, $calls:expr, $name:ident($($argument:expr),*)) => {
         // SAFETY: the arguments are what `cuda.h` asks for, and what they point at outlives the call.
-        $driver.result(stringify!($name), unsafe { ($driver.calls.$name)($($argument),*) })
+        $driver.result(stringify!($name), unsafe { ($calls.$name)($($argument),*) })
     };
 }
+pub(super) use call;
 
 impl Driver {
     /// Loads and starts the driver.
     pub fn open() -> Result<Driver, Absent> {
-        let (library, file) = library::open(LIBRARIES.map(PathBuf::from)).map_err(Absent::NoLibrary)?;
-        // SAFETY: the arguments are those of `cuda.h`.
-        let calls = unsafe { Calls::load(library) }.map_err(|missing| Absent::Broken { library: file, missing })?;
+        Driver::load(LIBRARIES.map(PathBuf::from))
+    }
+
+    /// The same of the first of these files that loads, which must be NVIDIA's driver.
+    pub fn load(files: impl IntoIterator<Item = PathBuf>) -> Result<Driver, Absent> {
+        let (library, file) = library::open(files).map_err(Absent::NoLibrary)?;
+        // SAFETY: the arguments are those of `cuda.h`, and the library is never unloaded.
+        let calls = match unsafe { Calls::load(&library) } {
+            Ok(calls) => calls,
+            Err(missing) => return Err(Absent::Broken { library: file, missing }),
+        };
         let release = std::fs::read_to_string("/sys/module/nvidia/version").ok();
         let release = release.map(|text| text.trim().to_string()).filter(|text| !text.is_empty());
-        let mut driver = Driver { calls, version: Version { major: 0, minor: 0 }, release };
+        let mut driver = Driver { calls, library, file, version: Version { major: 0, minor: 0 }, release };
         // It tells its version before it is started, and a driver that is too old may fail to start.
         let mut version = 0;
-        call!(driver, cuDriverGetVersion(&mut version)).map_err(Absent::NotStarted)?;
+        call!(driver, driver.calls, cuDriverGetVersion(&mut version)).map_err(Absent::NotStarted)?;
         driver.version = version_of(version);
         if driver.version < OLDEST {
             return Err(Absent::Old(driver.version));
         }
-        match call!(driver, cuInit(0)) {
+        match call!(driver, driver.calls, cuInit(0)) {
             Ok(()) => Ok(driver),
             Err(e) if e.code == NO_DEVICE => Err(no_gpu()),
             Err(e) => Err(Absent::NotStarted(e)),
@@ -192,7 +206,7 @@ impl Driver {
     /// If there are none.
     pub fn gpus(&self) -> Result<Vec<Result<Gpu, Error>>, Absent> {
         let mut count = 0;
-        call!(self, cuDeviceGetCount(&mut count)).map_err(Absent::NotStarted)?;
+        call!(self, self.calls, cuDeviceGetCount(&mut count)).map_err(Absent::NotStarted)?;
         if count <= 0 {
             return Err(no_gpu());
         }
@@ -203,13 +217,13 @@ impl Driver {
         let device = self.device(number)?;
         let (mut name, mut bus_id) = ([0u8; 256], [0u8; 64]);
         // One less: the last byte stays zero, whatever the driver writes.
-        call!(self, cuDeviceGetName(name.as_mut_ptr().cast(), 255, device))?;
-        call!(self, cuDeviceGetPCIBusId(bus_id.as_mut_ptr().cast(), 63, device))?;
+        call!(self, self.calls, cuDeviceGetName(name.as_mut_ptr().cast(), 255, device))?;
+        call!(self, self.calls, cuDeviceGetPCIBusId(bus_id.as_mut_ptr().cast(), 63, device))?;
         let mut memory_bytes = 0;
-        call!(self, cuDeviceTotalMem_v2(&mut memory_bytes, device))?;
+        call!(self, self.calls, cuDeviceTotalMem_v2(&mut memory_bytes, device))?;
         let attribute = |which| {
             let mut value = 0;
-            call!(self, cuDeviceGetAttribute(&mut value, which, device)).map(|()| value)
+            call!(self, self.calls, cuDeviceGetAttribute(&mut value, which, device)).map(|()| value)
         };
         let pci_bus_id = text(&bus_id).to_ascii_lowercase();
         Ok(Gpu {
@@ -234,23 +248,35 @@ impl Driver {
     /// some memory of the GPU: this process becomes one that uses it.
     pub fn memory_free_bytes(&self, gpu: &Gpu) -> Result<u64, Error> {
         let device = self.device(gpu.number as c_int)?;
-        let mut context: Context = std::ptr::null_mut();
-        call!(self, cuDevicePrimaryCtxRetain(&mut context, device))?;
+        let mut context: Handle = std::ptr::null_mut();
+        call!(self, self.calls, cuDevicePrimaryCtxRetain(&mut context, device))?;
         let (mut free, mut total) = (0, 0);
-        let asked = call!(self, cuCtxPushCurrent_v2(context)).and_then(|()| {
-            let asked = call!(self, cuMemGetInfo_v2(&mut free, &mut total));
-            call!(self, cuCtxPopCurrent_v2(&mut context)).and(asked)
+        let asked = call!(self, self.calls, cuCtxPushCurrent_v2(context)).and_then(|()| {
+            let asked = call!(self, self.calls, cuMemGetInfo_v2(&mut free, &mut total));
+            call!(self, self.calls, cuCtxPopCurrent_v2(&mut context)).and(asked)
         });
-        call!(self, cuDevicePrimaryCtxRelease_v2(device)).and(asked)?;
+        call!(self, self.calls, cuDevicePrimaryCtxRelease_v2(device)).and(asked)?;
         Ok(free as u64)
     }
 
-    fn device(&self, number: c_int) -> Result<Device, Error> {
-        let mut device = 0;
-        call!(self, cuDeviceGet(&mut device, number)).map(|()| device)
+    /// The functions of a table that are not needed to ask what there is.
+    ///
+    /// # Safety
+    /// As that of the table's `load`.
+    pub(super) unsafe fn more<T>(
+        &self,
+        load: unsafe fn(&Library) -> Result<T, Vec<&'static str>>,
+    ) -> Result<T, Absent> {
+        // SAFETY: the caller's, and the library is never unloaded.
+        unsafe { load(&self.library) }.map_err(|missing| Absent::Broken { library: self.file.clone(), missing })
     }
 
-    fn result(&self, call: &'static str, code: c_int) -> Result<(), Error> {
+    pub(super) fn device(&self, number: c_int) -> Result<Device, Error> {
+        let mut device = 0;
+        call!(self, self.calls, cuDeviceGet(&mut device, number)).map(|()| device)
+    }
+
+    pub(super) fn result(&self, call: &'static str, code: c_int) -> Result<(), Error> {
         if code == SUCCESS {
             return Ok(());
         }
@@ -336,6 +362,7 @@ mod tests {
         assert_eq!(attribute::COOPERATIVE_LAUNCH, A::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH as i32);
         assert_eq!(COMPUTE_MODE_PROHIBITED, sys::CUcomputemode_enum::CU_COMPUTEMODE_PROHIBITED as i32);
         assert_eq!((SUCCESS, NO_DEVICE), (CUresult::CUDA_SUCCESS as i32, CUresult::CUDA_ERROR_NO_DEVICE as i32));
+        assert_eq!(OUT_OF_MEMORY, CUresult::CUDA_ERROR_OUT_OF_MEMORY as i32);
         // These compile only if the arguments are the same, but for what a pointer points at.
         let _: unsafe fn(c_uint) -> CUresult = sys::cuInit;
         let _: unsafe fn(*mut c_int) -> CUresult = sys::cuDriverGetVersion;

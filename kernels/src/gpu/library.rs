@@ -1,6 +1,7 @@
 //! Shared libraries that may be missing, older than this build, or broken.
 
 use std::error::Error;
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 
 use libloading::Library;
@@ -23,22 +24,22 @@ impl std::fmt::Display for NotFound {
 
 /// The first of the files that loads, and its name. A name without a folder is found by the loader's own rules:
 /// `LD_LIBRARY_PATH`, then what the system has installed.
-pub fn open(files: impl IntoIterator<Item = PathBuf>) -> Result<(Library, PathBuf), NotFound> {
+///
+/// It stays loaded for as long as the process runs: NVIDIA's libraries start threads, which must not lose their code.
+pub fn open(files: impl IntoIterator<Item = PathBuf>) -> Result<(ManuallyDrop<Library>, PathBuf), NotFound> {
     let mut failed = Vec::new();
     for file in files {
         // SAFETY: only NVIDIA's libraries are named here; loading them runs their own initialisers.
         match unsafe { Library::new(&file) } {
-            Ok(library) => return Ok((library, file)),
+            Ok(library) => return Ok((ManuallyDrop::new(library), file)),
             Err(e) => failed.push((file, e.source().map_or_else(|| e.to_string(), |said| said.to_string()))),
         }
     }
     Err(NotFound(failed))
 }
 
-/// Declares the functions that are called of a library, each by the name that the library exports.
-///
-/// `load` looks up all of them, or says which are missing. The library stays loaded for as long as the process runs:
-/// NVIDIA's start threads of their own, which must not lose their code.
+/// Declares the functions that are called of a library, each by the name that the library exports. `load` looks up all of
+/// them, or says which are missing.
 macro_rules! functions {
     ($(#[$doc:meta])* $vis:vis struct $table:ident { $($name:ident($($argument:ty),* $(,)?);)* }) => {
         $(#[$doc])*
@@ -48,12 +49,11 @@ macro_rules! functions {
         #[allow(non_snake_case)]
         impl $table {
             /// # Safety
-            /// The library's functions of these names take these arguments.
-            $vis unsafe fn load(library: libloading::Library) -> Result<$table, Vec<&'static str>> {
-                let library = std::mem::ManuallyDrop::new(library);
+            /// The library's functions of these names take these arguments, and it stays loaded.
+            $vis unsafe fn load(library: &libloading::Library) -> Result<$table, Vec<&'static str>> {
                 let mut missing = Vec::new();
                 $(
-                    // SAFETY: the caller's; and the library is never unloaded.
+                    // SAFETY: the caller's.
                     let $name = unsafe {
                         library.get::<unsafe extern "C" fn($($argument),*) -> std::ffi::c_int>(stringify!($name))
                     };
@@ -67,4 +67,4 @@ macro_rules! functions {
         }
     };
 }
-pub(super) use functions;
+pub(crate) use functions;

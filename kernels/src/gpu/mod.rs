@@ -9,6 +9,7 @@
 //! be older than this build, or broken.
 
 pub mod compile;
+pub mod context;
 pub mod driver;
 mod library;
 pub mod needs;
