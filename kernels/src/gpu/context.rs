@@ -153,6 +153,16 @@ impl Context {
     }
 }
 
+impl Memory {
+    /// Its first 8 bytes, once everything before has ended.
+    pub fn first_word(&self) -> Result<u64, Error> {
+        let Context { driver, calls, .. } = &*self.context;
+        let mut word = 0u64;
+        call!(driver, calls, cuMemcpyDtoH_v2((&raw mut word).cast(), self.address, size_of_val(&word)))?;
+        Ok(word)
+    }
+}
+
 impl Module {
     pub fn kernel(&self, name: &str) -> Result<Kernel<'_>, Error> {
         let Context { driver, calls, .. } = &*self.context;

@@ -141,6 +141,13 @@ pub struct Error {
     pub said: String,
 }
 
+impl Error {
+    /// Whether nothing works in this process any more: a kernel's error is every later call's.
+    pub fn is_sticky(&self) -> bool {
+        matches!(self.code, 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719)
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::cuda::{Source, translation_unit};
-use crate::registry::Registry;
+use crate::cuda::Source;
 
 /// The whole text of a device's program. What is compiled is one of these and nothing else, and it holds nothing that
 /// was not in this binary when it was built.
@@ -41,14 +40,6 @@ impl fmt::Display for Place {
 }
 
 impl Program {
-    /// The program of a device that runs these actor types.
-    pub fn of(registry: &Registry) -> Program {
-        let actors: Vec<_> =
-            registry.types().iter().map(|actor| (actor.schema.name.as_str(), Source::from(actor))).collect();
-        let sources: Vec<_> = actors.iter().map(|(_, source)| *source).collect();
-        Program::new(translation_unit(&sources), &actors)
-    }
-
     /// A text that holds the C++ of these actor types, each with its name.
     pub fn new(text: String, actors: &[(&str, Source)]) -> Program {
         let mut parts = Vec::new();
@@ -83,6 +74,7 @@ impl Program {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cuda::translation_unit;
 
     #[test]
     fn a_line_is_traced_to_its_actor_type_and_its_line_of_rust() {
