@@ -97,12 +97,14 @@ RH_FN u32 step(Worker& worker) {
     const u32 me = thread_index();
     const u64 now_us = worker.now_us();
 
+    // Seen before the barrier by all, for behind it the first to unspill count down.
+    const bool spilling = shared.pool.spilling > 0;
     if (me == 0) {
         max_shared(&shared.hlc, now_us << 12);
         fire_timers(worker, now_us);
     }
     Group::sync();
-    if (shared.pool.spilling > 0) unspill<Group>(worker.entries, shared.pool);
+    if (spilling) unspill<Group>(worker.entries, shared.pool);
 
     // What has come: each thread looks at one slot.
     const u64 ticket = shared.head + me;

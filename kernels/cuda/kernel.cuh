@@ -17,8 +17,9 @@ RH_FN void ring_kernel(const Memory& memory, u64 epoch_offset_ns) {
     if (block < shape::workers) {
         Worker(memory, worker_shared, block).set_up();
     } else if (block == shape::workers) {
-        const u16* from = memory.host<u16>(shape::segment_owners);
-        for (u32 i = thread_index(); i < 4096; i += shape::threads) memory.at<u16>(arena::owners)[i] = from[i];
+        // Relaxed, at sys scope: the table was written before the kernel was started, two shards in each word.
+        const u32* from = memory.host<u32>(shape::segment_owners);
+        for (u32 i = thread_index(); i < 2048; i += shape::threads) memory.at<u32>(arena::owners)[i] = load_relaxed_sys(from + i);
         if (thread_index() == 0) memory.control().epoch_offset_ns.word = epoch_offset_ns;
         for (u32 lane = thread_index(); lane < shape::lanes; lane += shape::threads) {
             memory.inbox(shape::workers + lane).credits.word = shape::egress_slots;
