@@ -141,6 +141,8 @@ pub struct Function {
     pub locals: Vec<LocalInfo>,
     /// Whether running it can end in a fault (division, index, clamp, or a call of such a function).
     pub can_fault: bool,
+    /// The reference parameters that the threads of a loop reach: callers pass what lies in the actor's state.
+    pub in_state: Vec<Local>,
 }
 
 pub struct Param {
@@ -274,6 +276,8 @@ pub enum ExprKind {
         inclusive: bool,
         body: Block,
     },
+    /// `for local in ctx.threads(from..to)`: the iterations are dealt out to the actor's threads.
+    Threads(Box<Threads>),
     /// `break` with the value of a `loop`.
     Break {
         label: u32,
@@ -307,6 +311,47 @@ pub enum ExprKind {
     IdType(Box<Expr>),
 }
 
+/// A data-parallel loop. No iteration sees what another one does, there is no way out of the body but its end and
+/// `continue`, and nothing in it uses the context but to read `id`, `sender` and `now`.
+pub struct Threads {
+    pub label: u32,
+    pub local: Local,
+    /// Both bounds are evaluated once, `from` first.
+    pub from: Expr,
+    pub to: Expr,
+    pub inclusive: bool,
+    pub body: Block,
+    /// The locals from outside of the body that it reads: reference parameters point into the actor's state, of
+    /// others each thread has a copy.
+    pub captures: Vec<Local>,
+    /// Whether the body reads `ctx.id()`, `ctx.sender()`, `ctx.now()`.
+    pub reads_id: bool,
+    pub reads_sender: bool,
+    pub reads_now: bool,
+    pub reductions: Vec<Reduction>,
+}
+
+/// A local from outside of a data-parallel loop that its iterations combine into, and only that.
+pub struct Reduction {
+    pub local: Local,
+    pub by: Combine,
+    pub ty: Ty,
+}
+
+/// How two values become one. All but the sum of floats are exact, whatever the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Combine {
+    /// `x += e`
+    Add,
+    /// `x |= e`, also of bools, as the next two.
+    Or,
+    And,
+    Xor,
+    /// `x = x.min(e)`
+    Min,
+    Max,
+}
+
 pub enum Argument {
     Value(Expr),
     /// `&place`, or a `&T` parameter passed on.
@@ -325,7 +370,9 @@ pub struct Place {
     pub projections: Vec<Projection>,
     /// The type of the whole place.
     pub ty: Ty,
+    /// Its first and its last token.
     pub span: Span,
+    pub end: Span,
 }
 
 pub enum Projection {

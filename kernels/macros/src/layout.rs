@@ -4,7 +4,23 @@
 //! variants' structs behind it (`#[repr(C, u32)]`). Both back ends assert these numbers about what their
 //! compilers made of the types.
 
-use crate::ir::{Field, Float, Int, Module, Ty};
+use crate::ir::{Enum, Field, Float, Int, Module, Struct, Ty};
+
+/// Whatever knows the types of a module.
+pub trait Types {
+    fn structs(&self) -> &[Struct];
+    fn enums(&self) -> &[Enum];
+}
+
+impl Types for Module {
+    fn structs(&self) -> &[Struct] {
+        &self.structs
+    }
+
+    fn enums(&self) -> &[Enum] {
+        &self.enums
+    }
+}
 
 /// Sizes and offsets are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +38,7 @@ pub struct Fields {
 
 pub const TAG_BYTES: u64 = 4;
 
-pub fn of(module: &Module, ty: &Ty) -> Layout {
+pub fn of(module: &impl Types, ty: &Ty) -> Layout {
     let scalar = |bytes| Layout { size: bytes, align: bytes };
     match ty {
         Ty::Unit | Ty::Never => Layout { size: 0, align: 1 },
@@ -42,24 +58,24 @@ pub fn of(module: &Module, ty: &Ty) -> Layout {
     }
 }
 
-pub fn struct_fields(module: &Module, id: usize) -> Fields {
-    fields(module, &module.structs[id].fields)
+pub fn struct_fields(module: &impl Types, id: usize) -> Fields {
+    fields(module, &module.structs()[id].fields)
 }
 
 /// The fields of a variant; the layout is that of the union's member.
-pub fn variant_fields(module: &Module, id: usize, variant: usize) -> Fields {
+pub fn variant_fields(module: &impl Types, id: usize, variant: usize) -> Fields {
     let payload = payload_offset(module, id);
-    let mut fields = fields(module, &module.enums[id].variants[variant].fields);
+    let mut fields = fields(module, &module.enums()[id].variants[variant].fields);
     fields.offsets.iter_mut().for_each(|offset| *offset += payload);
     fields
 }
 
 /// Whether any variant has fields.
-pub fn has_payload(module: &Module, id: usize) -> bool {
-    module.enums[id].variants.iter().any(|variant| !variant.fields.is_empty())
+pub fn has_payload(module: &impl Types, id: usize) -> bool {
+    module.enums()[id].variants.iter().any(|variant| !variant.fields.is_empty())
 }
 
-fn fields(module: &Module, fields: &[Field]) -> Fields {
+fn fields(module: &impl Types, fields: &[Field]) -> Fields {
     let mut layout = Layout { size: 0, align: 1 };
     let mut offsets = Vec::with_capacity(fields.len());
     for field in fields {
@@ -73,8 +89,8 @@ fn fields(module: &Module, fields: &[Field]) -> Fields {
 }
 
 /// The union's layout: each member's struct starts at 0.
-fn payload(module: &Module, id: usize) -> Layout {
-    let members = module.enums[id].variants.iter().map(|variant| fields(module, &variant.fields).layout);
+fn payload(module: &impl Types, id: usize) -> Layout {
+    let members = module.enums()[id].variants.iter().map(|variant| fields(module, &variant.fields).layout);
     let union = members.fold(Layout { size: 0, align: 1 }, |union, member| Layout {
         size: union.size.max(member.size),
         align: union.align.max(member.align),
@@ -82,11 +98,11 @@ fn payload(module: &Module, id: usize) -> Layout {
     Layout { size: union.size.next_multiple_of(union.align), align: union.align }
 }
 
-fn payload_offset(module: &Module, id: usize) -> u64 {
+fn payload_offset(module: &impl Types, id: usize) -> u64 {
     TAG_BYTES.next_multiple_of(payload(module, id).align)
 }
 
-fn enum_layout(module: &Module, id: usize) -> Layout {
+fn enum_layout(module: &impl Types, id: usize) -> Layout {
     let payload = payload(module, id);
     let align = payload.align.max(TAG_BYTES);
     Layout { size: (payload_offset(module, id) + payload.size).next_multiple_of(align), align }

@@ -30,6 +30,9 @@ struct Recorder {
     length: u64,
     replies: u32,
     stopped: u32,
+    /// Set by the C++: the threads of the actor.
+    width: u32,
+    reserved: u32,
 }
 
 type Run = unsafe extern "C" fn(state: *mut u8, message: *const u8, recorder: *mut Recorder, result: *mut u32);
@@ -94,6 +97,8 @@ impl Library {
             length: 0,
             replies: 0,
             stopped: 0,
+            width: 0,
+            reserved: 0,
         };
         let mut fault = MALFORMED;
         // SAFETY: state and message have the sizes of the subject's schema, which the C++ asserts; the recorder's

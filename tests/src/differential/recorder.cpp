@@ -19,6 +19,8 @@ struct Recorder {
     rh::u64 length;
     rh::u32 replies;
     rh::u32 stopped;
+    rh::u32 width;
+    rh::u32 reserved;
 
     RECORDER_FN rh::ActorId id() const { return self; }
     RECORDER_FN rh::ActorId sender() const { return from; }
@@ -60,6 +62,33 @@ struct Recorder {
     }
 
     RECORDER_FN void stop() { stopped = 1; }
+
+    // The actor's threads one after another, the last one first, so that nothing comes in the order of a plain loop.
+    // By the stamp, iterations are dealt out in turn or in blocks.
+    template <class Loop>
+    RECORDER_FN rh::Fault threads(rh::u64 count, const Loop& loop, typename Loop::Partial& into) {
+        bool in_turn = stamp % 2 == 0;
+        rh::u64 block = count / width + 1;
+        rh::u64 lowest = count;
+        rh::Fault fault = 0;
+        typename Loop::Partial all = Loop::Partial::neutral();
+        for (rh::u64 left = width; left > 0; left--) {
+            rh::u64 thread = left - 1;
+            rh::u64 first = in_turn ? thread : thread * block;
+            rh::u64 step = in_turn ? width : 1;
+            rh::u64 end = in_turn || count < first + block ? count : first + block;
+            typename Loop::Partial partial = Loop::Partial::neutral();
+            for (rh::u64 i = first; i < end; i += step) {
+                rh::Fault found = loop.run(i, partial);
+                if (found != 0 && i <= lowest) lowest = i, fault = found;
+                if (found != 0) break;
+            }
+            partial.combine(all);
+            all = partial;
+        }
+        into.combine(all);
+        return fault;
+    }
 };
 
 // Runs one message; a fault leaves the state alone. `result` becomes the fault, or all ones where state or
@@ -70,6 +99,7 @@ RH_FN void run(rh::u8* state, const rh::u8* message, Recorder* recorder, rh::u32
     typename Actor::Message received;
     *result = 0xffffffffu;
     if (!load(value, state) || !load(received, message)) return;
+    recorder->width = Actor::threads_per_actor;
     *result = Actor::handle(value, received, *recorder);
     if (*result == 0) store(state, value);
 }

@@ -5,6 +5,8 @@
 
 #[allow(clippy::all, unused)]
 mod corners;
+#[allow(clippy::all, unused)]
+mod wide;
 
 use ringhold_tests::differential::host::translation_unit;
 use ringhold_tests::differential::nvrtc::{self, Nvrtc};
@@ -64,6 +66,55 @@ fn what_is_easily_got_wrong_is_the_same_in_cpp() {
 }
 
 #[test]
+fn the_loops_of_wide_actors_are_the_same_in_cpp() {
+    let wide = Subject::of::<wide::wide::Actor>();
+    for optimise in ["-O0", "-O2"] {
+        let mut library = Library::compile(&[&wide], &[], optimise).unwrap_or_else(|error| panic!("{error}"));
+        let plan = Plan { sequences: 10_000, messages_max: 12, seed: 1 };
+        let tally = compare(&wide, &mut library, 0, plan).unwrap_or_else(|mismatch| panic!("{mismatch}"));
+        println!("{tally:?}");
+        assert!(tally.faults > 1000 && tally.sends > 1000 && tally.replies > 1000);
+    }
+}
+
+/// `docs/sameness.md` states the bound.
+#[test]
+fn a_sum_of_floats_differs_by_its_order_and_no_more() {
+    use ringhold_kernels::actor::Actor as _;
+    use ringhold_kernels::id::{ActorId, Key};
+    use ringhold_kernels::plain::Plain;
+    use ringhold_tests::differential::random::Random;
+    use wide::sums::{Actor, Message, Reply, State};
+
+    let subject = Subject::of::<Actor>();
+    let mut library = Library::compile(&[&subject], &[], "-O2").unwrap_or_else(|error| panic!("{error}"));
+    let (id, mut differ) = (ActorId::new(Actor::TYPE, Key(1)), 0);
+    for seed in 0..1_000 {
+        let mut random = Random::new(seed);
+        let mut term = |scale: f64| (random.bits() as i64 as f64 / 9.0e18) * scale;
+        let state = State {
+            singles: std::array::from_fn(|i| term(10f64.powi(i as i32 % 12)) as f32),
+            doubles: std::array::from_fn(|i| term(10f64.powi(i as i32 % 30))),
+        };
+        let (single, double) = (term(1e6) as f32, term(1e6));
+        let message = Message::Sum { single, double }.to_bytes();
+        let mut states = [state.to_bytes(), state.to_bytes()];
+        let now = ringhold_kernels::hlc::Hlc(seed);
+        let native = (subject.run)(&mut states[0], &message, id, id, now).reply;
+        let cpp = library.run(0, &mut states[1], &message, id, id, now).reply;
+        let [native, cpp] = [native, cpp].map(|reply| Reply::from_bytes(&reply.expect("it replies")).expect("a reply"));
+        let (Reply::Sum { single: a, double: b }, Reply::Sum { single: c, double: d }) = (native, cpp);
+        let singles = state.singles.iter().fold(f64::from(single.abs()), |sum, x| sum + f64::from(x.abs()));
+        let doubles = state.doubles.iter().fold(double.abs(), |sum, x| sum + x.abs());
+        let bound = [1000.0 * f64::from(f32::EPSILON) * singles, 1000.0 * f64::EPSILON * doubles];
+        let error = [f64::from(a) - f64::from(c), b - d].map(f64::abs);
+        assert!(error[0] <= bound[0] && error[1] <= bound[1], "seed {seed}: {error:?}, at most {bound:?}");
+        differ += u32::from(error[0] > 0.0) + u32::from(error[1] > 0.0);
+    }
+    assert!(differ > 1_000, "the orders are not as different as they should be: {differ} of 2000");
+}
+
+#[test]
 fn random_programs_are_the_same_in_cpp() {
     let sink = Subject::of::<programs::sink::Actor>();
     let subjects = programs::subjects();
@@ -119,6 +170,8 @@ fn nvrtc_compiles_every_actor() {
     let sink = Subject::of::<programs::sink::Actor>();
     let mut shipped = shipped();
     shipped.push(Subject::of::<corners::corners::Actor>());
+    shipped.push(Subject::of::<wide::wide::Actor>());
+    shipped.push(Subject::of::<wide::sums::Actor>());
     let shipped: Vec<&Subject> = shipped.iter().collect();
     for architecture in ARCHITECTURES.into_iter().filter(|architecture| known.contains(architecture)) {
         let source = translation_unit(&shipped, &[&sink]);

@@ -10,6 +10,7 @@
 
 use super::names;
 use super::patterns::{self, Alternative};
+use super::threads::Inside;
 use crate::faults;
 use crate::ir::{
     Argument, Arm, BinOp, Block, Builtin, Expr, ExprKind, Float, Function, Local, Module, ParamKind, Pass, Place,
@@ -19,8 +20,7 @@ use crate::native::line;
 
 pub fn emit(module: &Module) -> String {
     let namespace = names::namespace(&module.ident);
-    let functions: Vec<_> =
-        (0..module.functions.len()).map(|id| Lower::new(module, &module.functions[id]).function(id)).collect();
+    let functions: Vec<_> = (0..module.functions.len()).map(|id| Lower::new(module, id).function()).collect();
     format!("namespace {namespace} {{\n{}{}}}  // namespace {namespace}\n", functions.concat(), actor(module))
 }
 
@@ -36,6 +36,7 @@ fn actor(module: &Module) -> String {
     });
     let call =
         format!("{}({})", names::function(module.handle, &handle.ident), arguments.collect::<Vec<_>>().join(", "));
+    let wide = if module.threads_per_actor > 1 { "\n        rh::check_wide_context(context);" } else { "" };
     let run = if handle.can_fault { format!("return {call};") } else { format!("{call};\n        return 0;") };
     format!(
         "struct Actor {{
@@ -47,7 +48,7 @@ fn actor(module: &Module) -> String {
     static constexpr bool can_fault = {};
     template <class Context>
     RH_FN_MEMBER rh::Fault handle(State& state, const Message& message, Context& context) {{
-        rh::check_context<Message, Reply>(context, context);
+        rh::check_context<Message, Reply>(context, context);{wide}
         {run}
     }}
 }};
@@ -62,14 +63,14 @@ fn actor(module: &Module) -> String {
 
 /// What an expression came to: text without effects.
 #[derive(Clone)]
-struct Value {
-    text: String,
+pub struct Value {
+    pub text: String,
     /// Whether the text means the same later on.
     stable: bool,
 }
 
 impl Value {
-    fn stable(text: impl Into<String>) -> Value {
+    pub fn stable(text: impl Into<String>) -> Value {
         Value { text: text.into(), stable: true }
     }
 
@@ -77,13 +78,13 @@ impl Value {
         Value { text: text.into(), stable: false }
     }
 
-    fn unit() -> Value {
+    pub fn unit() -> Value {
         Value::stable("")
     }
 }
 
 /// A loop around the code being written.
-struct Around {
+pub struct Around {
     label: u32,
     /// The number of its C++ labels: one Rust loop may be written twice, in the guard of an or-pattern.
     number: u32,
@@ -99,24 +100,40 @@ enum Operand<'a> {
     Argument(&'a Argument),
 }
 
-struct Lower<'a> {
+pub struct Lower<'a> {
     module: &'a Module,
-    function: &'a Function,
+    pub function: &'a Function,
+    pub id: usize,
     lines: Vec<String>,
-    indent: usize,
+    pub indent: usize,
     numbers: u32,
-    around: Vec<Around>,
+    pub around: Vec<Around>,
     /// The line of the source that was last named in a comment.
-    line: u32,
+    pub line: u32,
+    /// In the body of a data-parallel loop.
+    pub inside: Option<Inside>,
+    /// The structs of the function's data-parallel loops.
+    pub loops: Vec<String>,
 }
 
 impl<'a> Lower<'a> {
-    fn new(module: &'a Module, function: &'a Function) -> Lower<'a> {
-        Lower { module, function, lines: Vec::new(), indent: 1, numbers: 0, around: Vec::new(), line: 0 }
+    fn new(module: &'a Module, id: usize) -> Lower<'a> {
+        Lower {
+            module,
+            function: &module.functions[id],
+            id,
+            lines: Vec::new(),
+            indent: 1,
+            numbers: 0,
+            around: Vec::new(),
+            line: 0,
+            inside: None,
+            loops: Vec::new(),
+        }
     }
 
-    fn function(mut self, id: usize) -> String {
-        let function = self.function;
+    fn function(mut self) -> String {
+        let (id, function) = (self.id, self.function);
         let mut params = Vec::new();
         if function.can_fault && function.result != Ty::Unit {
             params.push(format!("{}* out", self.ty(&function.result)));
@@ -138,7 +155,8 @@ impl<'a> Lower<'a> {
         let template = if self.context().is_some() { "template <class Context>\n" } else { "" };
         let result = if function.can_fault { "rh::Fault".into() } else { self.ty(&function.result) };
         let name = names::function(id, &function.ident);
-        let mut text = format!("{template}RH_FN {result} {name}({}) {{\n", params.join(", "));
+        let mut text = self.loops.concat();
+        text.push_str(&format!("{template}RH_FN {result} {name}({}) {{\n", params.join(", ")));
         for line in &self.lines {
             text.push_str(line);
             text.push('\n');
@@ -149,11 +167,11 @@ impl<'a> Lower<'a> {
 
     // ---- Writing.
 
-    fn put(&mut self, line: impl AsRef<str>) {
+    pub fn put(&mut self, line: impl AsRef<str>) {
         self.lines.push(format!("{:width$}{}", "", line.as_ref(), width = self.indent * 4));
     }
 
-    fn number(&mut self) -> u32 {
+    pub fn number(&mut self) -> u32 {
         self.numbers += 1;
         self.numbers
     }
@@ -167,7 +185,7 @@ impl<'a> Lower<'a> {
     }
 
     /// Writes what `inner` does into lines of its own, one level deeper.
-    fn nested<T>(&mut self, inner: impl FnOnce(&mut Self) -> T) -> (Vec<String>, T) {
+    pub fn nested<T>(&mut self, inner: impl FnOnce(&mut Self) -> T) -> (Vec<String>, T) {
         let outside = std::mem::take(&mut self.lines);
         self.indent += 1;
         let result = inner(self);
@@ -187,12 +205,16 @@ impl<'a> Lower<'a> {
         Value::stable(name)
     }
 
-    fn ty(&self, ty: &Ty) -> String {
+    pub fn ty(&self, ty: &Ty) -> String {
         names::ty(self.module, ty)
     }
 
-    fn local(&self, local: Local) -> String {
-        names::local(self.function, local)
+    pub fn local(&self, local: Local) -> String {
+        let name = names::local(self.function, local);
+        match &self.inside {
+            Some(inside) if inside.reduced.contains(&local) => format!("partial.{name}"),
+            _ => name,
+        }
     }
 
     fn context(&self) -> Option<String> {
@@ -219,7 +241,7 @@ impl<'a> Lower<'a> {
     // ---- Statements.
 
     /// In the same C++ scope: the names of locals are unique in their function.
-    fn block(&mut self, block: &Block) -> Option<Value> {
+    pub fn block(&mut self, block: &Block) -> Option<Value> {
         for statement in &block.statements {
             match statement {
                 Statement::Let { local, value } => self.declare(*local, value.as_ref())?,
@@ -365,6 +387,7 @@ impl<'a> Lower<'a> {
             ExprKind::For { label, local, from, to, inclusive, body } => {
                 self.for_loop(*label, *local, [&**from, to], *inclusive, body)?
             }
+            ExprKind::Threads(threads) => self.threads(threads)?,
             ExprKind::Break { label, value } => {
                 let value = match value {
                     Some(value) => Some(self.expr(value)?),
@@ -385,6 +408,9 @@ impl<'a> Lower<'a> {
                 self.return_value(value);
                 return None;
             }
+            ExprKind::CtxId if self.inside.is_some() => Value::stable("self_id"),
+            ExprKind::CtxSender if self.inside.is_some() => Value::stable("sender_id"),
+            ExprKind::CtxNow if self.inside.is_some() => Value::stable("stamp"),
             ExprKind::CtxId => Value::stable(format!("{}->id()", self.the_context())),
             ExprKind::CtxSender => Value::stable(format!("{}->sender()", self.the_context())),
             ExprKind::CtxNow => Value::stable(format!("{}->now()", self.the_context())),
@@ -419,7 +445,7 @@ impl<'a> Lower<'a> {
         })
     }
 
-    fn the_context(&self) -> String {
+    pub fn the_context(&self) -> String {
         self.context().expect("a function that uses the context has it as a parameter")
     }
 
@@ -429,7 +455,7 @@ impl<'a> Lower<'a> {
         Some(apply(function, &values))
     }
 
-    fn exprs<'e>(&mut self, exprs: impl IntoIterator<Item = &'e Expr>) -> Option<Vec<Value>> {
+    pub fn exprs<'e>(&mut self, exprs: impl IntoIterator<Item = &'e Expr>) -> Option<Vec<Value>> {
         self.operands(exprs.into_iter().map(Operand::Expr))
     }
 
@@ -1020,6 +1046,9 @@ impl<'a> Lower<'a> {
     }
 
     fn repeat_loop(&mut self, label: u32) {
+        if self.inside.as_ref().is_some_and(|inside| inside.label == label) {
+            return self.put("return 0;");
+        }
         let (around, is_innermost) = self.find(label);
         around.continues_from_inside |= !is_innermost;
         let number = around.number;

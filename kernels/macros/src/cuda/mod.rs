@@ -7,6 +7,7 @@
 mod lower;
 mod names;
 mod patterns;
+mod threads;
 mod types;
 
 use crate::ir::Module;

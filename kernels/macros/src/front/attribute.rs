@@ -9,6 +9,8 @@ use super::errors::Errors;
 
 /// Longest registered name, in bytes.
 const NAME_MAX: usize = 64;
+/// A lane, a warp, and blocks whose threads are whole warps that halve evenly.
+const THREADS: [u32; 7] = [1, 32, 64, 128, 256, 512, 1024];
 
 /// What the attribute says; `None` where it says nothing.
 #[derive(Default)]
@@ -51,7 +53,7 @@ fn option(pair: &MetaNameValue, options: &mut Options, errors: &Errors) {
         }
         options.threads_per_actor = options.threads_per_actor.or(threads);
     } else {
-        errors.at(&pair.path, "no such option: there are `name = \"bank.account\"` and `threads_per_actor = 1`");
+        errors.at(&pair.path, "no such option: there are `name = \"bank.account\"` and `threads_per_actor = 32`");
     }
 }
 
@@ -77,15 +79,12 @@ fn threads_per_actor(value: &Expr, errors: &Errors) -> Option<u32> {
         Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => number.base10_parse::<u32>().ok(),
         _ => None,
     };
-    match number {
-        Some(1) => number,
-        Some(2..=1024) => {
-            errors.at(value, "only one thread runs an actor for now: write `threads_per_actor = 1`");
-            None
-        }
-        _ => {
-            errors.at(value, "a number of threads from 1 to 1024, and only 1 for now: write `threads_per_actor = 1`");
-            None
-        }
+    if !number.is_some_and(|number| THREADS.contains(&number)) {
+        let rule =
+            "an actor is run by one thread, by a warp of 32, or by a block: write 1, 32, 64, 128, 256, 512 or 1024";
+        errors.at(value, rule);
+        // As if it were wide, so that nothing is said of its loops.
+        return Some(THREADS[1]);
     }
+    number
 }

@@ -130,10 +130,10 @@ pub fn check(world: &World, index: usize) -> Checked {
 }
 
 impl Checked {
-    /// The function with its final types. `order` and `faulty` are as in [`Finish`].
-    pub fn finish(self, world: &World, index: usize, order: &[usize], faulty: &[bool]) -> Function {
+    /// The function with its final types. `order` and `functions` are as in [`Finish`].
+    pub fn finish(self, world: &World, index: usize, order: &[usize], functions: &[Function]) -> Function {
         let vars = &self.vars;
-        let mut f = Finish { world, vars, order, faulty, can_fault: false, quiet: self.quiet };
+        let mut f = Finish { order, functions, quiet: self.quiet, ..Finish::new(world, vars) };
         let locals = self.locals.iter().map(|local| LocalInfo {
             ident: local.ident.clone(),
             ty: f.ty(&local.ty, At::from(local.ident.span())),
@@ -141,7 +141,7 @@ impl Checked {
         });
         let locals = locals.collect();
         let body = self.body.finish(&mut f);
-        let can_fault = f.can_fault;
+        let Finish { can_fault, in_state, .. } = f;
         let signature = &world.functions[index];
         Function {
             ident: signature.item.sig.ident.clone(),
@@ -155,6 +155,7 @@ impl Checked {
             body,
             locals,
             can_fault,
+            in_state,
         }
     }
 }
@@ -186,7 +187,7 @@ impl<'w, 'a> Checker<'w, 'a> {
         let errors = world.errors.count();
         let node = checker.expect(e, ty);
         checker.settle_open_numbers();
-        let mut f = Finish { world, vars: &checker.vars, order: &[], faulty: &[], can_fault: false, quiet: false };
+        let mut f = Finish::new(world, &checker.vars);
         let value = (world.errors.count() == errors).then(|| node.finish(&mut f))?;
         (world.errors.count() == errors).then_some(value)
     }
@@ -200,7 +201,7 @@ impl<'w, 'a> Checker<'w, 'a> {
         checker.require_integer(&node, e);
         checker.indexes.push(node.ty.clone());
         checker.settle_open_numbers();
-        let mut f = Finish { world, vars: &checker.vars, order: &[], faulty: &[], can_fault: false, quiet: false };
+        let mut f = Finish::new(world, &checker.vars);
         let value = (world.errors.count() == errors).then(|| node.finish(&mut f))?;
         (world.errors.count() == errors).then_some(value)
     }

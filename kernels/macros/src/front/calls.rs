@@ -13,11 +13,11 @@ use super::refuse;
 use super::tree::{ArgumentNode, Finish, Node, PlaceNode, with_temporary};
 use super::world::Named;
 use crate::faults;
-use crate::ir::{self, Builtin, ExprKind, Int, ParamKind, Pass};
+use crate::ir::{self, Argument, Builtin, ExprKind, Int, ParamKind, Pass};
 
 type Arguments = Punctuated<Expr, Token![,]>;
 
-const CONTEXT_OFFERS: &str = "`id()`, `sender()`, `now()`, `reply(reply)`, `send(id, message)`, `send_after(delay_us, id, message)` and `stop()`";
+const CONTEXT_OFFERS: &str = "`id()`, `sender()`, `now()`, `reply(reply)`, `send(id, message)`, `send_after(delay_us, id, message)`, `stop()`, and `threads(range)` for a wide actor's loops";
 
 impl Checker<'_, '_> {
     pub fn call(&mut self, e: &Expr, call: &ExprCall) -> Node {
@@ -233,8 +233,8 @@ impl Checker<'_, '_> {
             nodes.push(node);
         }
         let node = Node::new(signature.result.clone(), at, move |f| {
-            let arguments = nodes.into_iter().map(|node| node.finish(f)).collect();
-            ExprKind::Call { function: f.call(function), arguments }
+            let arguments: Vec<Argument> = nodes.into_iter().map(|node| node.finish(f)).collect();
+            ExprKind::Call { function: f.call(function, &arguments), arguments }
         });
         with_temporary(temporary, node.pointing_at(name.span()))
     }
@@ -309,7 +309,7 @@ impl Checker<'_, '_> {
     }
 
     /// The context parameter, where `e` is its name.
-    fn context_named<'e>(&self, e: &'e Expr) -> Option<&'e Ident> {
+    pub fn context_named<'e>(&self, e: &'e Expr) -> Option<&'e Ident> {
         let Expr::Path(path) = e else { return None };
         let ident = path.path.get_ident()?;
         let local = self.find(ident)?;
@@ -461,6 +461,7 @@ impl Checker<'_, '_> {
                 })
             }
             "send" | "send_after" => Node::error(at),
+            "threads" => self.refuse_threads(call, at),
             other => {
                 self.error(name, format!("the context has no `{other}`: it offers {CONTEXT_OFFERS}"));
                 self.check_anyway(args);

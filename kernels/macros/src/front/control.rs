@@ -11,7 +11,7 @@ use super::exhaustive;
 use super::infer::{Kind, Type};
 use super::patterns::Bindings;
 use super::tree::{BlockNode, Node};
-use crate::ir::{Arm, Block, ExprKind, Pattern, Statement, Ty};
+use crate::ir::{Arm, Block, ExprKind, Local, Pattern, Statement, Ty};
 
 /// The common type of branches, while they are being checked.
 struct Join {
@@ -258,16 +258,11 @@ impl Checker<'_, '_> {
 
     pub fn counted(&mut self, e: &Expr, counted: &ExprForLoop) -> Node {
         let at = At::of(e);
+        if let Some(call) = self.threads_call(&counted.expr) {
+            return self.data_parallel(e, counted, call);
+        }
         let Some((from, to, inclusive)) = self.range(&counted.expr) else { return Node::error(at) };
-        let before = self.diverges;
-        let label = self.enter_loop(&counted.label, None);
-        let ty = from.ty.clone();
-        let (local, body) = self.scoped(|this| {
-            let local = this.counter(&counted.pat, ty);
-            (local, this.loop_body(&counted.body))
-        });
-        self.loops.pop();
-        self.diverges = before;
+        let (label, local, body) = self.counted_body(counted, from.ty.clone());
         Node::new(Type::Unit, at, move |f| ExprKind::For {
             label,
             local,
@@ -278,7 +273,20 @@ impl Checker<'_, '_> {
         })
     }
 
-    fn counter(&mut self, pattern: &Pat, ty: Type) -> crate::ir::Local {
+    /// The label, the counter and the body of a `for` loop over integers of type `ty`.
+    pub fn counted_body(&mut self, counted: &ExprForLoop, ty: Type) -> (u32, Local, BlockNode) {
+        let before = self.diverges;
+        let label = self.enter_loop(&counted.label, None);
+        let (local, body) = self.scoped(|this| {
+            let local = this.counter(&counted.pat, ty);
+            (local, this.loop_body(&counted.body))
+        });
+        self.loops.pop();
+        self.diverges = before;
+        (label, local, body)
+    }
+
+    fn counter(&mut self, pattern: &Pat, ty: Type) -> Local {
         match pattern {
             Pat::Ident(name) => {
                 let ident = self.plain_name(name).unwrap_or_else(|| name.ident.clone());
@@ -294,7 +302,7 @@ impl Checker<'_, '_> {
     }
 
     /// The two ends of a `for` loop's range, and whether the last belongs to it.
-    fn range(&mut self, e: &Expr) -> Option<(Node, Node, bool)> {
+    pub fn range(&mut self, e: &Expr) -> Option<(Node, Node, bool)> {
         let range = match e {
             Expr::Paren(inner) => return self.range(&inner.expr),
             Expr::Group(inner) => return self.range(&inner.expr),

@@ -4,7 +4,8 @@
 //! [`attribute`] and [`items`] sort what is written; [`world`] resolves types, constants and signatures
 //! (with [`layout`], [`types`] and [`consts`]); [`body`] checks each function (with [`expr`], [`operators`],
 //! [`places`], [`calls`], [`control`] and [`patterns`]) by the unification of [`infer`], giving a [`tree`]; [`order`]
-//! sorts the functions; and the trees are finished into the IR. [`refuse`] holds what is outside of the
+//! sorts the functions; and the trees are finished into the IR, the bodies of data-parallel loops held to the rules of
+//! [`threads`]. [`refuse`] holds what is outside of the
 //! subset. Every stage goes on after an error, so that all errors of a module are reported at once.
 
 mod attribute;
@@ -24,6 +25,7 @@ mod order;
 mod patterns;
 mod places;
 mod refuse;
+mod threads;
 mod tree;
 mod types;
 mod world;
@@ -64,7 +66,8 @@ fn compile_module(attribute: TokenStream, module: &ItemMod, errors: &Errors) -> 
     };
     let mut declared = items::collect(items, errors);
     let consts = declared.consts.clone();
-    let world = World::new(&mut declared, errors);
+    let threads_per_actor = options.threads_per_actor.unwrap_or(1);
+    let world = World::new(&mut declared, threads_per_actor, errors);
     let roles = Roles::find(&world, module);
     let consts = consts.iter().filter_map(|item| constant(&world, item)).collect();
     let (functions, order) = functions(&world);
@@ -75,7 +78,7 @@ fn compile_module(attribute: TokenStream, module: &ItemMod, errors: &Errors) -> 
         name,
         vis: module.vis.clone(),
         docs: kept(&module.attrs),
-        threads_per_actor: options.threads_per_actor.unwrap_or(1),
+        threads_per_actor,
         consts,
         functions,
         state: roles.state,
@@ -104,11 +107,9 @@ fn functions(world: &World) -> (Vec<Function>, Vec<usize>) {
     }
     let mut checked: Vec<Option<Checked>> = checked.into_iter().map(Some).collect();
     let mut functions: Vec<Function> = Vec::new();
-    let mut faulty = Vec::new();
     for index in callees_first {
         let body = checked[index].take().expect("each function comes once in the order");
-        let function = body.finish(world, index, &order, &faulty);
-        faulty.push(function.can_fault);
+        let function = body.finish(world, index, &order, &functions);
         functions.push(function);
     }
     (functions, order)

@@ -10,7 +10,7 @@ use super::errors::At;
 use super::infer::{Type, Vars, limits};
 use super::world::World;
 use crate::faults;
-use crate::ir::{Argument, Block, Expr, ExprKind, Local, Pattern, Place, Projection, Statement, Ty};
+use crate::ir::{Argument, Block, Expr, ExprKind, Function, Local, Pattern, Place, Projection, Statement, Ty};
 
 /// Makes a piece of IR, once types are final.
 pub type Build<T> = Box<dyn FnOnce(&mut Finish<'_, '_>) -> T>;
@@ -67,14 +67,21 @@ pub struct Finish<'f, 'a> {
     pub vars: &'f Vars,
     /// Where each function of the world comes in the module's order.
     pub order: &'f [usize],
-    /// For functions in the module's order, as far as they are finished: whether they can fault.
-    pub faulty: &'f [bool],
+    /// In the module's order, as far as they are finished.
+    pub functions: &'f [Function],
     pub can_fault: bool,
+    /// As in [`Function`].
+    pub in_state: Vec<Local>,
     /// Errors were reported already: unknown types are likely their consequence.
     pub quiet: bool,
 }
 
-impl Finish<'_, '_> {
+impl<'f, 'a> Finish<'f, 'a> {
+    /// Where nothing is called.
+    pub fn new(world: &'f World<'a>, vars: &'f Vars) -> Finish<'f, 'a> {
+        Finish { world, vars, order: &[], functions: &[], can_fault: false, in_state: Vec::new(), quiet: false }
+    }
+
     /// The final type, or an error where nothing says what it is.
     pub fn ty(&mut self, ty: &Type, at: At) -> Ty {
         self.vars.settle(ty).unwrap_or_else(|unknown| {
@@ -86,9 +93,22 @@ impl Finish<'_, '_> {
         })
     }
 
-    pub fn call(&mut self, function: usize) -> usize {
+    /// The function's place in the module's order. What its threads reach has to be in the state.
+    pub fn call(&mut self, function: usize, arguments: &[Argument]) -> usize {
         let index = self.order[function];
-        self.can_fault |= self.faulty.get(index).copied().unwrap_or_default();
+        // There is none where functions call each other in a circle, which was reported.
+        let Some(callee) = self.functions.get(index) else { return index };
+        self.can_fault |= callee.can_fault;
+        for (param, argument) in callee.params.iter().zip(arguments) {
+            let (Argument::Ref(place) | Argument::RefMut(place)) = argument else { continue };
+            if callee.in_state.contains(&param.local) && place.deref {
+                self.in_state.push(place.root);
+            } else if callee.in_state.contains(&param.local) {
+                let name = &callee.ident;
+                let rule = format!("the threads in `{name}` reach into this, which is a local: pass a part of `state`");
+                self.world.errors.at(&At { start: place.span, end: place.end }, rule);
+            }
+        }
         index
     }
 }
@@ -173,7 +193,7 @@ impl PlaceNode {
     pub fn finish(self, f: &mut Finish) -> Place {
         let ty = f.ty(&self.ty, self.at);
         let projections = self.projections.into_iter().map(|projection| projection.finish(f)).collect();
-        Place { root: self.root, deref: self.deref, projections, ty, span: self.at.start }
+        Place { root: self.root, deref: self.deref, projections, ty, span: self.at.start, end: self.at.end }
     }
 
     /// Whether the two may share storage, as far as rustc can tell: any two items of an array may.

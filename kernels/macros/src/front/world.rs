@@ -11,6 +11,7 @@ use super::infer::{Kind, Type, Vars, float_name, int_name};
 use super::items::{Declared, FunctionItem};
 use super::{layout, refuse};
 use crate::ir::{Enum, Foreign, ParamKind, Pass, Struct, Ty};
+use crate::layout::Types;
 
 /// A struct or an enum of the module, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +40,7 @@ pub struct World<'a> {
     pub foreign: Vec<Foreign>,
     /// Names of generic parameters that were refused.
     pub generics: Vec<String>,
+    pub threads_per_actor: u32,
     free: HashMap<String, usize>,
     methods: HashMap<(Named, String), usize>,
 }
@@ -59,8 +61,18 @@ pub struct Parameter {
     pub ty: Type,
 }
 
+impl Types for World<'_> {
+    fn structs(&self) -> &[Struct] {
+        &self.structs
+    }
+
+    fn enums(&self) -> &[Enum] {
+        &self.enums
+    }
+}
+
 impl<'a> World<'a> {
-    pub fn new(declared: &'a mut Declared<'_>, errors: &'a Errors) -> World<'a> {
+    pub fn new(declared: &'a mut Declared<'_>, threads_per_actor: u32, errors: &'a Errors) -> World<'a> {
         let foreign = std::mem::take(&mut declared.foreign);
         let declared = &*declared;
         let mut world = World {
@@ -72,6 +84,7 @@ impl<'a> World<'a> {
             functions: Vec::new(),
             foreign,
             generics: declared.generics.clone(),
+            threads_per_actor,
             free: HashMap::new(),
             methods: HashMap::new(),
         };

@@ -11,7 +11,7 @@ use super::types::{int_ident, ty};
 use crate::faults;
 use crate::ir::{
     Argument, Arm, BinOp, Block, Builtin, Expr, ExprKind, Float, Function, Int, Local, Module, ParamKind, Pass,
-    Pattern, Place, Projection, Statement, Ty, UnOp,
+    Pattern, Place, Projection, Statement, Threads, Ty, UnOp,
 };
 
 pub fn emit(module: &Module) -> TokenStream {
@@ -222,6 +222,15 @@ impl Emitter<'_> {
                 let (from, to) = (self.operand(from), self.operand(to));
                 let range = if *inclusive { quote!(#from..=#to) } else { quote!(#from..#to) };
                 quote_spanned!(span=> #label: for #mutable #name in #range #body)
+            }
+            // One thread: a plain loop. The context is used, as far as rustc can tell.
+            ExprKind::Threads(threads) => {
+                let Threads { label, local, from, to, inclusive, body, .. } = &**threads;
+                let (label, name, body) = (lifetime(*label), &self.locals()[local.0].ident, self.block(body));
+                let (from, to) = (self.operand(from), self.operand(to));
+                let range = if *inclusive { quote!(#from..=#to) } else { quote!(#from..#to) };
+                let context = self.context();
+                quote_spanned!(span=> { let _ = &#context; #label: for #name in #range #body })
             }
             ExprKind::Break { label, value } => {
                 let (label, value) = (lifetime(*label), value.as_ref().map(|value| self.expr(value)));
