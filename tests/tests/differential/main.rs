@@ -25,10 +25,11 @@ const UNIT: usize = 100;
 /// The actors of the shipped binary, all of them.
 fn shipped() -> Vec<Subject> {
     use ringhold::demo::actors::{aircraft, airport, carrier};
-    use ringhold::shipped::{account, counter};
+    use ringhold::shipped::{account, counter, rod};
     let subjects = vec![
         Subject::of::<account::Actor>(),
         Subject::of::<counter::Actor>(),
+        Subject::of::<rod::Actor>(),
         Subject::of::<aircraft::Actor>(),
         Subject::of::<airport::Actor>(),
         Subject::of::<carrier::Actor>(),

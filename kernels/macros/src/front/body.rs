@@ -72,6 +72,8 @@ pub enum Origin {
     Let,
     /// `let x;`: the one assignment that gives it its value needs no `mut`.
     LetLater,
+    /// The number of a data-parallel loop's iteration.
+    Iteration,
     Temporary,
 }
 

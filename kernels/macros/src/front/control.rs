@@ -262,7 +262,7 @@ impl Checker<'_, '_> {
             return self.data_parallel(e, counted, call);
         }
         let Some((from, to, inclusive)) = self.range(&counted.expr) else { return Node::error(at) };
-        let (label, local, body) = self.counted_body(counted, from.ty.clone());
+        let (label, local, body) = self.counted_body(counted, from.ty.clone(), Origin::Let);
         Node::new(Type::Unit, at, move |f| ExprKind::For {
             label,
             local,
@@ -274,11 +274,11 @@ impl Checker<'_, '_> {
     }
 
     /// The label, the counter and the body of a `for` loop over integers of type `ty`.
-    pub fn counted_body(&mut self, counted: &ExprForLoop, ty: Type) -> (u32, Local, BlockNode) {
+    pub fn counted_body(&mut self, counted: &ExprForLoop, ty: Type, origin: Origin) -> (u32, Local, BlockNode) {
         let before = self.diverges;
         let label = self.enter_loop(&counted.label, None);
         let (local, body) = self.scoped(|this| {
-            let local = this.counter(&counted.pat, ty);
+            let local = this.counter(&counted.pat, ty, origin);
             (local, this.loop_body(&counted.body))
         });
         self.loops.pop();
@@ -286,11 +286,11 @@ impl Checker<'_, '_> {
         (label, local, body)
     }
 
-    fn counter(&mut self, pattern: &Pat, ty: Type) -> Local {
+    fn counter(&mut self, pattern: &Pat, ty: Type, origin: Origin) -> Local {
         match pattern {
             Pat::Ident(name) => {
                 let ident = self.plain_name(name).unwrap_or_else(|| name.ident.clone());
-                self.local(&ident, ty, name.mutability.is_some(), Origin::Let)
+                self.local(&ident, ty, name.mutability.is_some(), origin)
             }
             Pat::Wild(underscore) => self.temporary(ty, underscore.underscore_token.span),
             other => {

@@ -153,6 +153,9 @@ impl Checker<'_, '_> {
             }
             Origin::Param(Pass::Ref) => Some(format!("`{name}` is read only: make its parameter `&mut`")),
             Origin::Temporary => Some("this is a value and not a place: put it into a `let mut` first".to_owned()),
+            Origin::Iteration => {
+                Some(format!("`{name}` is the number of this iteration: copy it, `let mut n = {name};`, to change it"))
+            }
             Origin::LetLater if place.projections.is_empty() => None,
             _ if data.mutable => None,
             Origin::Param(_) => Some(format!("`{name}` is not `mut`: write `mut {name}` among the parameters")),

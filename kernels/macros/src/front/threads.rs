@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use proc_macro2::{Ident, Span};
 use syn::{Expr, ExprForLoop, ExprMethodCall};
 
-use super::body::{Checker, Hint};
+use super::body::{Checker, Hint, Origin};
 use super::errors::At;
 use super::infer::Type;
 use super::tree::{Finish, Node};
@@ -54,9 +54,13 @@ impl Checker<'_, '_> {
             return Node::error(at);
         };
         let Some((from, to, inclusive)) = self.range(&Expr::Range(range.clone())) else { return Node::error(at) };
-        let (label, local, body) = self.counted_body(counted, from.ty.clone());
-        let locals: Vec<(Ident, Type)> =
+        let (label, local, body) = self.counted_body(counted, from.ty.clone(), Origin::Iteration);
+        let mut locals: Vec<(Ident, Type)> =
             self.locals.iter().map(|local| (local.ident.clone(), local.ty.clone())).collect();
+        if matches!(*counted.pat, syn::Pat::Wild(_)) {
+            // What the advice calls it.
+            locals[local.0].0 = Ident::new("i", at.start);
+        }
         Node::new(Type::Unit, at, move |f| {
             let (from, to, body) = (from.finish(f), to.finish(f), body.finish(f));
             if !is_wide {
@@ -371,34 +375,35 @@ impl<'b, 'f, 'w, 'a> Rules<'b, 'f, 'w, 'a> {
         if self.is_inside(place) {
             return;
         }
-        let text = self.text(place);
         if !place.deref {
-            let part = if place.projections.is_empty() { "" } else { ", a number of its own before the loop" };
+            let name = self.name(place.root);
+            let number = if place.projections.is_empty() { "it" } else { "a number beside it" };
             let advice = format!(
-                "every thread has its own copy of `{}`: declare it in the body, or combine into it{part}, with \
-                 {HOW_TO_COMBINE}",
-                self.name(place.root)
+                "every thread has its own copy of `{name}`: declare it in the body, or combine into {number} with \
+                 {HOW_TO_COMBINE}"
             );
             return self.error(at(place), advice);
         }
-        let mut indexes = place.projections.iter().filter_map(|projection| match projection {
-            Projection::Index { index, .. } => Some(index),
-            Projection::Field { .. } => None,
-        });
-        let counter = self.name(self.counter);
-        if indexes.any(|index| self.is_counter(index)) {
+        let (text, counter) = (self.text(place), self.name(self.counter));
+        let indexes = || place.projections.iter().filter(|projection| matches!(projection, Projection::Index { .. }));
+        if indexes().any(|projection| matches!(projection, Projection::Index { index, .. } if self.is_counter(index))) {
             self.capture(place);
-            self.accesses.push(Access { place, writes: true });
-        } else if place.projections.iter().any(|projection| matches!(projection, Projection::Index { .. })) {
-            let advice = format!("an iteration writes its own item only: the index has to be `{counter}` itself");
-            self.error(at(place), advice);
+            return self.accesses.push(Access { place, writes: true });
+        }
+        let advice = if indexes().next().is_some() {
+            format!(
+                "an iteration writes its own item only, that at `[{counter}]`: loop over the items to write, and work \
+                 out the indexes of those to read"
+            )
+        } else if matches!(place.ty, Ty::Array(..)) {
+            format!("an iteration writes its own item only: write `{text}[{counter}] = ..`")
         } else {
-            let advice = format!(
+            format!(
                 "every thread would change `{text}` at once: combine into a local with {HOW_TO_COMBINE}, and put that \
                  into `{text}` behind the loop"
-            );
-            self.error(at(place), advice);
-        }
+            )
+        };
+        self.error(at(place), advice);
     }
 
     /// The place as a person writes it, without its indexes.

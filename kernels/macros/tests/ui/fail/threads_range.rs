@@ -1,0 +1,37 @@
+#[ringhold::actor(threads_per_actor = 32)]
+pub mod probe {
+    pub struct Row {
+        pub x: i32,
+    }
+
+    pub struct State {
+        pub total: i64,
+        pub items: [u32; 8],
+        pub grid: [[u32; 8]; 8],
+        pub rows: [Row; 8],
+    }
+
+    pub enum Message {
+        Add { value: i64 },
+        Read,
+    }
+
+    pub enum Reply {
+        Total { total: i64 },
+    }
+
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
+        let range = ctx.threads(0..8);
+        for i in ctx.threads(8) {}
+        for i in ctx.threads() {}
+        for i in ctx.threads(0..) {}
+        for i in ctx.threads(0.0..1.0) {}
+        for i in ctx.threads(0..8).rev() {}
+        for mut i in ctx.threads(0..8) {}
+        let n = 5;
+        ctx.threads(0..n);
+    }
+
+}
+
+fn main() {}
