@@ -25,7 +25,11 @@ pub use ringhold_kernels::registry::Registry;
 pub use ringhold_kernels::rt;
 pub use ringhold_macros::actor;
 
-/// The book's first chapter, compiled with the tests.
+/// The chapters of the book that have code in them, compiled with the tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/first-actor.md")]
 struct FirstActor;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/wide-actors.md")]
+struct WideActors;

@@ -68,7 +68,7 @@ pub mod counter {
     }
 }
 
-/// Heat in a metal rod of 1,024 cells, from 0 degrees on; its ends let none out. `docs/wide-actors.md` explains it.
+/// Heat in a metal rod of 1,024 cells, from 0 degrees on; its ends let none out.
 #[ringhold::actor(threads_per_actor = 256)]
 pub mod rod {
     const CELLS: u32 = 1024;

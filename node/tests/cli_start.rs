@@ -142,6 +142,21 @@ fn shipped_actors_answer_and_a_signal_ends_the_node_in_good_order() {
     }
 }
 
+/// The session of docs/wide-actors.md.
+#[test]
+fn a_wide_actor_answers_on_a_cpu_device_and_loses_no_heat() {
+    let node = Node::start();
+    let rod = |message: &str| node.json(&["actor", "ask", "rod", "r-1", message]);
+    rod("{\"Warm\": {\"cell\": 500, \"millidegrees\": 1000000}}");
+    let after = |steps, warmest, warmer| {
+        let total = 1_000_000;
+        json!({"Rod": {"steps": steps, "coldest": 0, "warmest": warmest, "warmer": warmer, "total": total}})
+    };
+    assert_eq!(rod("{\"Flow\": {\"steps\": 10000}}"), after(1, 500_000, 3));
+    let all = until("all steps", || Some(rod("\"Read\"")).filter(|reply| reply["Rod"]["steps"] == 10_000));
+    assert_eq!(all, after(10_000, 5_642, 571));
+}
+
 #[test]
 fn a_status_tells_how_fast_each_device_runs_and_how_it_is() {
     let node = Node::start();

@@ -244,6 +244,14 @@ impl<'w, 'a> Checker<'w, 'a> {
         local
     }
 
+    /// A local that stands for `_`.
+    pub fn unused(&mut self, ty: Type, span: Span) -> Local {
+        let local = self.temporary(ty, span);
+        let data = self.locals.last_mut().expect("it was just made");
+        (data.ident, data.mutable) = (Ident::new("_unused", span), false);
+        local
+    }
+
     pub fn bring_in(&mut self, name: String, local: Local) {
         self.scopes.last_mut().expect("a function has a scope").push((name, local));
     }

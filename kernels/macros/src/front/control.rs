@@ -292,7 +292,7 @@ impl Checker<'_, '_> {
                 let ident = self.plain_name(name).unwrap_or_else(|| name.ident.clone());
                 self.local(&ident, ty, name.mutability.is_some(), origin)
             }
-            Pat::Wild(underscore) => self.temporary(ty, underscore.underscore_token.span),
+            Pat::Wild(underscore) => self.unused(ty, underscore.underscore_token.span),
             other => {
                 self.error(other, "a range counts integers: write a name, as in `for i in 0..10`");
                 self.bring_in_refused(other);
