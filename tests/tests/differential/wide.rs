@@ -33,6 +33,7 @@ pub mod wide {
         Rows { by: i32, low: u32, high: u32 },
         Grid { row: u8, add: u16 },
         Divide { by: i32, from: u32 },
+        Faults { a: u8, b: u8, c: u8 },
         Branches { which: u8, steps: u8 },
         Reals { x: f64, y: f32 },
         Callers { salt: u64 },
@@ -168,6 +169,23 @@ pub mod wide {
                     state.cells[i] = state.next[i] / (by - 3 * i as i32).clamp(-9, by);
                 }
                 ctx.reply(Reply::Count { count: from });
+            }
+            Message::Faults { a, b, c } => {
+                // Iterations of different threads fault on different lines: the lowest is told.
+                let mut sum = 0;
+                for i in ctx.threads(0..100u8) {
+                    if i == a {
+                        sum += 1 / (i - a) as u32;
+                    }
+                    if i == b {
+                        sum += state.count / (i - b) as u32;
+                    }
+                    if i == c {
+                        sum += i.clamp(c, c - 1) as u32 + state.rows[i as u32 + LENGTH].x as u32;
+                    }
+                    sum += 1;
+                }
+                state.count += sum;
             }
             Message::Branches { which, steps } => branches(state, which, steps, ctx),
             Message::Reals { x, y } => reals(state, x, y, ctx),
