@@ -52,7 +52,7 @@ RH_FN void check_context(C& context, const C& seen, const M* message = nullptr, 
 }
 
 // How large a `Loop` and its `Partial` are, at most. The front end of the macro has the same numbers.
-static constexpr u32 loop_bytes_max = 1024;
+static constexpr u32 loop_bytes_max = 512;
 static constexpr u32 partial_bytes_max = 64;
 
 template <class Loop>

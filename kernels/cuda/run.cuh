@@ -42,8 +42,8 @@ struct RunContext {
     }
 
     template <class Loop>
-    RH_MEMBER Fault threads(i64 low, i64 high, const Loop& loop, typename Loop::Partial& into) {
-        return assisted(worker.shared.assist, A::threads_per_actor, low, high, loop, into);
+    RH_MEMBER Fault threads(u64 count, const Loop& loop, typename Loop::Partial& into) {
+        return assisted(worker.shared.assist, A::threads_per_actor, count, loop, into);
     }
 };
 

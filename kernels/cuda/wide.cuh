@@ -5,21 +5,18 @@
 
 namespace rh {
 
-static constexpr u32 loop_bytes_max = 512;
-static constexpr u32 partial_bytes_max = 64;
-
 // What the leader asks the others for. In shared memory.
 struct alignas(16) Assist {
     // Runs this thread's iterations; null once the handler has returned.
     void (*run)(Assist& assist, u32 thread);
-    i64 low;
-    i64 high;
+    // Iterations, and the threads that share them.
+    u64 count;
     u32 threads;
     alignas(16) u8 loop[loop_bytes_max];
     alignas(16) u8 partial[shape::threads][partial_bytes_max];
     // Of each thread, the first fault among its iterations and which one it was.
     Fault fault[shape::threads];
-    i64 faulted[shape::threads];
+    u64 faulted[shape::threads];
 };
 
 // The iterations `thread`, `thread + threads`, … of a loop.
@@ -30,14 +27,11 @@ RH_OUTLINE void run_iterations(Assist& assist, u32 thread) {
     Partial partial = Partial::neutral();
     assist.fault[thread] = 0;
     if (thread < assist.threads) {
-        // Unsigned: the difference of two i64 always fits.
-        const u64 count = assist.high > assist.low ? (u64)assist.high - (u64)assist.low : 0;
-        for (u64 i = thread; i < count; i += assist.threads) {
-            const i64 at = (i64)((u64)assist.low + i);
-            const Fault fault = loop.run(at, partial);
+        for (u64 i = thread; i < assist.count; i += assist.threads) {
+            const Fault fault = loop.run(i, partial);
             if (fault != 0) {
                 assist.fault[thread] = fault;
-                assist.faulted[thread] = at;
+                assist.faulted[thread] = i;
                 break;
             }
         }
@@ -47,19 +41,17 @@ RH_OUTLINE void run_iterations(Assist& assist, u32 thread) {
 
 // The leader's side of a loop.
 template <class Loop>
-RH_FN Fault assisted(Assist& assist, u32 threads, i64 low, i64 high, const Loop& loop, typename Loop::Partial& into) {
-    static_assert(sizeof(Loop) <= loop_bytes_max, "a data-parallel loop reads too many values from around it");
-    static_assert(sizeof(typename Loop::Partial) <= partial_bytes_max, "a data-parallel loop has too many reductions");
+RH_FN Fault assisted(Assist& assist, u32 threads, u64 count, const Loop& loop, typename Loop::Partial& into) {
+    static_assert(FitsThreads<Loop>::value, "a data-parallel loop is too large to hand on");
     *reinterpret_cast<Loop*>(assist.loop) = loop;
-    assist.low = low;
-    assist.high = high;
+    assist.count = count;
     assist.threads = threads < shape::threads ? threads : shape::threads;
     assist.run = run_iterations<Loop>;
     sync_block();
     run_iterations<Loop>(assist, 0);
     sync_block();
     Fault fault = 0;
-    i64 first = 0;
+    u64 first = 0;
     for (u32 thread = 0; thread < assist.threads; thread++) {
         into.combine(*reinterpret_cast<const typename Loop::Partial*>(assist.partial[thread]));
         if (assist.fault[thread] != 0 && (fault == 0 || assist.faulted[thread] < first)) {

@@ -164,6 +164,81 @@ pub mod odd {
     }
 }
 
+/// A row of cells that a block mixes: more threads than some blocks have, and a loop that is no multiple of them.
+#[ringhold::actor(threads_per_actor = 64)]
+pub mod mixer {
+    const CELLS: u32 = 200;
+
+    pub struct State {
+        pub cells: [u32; CELLS],
+        pub next: [u32; CELLS],
+    }
+
+    pub enum Message {
+        Fill {
+            seed: u32,
+        },
+        Mix {
+            rounds: u32,
+        },
+        /// Faults in the iterations that `at` is in the way of, after some of the cells were written.
+        Spoil {
+            at: u32,
+        },
+        Read,
+    }
+
+    pub enum Reply {
+        Cells { sum: u64, least: u32, most: u32, odd: u32, mask: u32, any: bool },
+    }
+
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
+        match message {
+            Message::Fill { seed } => {
+                for i in ctx.threads(0..CELLS) {
+                    state.cells[i] = (seed ^ i) * 0x9e37_79b9 + ctx.id().key() as u32;
+                }
+            }
+            Message::Mix { rounds } => {
+                for round in 0..rounds {
+                    for i in ctx.threads(0..CELLS) {
+                        state.next[i] = state.cells[(i + round + 1) % CELLS].rotate_left(5) + state.cells[i];
+                    }
+                    for i in ctx.threads(0..CELLS) {
+                        state.cells[i] = state.next[i];
+                    }
+                }
+            }
+            Message::Spoil { at } => {
+                let few = [0u32; 2];
+                for i in ctx.threads(0..CELLS) {
+                    state.cells[i] = 7;
+                    state.next[i] = 100 / i.abs_diff(at);
+                    if i > at {
+                        state.next[i] = few[i + 2];
+                    }
+                }
+            }
+            Message::Read => {}
+        }
+        let mut sum = 0u64;
+        let mut least = u32::MAX;
+        let mut most = 0;
+        let mut odd = 0;
+        let mut mask = 0;
+        let mut any = false;
+        for i in ctx.threads(0..CELLS) {
+            sum += state.cells[i] as u64 * i as u64;
+            least = least.min(state.cells[i]);
+            most = most.max(state.cells[i]);
+            odd += state.cells[i] & 1;
+            mask ^= state.cells[i] + i;
+            any |= state.cells[i] == 7;
+        }
+        ctx.reply(Reply::Cells { sum, least, most, odd, mask, any });
+    }
+}
+
 struct NoBell;
 
 impl Bell for NoBell {
@@ -215,6 +290,7 @@ impl Bench {
         registry.register::<listener::Actor>().unwrap();
         registry.register::<circle::Actor>().unwrap();
         registry.register::<odd::Actor>().unwrap();
+        registry.register::<mixer::Actor>().unwrap();
         let registry = Arc::new(registry);
         let count = shape.workers as usize;
         let mut shape = Shape { types: registry.types().len() as u32, slot_bytes: 256, ..shape };
@@ -410,6 +486,29 @@ fn a_fault_undoes_everything_the_handler_did() {
         // The same message without the fault: its reply counts, and so does what it sent.
         assert_eq!(bench.ask(id, odd::Message::Divide { by: 2 }).unwrap(), odd::Reply::Value { value: 0, ticks: 0 });
         assert_eq!(bench.link.read().iter().map(|r| r.sent).sum::<u64>(), 2);
+    }
+}
+
+#[test]
+fn a_wide_actor_does_the_same_with_any_number_of_threads() {
+    let mut expected = None;
+    for engine in ENGINES {
+        let mut bench = Bench::new(engine, small(2));
+        let mut replies = Vec::new();
+        for key in 0..5u64 {
+            let id = mixer::id(key);
+            // A tell before each ask: two messages of one actor in a batch.
+            bench.push(Kind::Tell, id, 0, mixer::Message::Fill { seed: key as u32 });
+            replies.push(bench.ask(id, mixer::Message::Mix { rounds: 3 }));
+            let whole = bench.ask(id, mixer::Message::Read);
+            // The first iteration that faults is a division; those after it have an index out of bounds.
+            let at = key as u32 * 49;
+            assert_eq!(bench.ask(id, mixer::Message::Spoil { at }), Err(Reason::FaultDivisionByZero), "{engine:?}");
+            assert_eq!(bench.ask(id, mixer::Message::Read), whole, "{engine:?}: what a fault began is undone");
+            replies.push(whole);
+        }
+        assert_eq!(expected.get_or_insert(replies.clone()), &replies, "{engine:?}");
+        assert!(replies.iter().all(|reply| matches!(reply, Ok(mixer::Reply::Cells { any: false, .. }))));
     }
 }
 

@@ -21,7 +21,7 @@ use crate::ir::{
 use crate::layout;
 
 /// What a loop may take along of the locals outside: each thread gets a copy. As in `kernels/cuda/context.cuh`.
-const LOOP_BYTES_MAX: u64 = 1024;
+const LOOP_BYTES_MAX: u64 = 512;
 /// Locals that one loop combines into: eight numbers of eight bytes, as in `kernels/cuda/context.cuh`.
 const REDUCTIONS_MAX: usize = 8;
 
