@@ -260,7 +260,12 @@ impl Generator {
             6 => {
                 let ty = if self.random.chance(50) { Type::Id } else { Type::Enum(0) };
                 let op = *self.random.pick(&["==", "!="]);
-                format!("({} {op} {})", self.expr(&ty, depth), self.expr(&ty, depth))
+                let left = self.expr(&ty, depth);
+                // Rust compares these by reference: the left one is borrowed.
+                let before = std::mem::replace(&mut self.pure, true);
+                let right = self.expr(&ty, depth);
+                self.pure = before;
+                format!("({left} {op} {right})")
             }
             7 => {
                 let int = self.int();

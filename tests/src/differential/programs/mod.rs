@@ -11,6 +11,7 @@ mod expressions;
 mod matches;
 mod places;
 mod statements;
+mod threads;
 
 use super::random::Random;
 
@@ -42,6 +43,9 @@ pub mod sink {
 }
 ";
 
+/// One in so many programs is an actor of many threads.
+const WIDE: u64 = 4;
+
 pub fn program(seed: u64) -> Program {
     // Neighbouring seeds must not give programs alike.
     let random = Random::new(seed.wrapping_mul(0xd134_2543_de82_ef95) ^ 0x5bd1_e995);
@@ -60,11 +64,16 @@ pub fn program(seed: u64) -> Program {
         pure: false,
         context: false,
         budget: 0,
+        wide: seed % WIDE == 0,
+        rows: Vec::new(),
+        parallel: None,
         features: Vec::new(),
     };
     let module = format!("p_{seed}");
+    let options = if generator.wide { "(threads_per_actor = 32)" } else { "" };
     generator.module(seed);
-    let source = format!("#[ringhold::actor]\npub mod {module} {{\n    use super::sink;\n\n{}}}\n", generator.out);
+    let source =
+        format!("#[ringhold::actor{options}]\npub mod {module} {{\n    use super::sink;\n\n{}}}\n", generator.out);
     generator.features.sort();
     generator.features.dedup();
     Program { module, source, features: generator.features }
@@ -113,9 +122,11 @@ pub fn all_features() -> Vec<String> {
             "send other",
             "reply",
             "stop",
+            "threads",
         ]
         .map(String::from),
     );
+    all.extend(threads::COMBINE.map(|by| format!("threads {by}")));
     all.sort();
     all.dedup();
     all
@@ -240,6 +251,11 @@ struct Generator {
     pure: bool,
     /// Whether `ctx` is there.
     context: bool,
+    /// Whether it is an actor of many threads, and the items of its state that their loops write, which are arrays.
+    wide: bool,
+    rows: Vec<(String, Type)>,
+    /// In the body of a loop over threads: its label.
+    parallel: Option<String>,
     /// How many more expressions this function may have.
     budget: usize,
     features: Vec<String>,
@@ -285,9 +301,15 @@ impl Generator {
         let variants = self.variants(1, 2);
         self.enums.push(Enum { name: "Reply".into(), variants });
 
+        if self.wide {
+            self.rows = self.rows();
+        }
         for index in 0..self.structs.len() {
             let Struct { name, fields } = &self.structs[index];
-            let fields: Vec<_> = fields.iter().map(|(name, ty)| format!("pub {name}: {}", self.name(ty))).collect();
+            let mut fields: Vec<_> = fields.iter().map(|(name, ty)| format!("pub {name}: {}", self.name(ty))).collect();
+            if name == "State" {
+                fields.extend(self.row_fields());
+            }
             let text = format!("pub struct {name} {{ {} }}", fields.join(", "));
             self.line(&text);
         }
@@ -433,6 +455,10 @@ impl Generator {
         self.begin(true, None, 90);
         self.block_lines(1, 2);
         self.indent += 1;
+        if self.wide {
+            let threads = self.threads_loop(3);
+            threads.lines().for_each(|line| self.line(line));
+        }
         for drill in self.drills(seed) {
             for line in drill.lines() {
                 self.line(line);

@@ -62,7 +62,7 @@ impl Generator {
     /// A call of a function, or nothing where its reference cannot be given here.
     pub(super) fn call(&mut self, id: usize, depth: usize) -> Option<String> {
         let function = &self.functions[id];
-        if (self.pure && function.has_effects()) || (function.context && !self.context) {
+        if (self.pure && function.has_effects()) || (function.context && (!self.context || self.parallel.is_some())) {
             return None;
         }
         let (name, owner, params, reference, context) = (

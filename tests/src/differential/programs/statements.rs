@@ -31,6 +31,9 @@ impl Generator {
         if depth == 0 || self.budget == 0 {
             return self.assignment(1);
         }
+        if self.wide && self.random.chance(10) {
+            return self.threads_loop(depth);
+        }
         match self.random.below(16) {
             0..=2 => self.declaration(depth),
             3..=6 => self.assignment(depth),
@@ -196,7 +199,7 @@ impl Generator {
 
     /// Something done through the context.
     pub(super) fn effect(&mut self, depth: usize) -> String {
-        if !self.context || self.pure {
+        if !self.context || self.pure || self.parallel.is_some() {
             return self.assignment(depth);
         }
         match self.random.below(10) {
@@ -280,7 +283,12 @@ impl Generator {
     pub(super) fn way_out(&mut self, depth: usize) -> String {
         let condition = self.expr(&Type::Bool, depth - 1);
         let in_loop = self.loops.len();
-        if in_loop > 0 && self.random.chance(80) {
+        if let Some(label) = self.parallel.clone()
+            && (in_loop == 0 || self.random.chance(30))
+        {
+            return format!("if {condition} {{ continue {label}; }}");
+        }
+        if in_loop > 0 && (self.parallel.is_some() || self.random.chance(80)) {
             let outer = in_loop == 2 && self.random.chance(60);
             let (label, _) = self.loops[if outer { 0 } else { in_loop - 1 }].clone();
             let word = *self.random.pick(&["break", "continue"]);
