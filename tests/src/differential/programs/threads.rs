@@ -79,6 +79,9 @@ impl Generator {
         let range = format!("{from}{int}{dots}{items}{int}");
         text.push_str(&format!("{label}: for {counter} in ctx.threads({range}) {{\n{}\n}}", body.join("\n")));
         for (name, ty, _) in sums {
+            // Seen in the state, whatever the program does with it.
+            let op = if matches!(ty, Type::Float(_)) { "=" } else { "^=" };
+            text.push_str(&format!("\n{state}.of_{} {op} {name};", self.name(&ty)));
             self.scope.push(Variable { name, ty, mutable: true, reference: false });
         }
         text
