@@ -64,7 +64,7 @@ pub fn program(seed: u64) -> Program {
         pure: false,
         context: false,
         budget: 0,
-        wide: seed % WIDE == 0,
+        wide: seed.is_multiple_of(WIDE),
         rows: Vec::new(),
         parallel: None,
         features: Vec::new(),
