@@ -18,9 +18,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::config::{Config, DeviceKind};
+use crate::device::cuda::sharers;
 use crate::device::host::{Devices, RealDevices};
 use crate::device::supervisor::Limits;
-use crate::device::{self, Device, Outlet};
+use crate::device::{self, About, Device, Outlet};
 use crate::router::{Parts, Router};
 use crate::server::{self, Doors, Server, Sessions};
 
@@ -45,11 +46,8 @@ impl Environment {
     pub fn real(config: &Config) -> Result<Environment, Error> {
         let network: Arc<dyn Network> = Arc::new(RealNetwork);
         let storage = Storage::open(config, &*network)?;
-        Ok(Environment {
-            network,
-            devices: Arc::new(RealDevices { kernels: config.node.data_dir.join("kernels") }),
-            storage,
-        })
+        let kernels = storage.folder.as_ref().map(DataFolder::kernels_path).unwrap_or_default();
+        Ok(Environment { network, devices: Arc::new(RealDevices { kernels }), storage })
     }
 }
 
@@ -139,15 +137,17 @@ impl Node {
         }
         let Environment { network, devices: makers, storage } = environment;
         let registry = Arc::new(registry);
+        let config = &Config { devices: makers.plan(&config.devices)?, ..config.clone() };
         let counts: Vec<usize> = config.devices.0.iter().map(|d| workers(d.workers)).collect();
         let mut made = Vec::new();
         for (index, device) in config.devices.0.iter().enumerate() {
-            let host = makers.host(device, counts[index], &registry);
+            let sharers = sharers(&config.devices, device.gpu);
+            let host = makers.host(device, sharers, counts[index], &registry);
             let shape = shape(config, device.kind, counts[index], &registry);
             let owners = owners_of(index, &counts);
-            let name = config.device_name(index);
-            let overflow = config.queues.overflow;
-            made.push(Device::new(name, device.kind, shape, &owners, &registry, overflow, host, network.clone())?);
+            let (name, overflow) = (config.device_name(index), config.queues.overflow);
+            let about = About { name, kind: device.kind, overflow };
+            made.push(Device::new(about, shape, &owners, &registry, host, network.clone())?);
         }
         let sessions = Arc::new(Sessions::default());
         let router = Arc::new(Router::new(Parts {
@@ -257,8 +257,8 @@ fn shape(config: &Config, kind: DeviceKind, workers: usize, registry: &Registry)
     let queues = &config.queues;
     let workers = workers as u32;
     let (lanes, framing) = match kind {
-        DeviceKind::Cpu => (workers, Framing::Slots),
-        DeviceKind::Emulated => (workers.min(KERNEL_LANES_MAX), Framing::Flits),
+        DeviceKind::Auto | DeviceKind::Cpu => (workers, Framing::Slots),
+        DeviceKind::Cuda | DeviceKind::Emulated => (workers.min(KERNEL_LANES_MAX), Framing::Flits),
     };
     Shape {
         workers,

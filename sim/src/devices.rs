@@ -107,7 +107,13 @@ impl SimDevices {
 }
 
 impl Devices for SimDevices {
-    fn host(&self, _: &config::Device, workers: usize, registry: &Arc<Registry>) -> io::Result<Box<dyn DeviceHost>> {
+    fn host(
+        &self,
+        _: &config::Device,
+        _: u32,
+        workers: usize,
+        registry: &Arc<Registry>,
+    ) -> io::Result<Box<dyn DeviceHost>> {
         let device = {
             let mut shared = self.shared.lock();
             shared.terms.push(0);

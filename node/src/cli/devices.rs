@@ -19,7 +19,7 @@ const UNASKED_LIMIT: Duration = Duration::from_secs(1);
 /// node at an address that was named may be another one than this.
 pub fn run(globals: &Globals, output: Output) -> Result<u8, Failure> {
     let asked = globals.tls.is_some() || globals.data_dir.is_some() || globals.config.is_some();
-    let machine = globals.address.is_none().then(Machine::look);
+    let machine = globals.address.is_none().then(|| Machine::look(true));
     let asked = asked || machine.is_none();
     let deadline = if asked { globals.deadline } else { globals.deadline.min(UNASKED_LIMIT) };
     let devices = match of_the_node(&Globals { deadline, ..globals.clone() }) {

@@ -23,7 +23,7 @@ use clap_complete::Shell;
 use ringhold_kernels::registry::Registry;
 
 use crate::config::rule;
-use crate::device::host;
+use crate::device::{cuda, host};
 use exit::Failure;
 use output::Output;
 
@@ -184,8 +184,10 @@ enum ConfigCommand {
 /// ```
 pub fn main(registry: Registry) -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned());
-    if arguments.next().as_deref() == Some(host::ROLE) {
-        return end(node::device_host(arguments, registry), Output { json: false });
+    match arguments.next().as_deref() {
+        Some(host::ROLE) => return end(node::device_host(arguments, registry), Output { json: false }),
+        Some(cuda::PROBE) => return ExitCode::from(node::gpu_probe()),
+        _ => {}
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

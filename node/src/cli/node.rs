@@ -14,7 +14,9 @@ use super::exit::{self, Failure};
 use super::output::{self, Output};
 use super::{Globals, config};
 use crate::config::{Config, DeviceKind, Log, Overrides};
+use crate::device::cuda::Place;
 use crate::device::host;
+use crate::device::machine::Machine;
 use crate::logs;
 use crate::node::{Environment, Node};
 
@@ -115,13 +117,15 @@ pub fn device_host(mut arguments: impl Iterator<Item = String>, registry: Regist
     let mut given = || {
         let kind = arguments.next()?;
         let (_, kind) = DeviceKind::ALL.into_iter().find(|(word, _)| *word == kind)?;
+        let place = Place { gpu: arguments.next()?.parse().ok()?, sharers: arguments.next()?.parse().ok()? };
         let kernels = PathBuf::from(arguments.next()?);
         let fds: Option<Vec<OwnedFd>> = arguments.by_ref().map(|text| inherited(text.parse().ok()?)).collect();
-        Some((kind, kernels, fds?))
+        Some((kind, place, kernels, fds?))
     };
     let by_hand = || Failure::usage(format!("`{}` is started by a node, not by hand", host::ROLE));
-    let (kind, kernels, fds) = given().ok_or_else(by_hand)?;
-    host::serve(kind, &kernels, fds, registry).map_err(|error| failed(&error))?;
+    let (kind, place, kernels, fds) = given().ok_or_else(by_hand)?;
+    host::serve(kind, place, &kernels, fds, registry)
+        .map_err(|failed| Failure::new(failed.ending.code(), failed.message))?;
     Ok(exit::OK)
 }
 
@@ -134,4 +138,11 @@ fn inherited(fd: RawFd) -> Option<OwnedFd> {
     rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) }).ok()?;
     // SAFETY: it is open, and nothing in this process has opened any yet: it is the node's gift, named once.
     Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Says what GPUs there are to the node that started this process.
+pub fn gpu_probe() -> u8 {
+    let machine = serde_json::to_string(&Machine::look(false)).expect("a machine is maps with text for keys");
+    output::print(&machine);
+    exit::OK
 }

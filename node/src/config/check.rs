@@ -43,10 +43,9 @@ impl Checker {
             );
         }
         let mut names = HashSet::new();
-        for index in 0..devices.len() {
+        for (index, device) in devices.iter().enumerate() {
             let name = config.device_name(index);
-            let device = &devices[index];
-            if device.kind != DeviceKind::Cpu && device.host == Host::InProcess {
+            if !matches!(device.kind, DeviceKind::Auto | DeviceKind::Cpu) && device.host == Host::InProcess {
                 self.problem(
                     &format!("devices[{index}].host"),
                     quoted("in-process"),

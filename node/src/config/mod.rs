@@ -59,19 +59,31 @@ pub struct Device {
     pub name: Option<String>,
     /// `None` leaves the number to the node.
     pub workers: Option<u32>,
+    /// Of a CUDA device: the number of its GPU.
+    pub gpu: u32,
     pub host: Host,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
+    /// A CUDA device on each usable GPU, or a CPU device where there is none. What it comes to is known when a node starts:
+    /// [`crate::device::host::Devices::plan`].
+    Auto,
     Cpu,
+    /// A GPU's ring kernel.
+    Cuda,
     /// A GPU's ring kernel, compiled by the host's compiler and run by threads: for trying and testing.
     Emulated,
 }
 
 impl DeviceKind {
     /// As it is written in a configuration.
-    pub const ALL: [(&str, DeviceKind); 2] = [("cpu", DeviceKind::Cpu), ("emulated", DeviceKind::Emulated)];
+    pub const ALL: [(&str, DeviceKind); 4] = [
+        ("auto", DeviceKind::Auto),
+        ("cpu", DeviceKind::Cpu),
+        ("cuda", DeviceKind::Cuda),
+        ("emulated", DeviceKind::Emulated),
+    ];
 
     pub fn word(self) -> &'static str {
         DeviceKind::ALL.iter().find(|(_, kind)| *kind == self).expect("every kind is listed").0
@@ -166,6 +178,17 @@ impl Default for Node {
     }
 }
 
+impl Devices {
+    /// The name of a device: its own, or its kind and its number among those of its kind. What is left to the node counts
+    /// as a CPU device, which it comes to where there is no GPU.
+    pub fn name(&self, index: usize) -> String {
+        let kind = |device: &Device| if device.kind == DeviceKind::Auto { DeviceKind::Cpu } else { device.kind };
+        let device = &self.0[index];
+        let number = self.0[..index].iter().filter(|other| kind(other) == kind(device)).count();
+        device.name.clone().unwrap_or_else(|| format!("{}{number}", kind(device).word()))
+    }
+}
+
 impl Default for Devices {
     fn default() -> Devices {
         Devices(vec![Device::default()])
@@ -174,7 +197,7 @@ impl Default for Devices {
 
 impl Default for Device {
     fn default() -> Device {
-        Device { kind: DeviceKind::Cpu, name: None, workers: None, host: Host::Process }
+        Device { kind: DeviceKind::Auto, name: None, workers: None, gpu: 0, host: Host::Process }
     }
 }
 
@@ -293,7 +316,8 @@ impl Config {
 
         v.sections(
             "devices",
-            "What runs the actors: one [[devices]] table for each device, at least one.",
+            "What runs the actors: one [[devices]] table for each device, at least one. `devices=\"auto\"`, before any \
+             section, is one table of kind auto.",
             &mut self.devices.0,
             Device::visit,
         );
@@ -406,9 +430,7 @@ impl Config {
 
     /// The configured name, or the kind and the number among the devices of that kind: `cpu0`, `cpu1`.
     pub fn device_name(&self, index: usize) -> String {
-        let device = &self.devices.0[index];
-        let number = self.devices.0[..index].iter().filter(|other| other.kind == device.kind).count();
-        device.name.clone().unwrap_or_else(|| format!("{}{number}", device.kind.word()))
+        self.devices.name(index)
     }
 
     /// This configuration as a file that documents every field.
@@ -457,7 +479,8 @@ impl Device {
             "kind",
             &mut self.kind,
             Choice(&DeviceKind::ALL),
-            "What it is. cpu: threads. emulated: the ring kernel of a GPU, compiled by this machine's C++ compiler and run by \
+            "What it is. auto: a GPU, one device on each that can run one, and where there is none a CPU. cpu: threads. \
+             cuda: an NVIDIA GPU; `ringhold devices` lists those of this machine. emulated: the ring kernel of a GPU, compiled by this machine's C++ compiler and run by \
              threads, to try and to test it where there is no GPU; it is slow.",
         );
         v.field(
@@ -470,14 +493,21 @@ impl Device {
             "workers",
             &mut self.workers,
             AutoOr(Range::new(1, 1_024)),
-            "Event loops; on a CPU, threads. auto: half of the machine's cores; the node and its clients need some too.",
+            "Event loops; on a CPU, threads, on a GPU, blocks. auto: half of the machine's cores, for the node and its \
+             clients need some too; on a GPU, as many as it runs at once.",
+        );
+        v.field(
+            "gpu",
+            &mut self.gpu,
+            Range::new(0, 255),
+            "The GPU of a cuda device: the N of `cuda:N` in `ringhold devices`.",
         );
         v.field(
             "host",
             &mut self.host,
             Choice(&[("process", Host::Process), ("in-process", Host::InProcess)]),
             "process: in a process of its own, whose crash costs the state of its actors and nothing else. \
-             in-process: inside the node, for embedding.",
+             in-process: inside the node, for embedding; a CPU device.",
         );
     }
 }

@@ -176,6 +176,10 @@ impl Visitor for Reader<'_> {
         self.sections.insert(name);
         let Some(value) = self.document.get(name) else { return };
         self.lines.0.insert(name.into(), line_at(self.text, value.span().start));
+        if value.get_ref().as_str() == Some("auto") {
+            *items = vec![T::default()];
+            return;
+        }
         let tables: Option<Vec<_>> =
             value.get_ref().as_array().and_then(|array| array.iter().map(|item| item.get_ref().as_table()).collect());
         let Some(tables) = tables else {

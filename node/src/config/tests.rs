@@ -113,7 +113,7 @@ fn every_rule_names_field_line_value_rule_and_fix() {
     says(
         "[[devices]]\nkind = \"gpu\"\nworkers = 0\n[[devices]]\nname = \"cpu0\"\nhost = \"inprocess\"\n",
         &[
-            "2 | devices[0].kind | \"gpu\" | \"cpu\" | write \"cpu\"",
+            "2 | devices[0].kind | \"gpu\" | \"auto\", \"cpu\", \"cuda\" or \"emulated\" | write \"cpu\"",
             "3 | devices[0].workers | 0 | \"auto\" or a whole number from 1 to 1024 | write 1",
             "5 | devices[1].name | \"cpu0\" | a name that no other device has | give one of the two another name",
             "6 | devices[1].host | \"inprocess\" | \"process\" or \"in-process\" | write \"in-process\"",

@@ -31,7 +31,8 @@ pub struct Options {
     #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
 
-    /// What runs the actors: cpu, or emulated (a GPU's ring kernel run by threads; needs a C++ compiler, and is slow)
+    /// What runs the actors: auto (a GPU, else the CPU), cpu, cuda, or emulated (a GPU's ring kernel run by threads; needs
+    /// a C++ compiler, and is slow)
     #[arg(long, value_name = "KIND", value_parser = device_kind)]
     pub device: Option<DeviceKind>,
 }
@@ -124,7 +125,7 @@ async fn with_node(
     let mut config = Config::default();
     config.node.data_dir = folder.path().into();
     config.node.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    config.devices.0[0].kind = options.device.unwrap_or(DeviceKind::Cpu);
+    config.devices.0[0].kind = options.device.unwrap_or(DeviceKind::Auto);
     let rate = options.rate;
     let node = Node::start(&config, registry, Environment::real(&config)?).await?;
 

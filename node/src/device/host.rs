@@ -9,6 +9,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::time::Duration;
 
 use ringhold_cluster::network::BoxFuture;
@@ -22,6 +23,7 @@ use ringhold_kernels::segment::Segment;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
+use super::cuda::{self, Failed, Place};
 use super::ending::Ending;
 use crate::config::{self, DeviceKind};
 
@@ -54,9 +56,21 @@ pub trait DeviceHost: Send {
 
 /// Makes device hosts: chosen once, in `main` or by the simulator.
 pub trait Devices: Send + Sync {
+    /// The devices, with everything decided that the configuration leaves to the node. Where only CPU devices can be had,
+    /// that is which are.
+    fn plan(&self, devices: &config::Devices) -> Result<config::Devices, super::Error> {
+        let decided = |device: &config::Device| match device.kind {
+            DeviceKind::Auto => config::Device { kind: DeviceKind::Cpu, ..device.clone() },
+            _ => device.clone(),
+        };
+        Ok(config::Devices(devices.0.iter().map(decided).collect()))
+    }
+
+    /// A host for one of the planned devices, of which `sharers` are on its GPU, if it has one.
     fn host(
         &self,
         config: &config::Device,
+        sharers: u32,
         workers: usize,
         registry: &Arc<Registry>,
     ) -> io::Result<Box<dyn DeviceHost>>;
@@ -70,14 +84,22 @@ pub struct RealDevices {
 }
 
 impl Devices for RealDevices {
+    fn plan(&self, devices: &config::Devices) -> Result<config::Devices, super::Error> {
+        cuda::plan(devices)
+    }
+
     fn host(
         &self,
         config: &config::Device,
+        sharers: u32,
         workers: usize,
         registry: &Arc<Registry>,
     ) -> io::Result<Box<dyn DeviceHost>> {
         Ok(match config.host {
-            config::Host::Process => Box::new(ProcessHost::new(config.kind, &self.kernels, workers)?),
+            config::Host::Process => {
+                let place = Place { gpu: config.gpu, sharers };
+                Box::new(ProcessHost::new(config.kind, place, &self.kernels, workers)?)
+            }
             config::Host::InProcess => Box::new(ThreadHost::new(workers, registry.clone())?),
         })
     }
@@ -136,6 +158,7 @@ impl NodeBell for FdBell {
 /// A process of this same binary in the role `device-host`.
 struct ProcessHost {
     kind: DeviceKind,
+    place: Place,
     kernels: PathBuf,
     own: Vec<Arc<EventBell>>,
     node: Arc<FdBell>,
@@ -144,15 +167,15 @@ struct ProcessHost {
     pipe: Option<tokio::process::ChildStdin>,
 }
 
-/// The name of the hidden role, and its arguments: the kind of the device, the folder of compiled ring kernels, and the
-/// descriptors of the segment, of the node's bell, and of the workers' bells in order.
+/// The name of the hidden role, and its arguments: the kind of the device, its GPU and how many devices share that, the
+/// folder of compiled ring kernels, and the descriptors of the segment, of the node's bell, and of the workers' bells in order.
 pub const ROLE: &str = "device-host";
 
 impl ProcessHost {
-    fn new(kind: DeviceKind, kernels: &Path, workers: usize) -> io::Result<ProcessHost> {
+    fn new(kind: DeviceKind, place: Place, kernels: &Path, workers: usize) -> io::Result<ProcessHost> {
         let own = (0..workers).map(|_| EventBell::new().map(Arc::new)).collect::<io::Result<_>>()?;
         let kernels = std::path::absolute(if kernels.as_os_str().is_empty() { Path::new(".") } else { kernels })?;
-        Ok(ProcessHost { kind, kernels, own, node: Arc::new(FdBell::new()?), child: None, pipe: None })
+        Ok(ProcessHost { kind, place, kernels, own, node: Arc::new(FdBell::new()?), child: None, pipe: None })
     }
 }
 
@@ -171,6 +194,7 @@ impl DeviceHost for ProcessHost {
         command
             .arg(ROLE)
             .arg(self.kind.word())
+            .args([self.place.gpu, self.place.sharers].map(|number| number.to_string()))
             .arg(&self.kernels)
             .args(fds.iter().map(RawFd::to_string))
             .stdin(Stdio::piped())
@@ -223,44 +247,62 @@ fn describe(status: ExitStatus) -> String {
 }
 
 /// The role `device-host`: serves the segment behind the descriptors until told to stop, or until the node is gone.
-pub fn serve(kind: DeviceKind, kernels: &Path, fds: Vec<OwnedFd>, registry: Registry) -> Result<(), String> {
+pub fn serve(
+    kind: DeviceKind,
+    place: Place,
+    kernels: &Path,
+    fds: Vec<OwnedFd>,
+    registry: Registry,
+) -> Result<(), Failed> {
+    let failed = |message: String| Failed::new(Ending::Failed, message);
     let registry = Arc::new(registry);
     let mut fds = fds.into_iter();
     let (Some(segment), Some(node)) = (fds.next(), fds.next()) else {
-        return Err(format!("`{ROLE}` is started by a node, which hands over its descriptors"));
+        return Err(failed(format!("`{ROLE}` is started by a node, which hands over its descriptors")));
     };
-    let segment = Segment::open(segment, registry.layout_hash()).map_err(|e| e.to_string())?;
+    let segment = Segment::open(segment, registry.layout_hash()).map_err(|e| failed(e.to_string()))?;
     let own: Vec<_> = fds.map(|fd| Arc::new(EventBell::from_fd(fd))).collect();
     if own.len() != segment.shape().workers as usize {
-        return Err(format!("{} bells were handed over for {} workers", own.len(), segment.shape().workers));
+        return Err(failed(format!("{} bells were handed over for {} workers", own.len(), segment.shape().workers)));
     }
     let node: Arc<dyn Bell> = Arc::new(EventBell::from_fd(node));
-    std::thread::spawn(end_with_node);
     match kind {
-        DeviceKind::Cpu => {
-            let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-            cpu::start(&segment, &registry, own, node, &clock).map_err(|e| e.to_string())?.join()
+        DeviceKind::Cuda => {
+            let gone = Arc::new(AtomicBool::new(false));
+            let told = gone.clone();
+            // A process that ends under a running kernel can leave its GPU in disorder: the kernel is ended first.
+            std::thread::spawn(move || {
+                wait_for_end_of_node();
+                told.store(true, Release);
+            });
+            return cuda::serve(place, &segment, &registry, kernels, node, &gone);
         }
-        DeviceKind::Emulated => {
-            let plan = Plan::divide(EMULATED_BYTES, EMULATED_THREADS, &registry, segment.shape());
-            let source = ring_kernel::source(&registry, segment.shape(), &plan).map_err(|e| e.to_string())?;
-            let program = Program::compile(&source, &[], kernels).map_err(|e| e.to_string())?;
-            Arc::new(program).start(&segment, node).map_err(|e| e.to_string())?.join()
-        }
+        DeviceKind::Auto | DeviceKind::Cpu | DeviceKind::Emulated => std::thread::spawn(|| {
+            wait_for_end_of_node();
+            std::process::exit(0)
+        }),
+    };
+    if kind == DeviceKind::Emulated {
+        let plan = Plan::divide(EMULATED_BYTES, EMULATED_THREADS, &registry, segment.shape());
+        let source = ring_kernel::source(&registry, segment.shape(), &plan).map_err(|e| failed(e.to_string()))?;
+        let program = Program::compile(&source, &[], kernels).map_err(|e| failed(e.to_string()))?;
+        return Arc::new(program).start(&segment, node).map_err(|e| failed(e.to_string()))?.join().map_err(failed);
     }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    cpu::start(&segment, &registry, own, node, &clock).map_err(|e| failed(e.to_string()))?.join().map_err(failed)
 }
 
 /// What an emulated device has: memory, taken from the system as it is touched, and threads of each block.
 const EMULATED_BYTES: u64 = 1 << 30;
 const EMULATED_THREADS: u32 = 32;
 
-/// Ends this process when the node's end of standard input is closed.
-fn end_with_node() {
+/// Returns when the node's end of standard input is closed.
+fn wait_for_end_of_node() {
     let mut byte = [0u8; 1];
     loop {
         match rustix::io::read(rustix::stdio::stdin(), &mut byte) {
             Err(rustix::io::Errno::INTR) => {}
-            Ok(0) | Err(_) => std::process::exit(0),
+            Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
     }

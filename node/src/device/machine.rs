@@ -65,7 +65,9 @@ pub enum Found {
 
 impl Machine {
     /// Looks at this machine. NVIDIA's libraries are loaded into this process, where there are any.
-    pub fn look() -> Machine {
+    ///
+    /// To learn how much of a GPU's memory is free takes some of it for a moment: only if `free` is wanted.
+    pub fn look(free: bool) -> Machine {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let (compiler, no_compiler) = match Compiler::find() {
             Ok(compiler) => {
@@ -83,7 +85,7 @@ impl Machine {
         let driver = driver.ok();
         let (gpus, no_gpus) = match (&driver, gpus) {
             (Some(driver), Ok(gpus)) => {
-                let gpus = gpus.into_iter().enumerate().map(|(number, gpu)| found(driver, number, gpu, &needs));
+                let gpus = gpus.into_iter().enumerate().map(|(number, gpu)| found(driver, number, gpu, &needs, free));
                 (gpus.collect(), None)
             }
             (_, Err(absent)) => (Vec::new(), Some(absent.to_string())),
@@ -100,11 +102,11 @@ impl Machine {
     }
 }
 
-fn found(driver: &Driver, number: usize, gpu: Result<Gpu, Error>, needs: &Needs) -> Found {
+fn found(driver: &Driver, number: usize, gpu: Result<Gpu, Error>, needs: &Needs, free: bool) -> Found {
     match gpu {
         Ok(gpu) => {
             let unmet = needs::check(&gpu, needs);
-            let memory_free_bytes = driver.memory_free_bytes(&gpu).ok();
+            let memory_free_bytes = free.then(|| driver.memory_free_bytes(&gpu).ok()).flatten();
             Found::Gpu { usable: unmet.is_empty(), gpu, memory_free_bytes, unmet }
         }
         Err(error) => Found::Broken { number, error: error.to_string() },

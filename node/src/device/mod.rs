@@ -1,6 +1,7 @@
 //! One device, as the node sees it: a door for messages, a task that carries out what comes out of it, and a task that
 //! keeps its host alive.
 
+pub mod cuda;
 pub mod door;
 pub mod ending;
 pub mod host;
@@ -83,17 +84,24 @@ pub enum Error {
     Segment(String, segment::Error),
     #[error("device `{0}`: cannot make its bells: {1}")]
     Bells(String, std::io::Error),
+    #[error("device `{name}` cannot have GPU {gpu}: {why}")]
+    Gpu { name: String, gpu: u32, why: String },
+}
+
+/// What the configuration says of a device.
+pub struct About {
+    pub name: String,
+    pub kind: config::DeviceKind,
+    pub overflow: config::Overflow,
 }
 
 impl Device {
     /// A device that is not started yet, and the host that will serve it.
     pub fn new(
-        name: String,
-        kind: config::DeviceKind,
+        About { name, kind, overflow }: About,
         shape: Shape,
         owners: &Owners,
         registry: &Arc<Registry>,
-        overflow: config::Overflow,
         host: std::io::Result<Box<dyn DeviceHost>>,
         network: Arc<dyn Network>,
     ) -> Result<(Arc<Device>, Box<dyn DeviceHost>), Error> {
@@ -347,7 +355,9 @@ impl Device {
         DeviceStatus {
             name: self.name.clone(),
             kind: match self.kind {
-                config::DeviceKind::Cpu => DeviceKind::Cpu,
+                // What was left to the node has been decided before there is a device.
+                config::DeviceKind::Auto | config::DeviceKind::Cpu => DeviceKind::Cpu,
+                config::DeviceKind::Cuda => DeviceKind::Cuda,
                 config::DeviceKind::Emulated => DeviceKind::Emulated,
             },
             state: known.state,
@@ -457,16 +467,8 @@ mod tests {
         let shape = Shape { types: 0, ..Shape::default() };
         let (owners, overflow) = (Owners::all_here(1), config::Overflow::Block);
         let network = Arc::new(RealNetwork);
-        let made = Device::new(
-            "x".into(),
-            config::DeviceKind::Cpu,
-            shape,
-            &owners,
-            &registry,
-            overflow,
-            Ok(Box::new(NoHost)),
-            network,
-        );
+        let about = About { name: "x".into(), kind: config::DeviceKind::Cpu, overflow };
+        let made = Device::new(about, shape, &owners, &registry, Ok(Box::new(NoHost)), network);
         let (device, _) = made.map_err(|e| e.to_string()).unwrap();
         assert_eq!(device.status().clock, None, "none is known");
 

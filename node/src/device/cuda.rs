@@ -1,0 +1,366 @@
+//! CUDA devices: which GPUs a node takes, and what the process does that serves one.
+//!
+//! The node itself loads no driver: one that crashes or hangs takes a process with it, and that is the device host's, or
+//! that of [`PROBE`].
+
+use std::mem::ManuallyDrop;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ringhold_kernels::bell::Bell;
+use ringhold_kernels::gpu::compile::{self, Compiler, options};
+use ringhold_kernels::gpu::driver::{Driver, Gpu};
+use ringhold_kernels::gpu::launch::{self, Look};
+use ringhold_kernels::gpu::needs::{self, MEMORY_BYTES_MIN, Needs};
+use ringhold_kernels::registry::Registry;
+use ringhold_kernels::ring_kernel::Plan;
+use ringhold_kernels::segment::Segment;
+use ringhold_storage::kernels::{Kernels, Recipe};
+use serde::Deserialize;
+use tracing::{info, warn};
+
+use super::Error;
+use super::ending::Ending;
+use crate::config::{self, DeviceKind, Host};
+
+/// The name of the hidden role that prints what GPUs there are: a [`super::machine::Machine`] as JSON.
+pub const PROBE: &str = "gpu-probe";
+
+/// A driver that does not answer for so long is as good as none.
+const PROBE_LIMIT: Duration = Duration::from_secs(20);
+
+/// Blocks of a ring kernel that are no workers: one for control, and two for each of four lanes.
+const BLOCKS_BESIDE: u32 = 9;
+
+/// Threads of each block.
+const THREADS: u32 = 128;
+
+/// How long a kernel whose node is gone has to finish what it has.
+const LAST_WORK_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a node needs to know of this machine's GPUs.
+#[derive(Debug, Default, Deserialize)]
+struct Probed {
+    gpus: Vec<ProbedGpu>,
+    /// Why there are none.
+    no_gpus: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ProbedGpu {
+    name: String,
+    multiprocessors: u32,
+    usable: bool,
+    unmet: Vec<Reason>,
+    /// Why it does not answer.
+    error: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Reason {
+    reason: String,
+}
+
+impl ProbedGpu {
+    fn why_not(&self) -> Option<String> {
+        let unmet = || self.unmet.iter().map(|unmet| unmet.reason.as_str()).collect::<Vec<_>>().join("; ");
+        (!self.usable).then(|| self.error.clone().unwrap_or_else(unmet))
+    }
+}
+
+/// The devices that a node is to have, with what was left to it decided: kinds, GPUs, and the workers of GPUs.
+///
+/// # Errors
+/// Where a GPU is asked for that cannot run a device.
+pub fn plan(devices: &config::Devices) -> Result<config::Devices, Error> {
+    let on_a_gpu = |device: &config::Device| match device.kind {
+        DeviceKind::Auto => device.host == Host::Process,
+        kind => kind == DeviceKind::Cuda,
+    };
+    let probed = if devices.0.iter().any(on_a_gpu) { probe() } else { Probed::default() };
+    decide(devices, &probed)
+}
+
+fn decide(devices: &config::Devices, probed: &Probed) -> Result<config::Devices, Error> {
+    let usable = || (0..).zip(&probed.gpus).filter(|(_, gpu)| gpu.usable).map(|(number, _)| number);
+    let mut planned = Vec::new();
+    for device in &devices.0 {
+        match device.kind {
+            DeviceKind::Auto if device.host == Host::Process && usable().next().is_some() => {
+                for (nth, gpu) in usable().enumerate() {
+                    let name =
+                        device.name.as_ref().map(|name| if nth == 0 { name.clone() } else { format!("{name}-{nth}") });
+                    planned.push(config::Device { kind: DeviceKind::Cuda, gpu, name, ..device.clone() });
+                }
+            }
+            DeviceKind::Auto => planned.push(config::Device { kind: DeviceKind::Cpu, ..device.clone() }),
+            DeviceKind::Cpu | DeviceKind::Cuda | DeviceKind::Emulated => planned.push(device.clone()),
+        }
+    }
+    let mut planned = config::Devices(planned);
+    for index in 0..planned.0.len() {
+        let device = &planned.0[index];
+        if device.kind != DeviceKind::Cuda {
+            continue;
+        }
+        let (number, count) = (device.gpu, probed.gpus.len());
+        let gpu = probed.gpus.get(number as usize);
+        let why = match (gpu, &probed.no_gpus) {
+            (Some(gpu), _) => gpu.why_not(),
+            (None, Some(why)) => Some(why.clone()),
+            (None, None) => Some(format!("this machine has {count}, numbered from 0")),
+        };
+        if let Some(why) = why {
+            return Err(Error::Gpu { name: planned.name(index), gpu: number, why });
+        }
+        let blocks = gpu.map_or(0, |gpu| gpu.multiprocessors) / sharers(&planned, number);
+        let workers = blocks.saturating_sub(BLOCKS_BESIDE).max(1);
+        planned.0[index].workers.get_or_insert(workers);
+    }
+    Ok(planned)
+}
+
+/// How many of the devices are on this GPU; each takes its part of it.
+pub fn sharers(devices: &config::Devices, gpu: u32) -> u32 {
+    devices.0.iter().filter(|device| device.kind == DeviceKind::Cuda && device.gpu == gpu).count() as u32
+}
+
+/// Asks a process of this binary. What goes wrong is why there are no GPUs.
+fn probe() -> Probed {
+    let none = |why: String| Probed { no_gpus: Some(why), ..Probed::default() };
+    let probed = match ask().map(|text| serde_json::from_str::<Probed>(&text)) {
+        Ok(Ok(probed)) => probed,
+        Ok(Err(_)) => none("the process that was to look for GPUs said something else".into()),
+        Err(why) => none(why),
+    };
+    for (number, gpu) in probed.gpus.iter().enumerate() {
+        match gpu.why_not() {
+            None => info!("cuda:{number} ({}) can run a device", gpu.name),
+            Some(why) => warn!("cuda:{number} ({}) cannot run a device: {why}", gpu.name),
+        }
+    }
+    if let Some(why) = &probed.no_gpus {
+        info!("no GPU: {why}");
+    }
+    probed
+}
+
+fn ask() -> Result<String, String> {
+    let failed = |e: std::io::Error| format!("the process that is to look for GPUs cannot be run: {e}");
+    let mut child = Command::new(std::env::current_exe().map_err(failed)?)
+        .arg(PROBE)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let mut stdout = child.stdout.take().expect("it was asked for");
+    let read = std::thread::spawn(move || std::io::read_to_string(&mut stdout));
+    let began = Instant::now();
+    while child.try_wait().map_err(failed)?.is_none() {
+        if began.elapsed() > PROBE_LIMIT {
+            // It fails only when the process is gone already.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(format!("the driver did not answer within {} s", PROBE_LIMIT.as_secs()));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let status = child.wait().map_err(failed)?;
+    if !status.success() {
+        return Err(format!("the process that looked for GPUs ended with {status}: the driver may be broken"));
+    }
+    read.join().expect("reading does not panic").map_err(failed)
+}
+
+/// Why a device host ends.
+pub struct Failed {
+    pub ending: Ending,
+    pub message: String,
+}
+
+impl Failed {
+    pub fn new(ending: Ending, message: impl ToString) -> Failed {
+        Failed { ending, message: message.to_string() }
+    }
+}
+
+impl From<launch::Error> for Failed {
+    fn from(error: launch::Error) -> Failed {
+        use launch::Error;
+        let ending = match &error {
+            Error::Absent(_) | Error::Driver(_) => Ending::Driver,
+            Error::Refused { .. } => Ending::LaunchRefused,
+            Error::Memory { .. } | Error::Pin { .. } | Error::KernelOutOfMemory => Ending::OutOfMemory,
+            Error::Sticky(error) => Ending::Sticky(error.code),
+            Error::KernelFailed(_) => Ending::Failed,
+        };
+        Failed::new(ending, error)
+    }
+}
+
+/// What a device host is to serve a segment with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub gpu: u32,
+    /// Devices that share the GPU, this one counted.
+    pub sharers: u32,
+}
+
+/// Serves the segment on a GPU until the node asks it to end, or `node_gone` says that there is nobody to ask.
+pub fn serve(
+    place: Place,
+    segment: &Arc<Segment>,
+    registry: &Registry,
+    kernels: &Path,
+    node: Arc<dyn Bell>,
+    node_gone: &AtomicBool,
+) -> Result<(), Failed> {
+    let driver = Driver::open().map_err(|e| Failed::new(Ending::Driver, e))?;
+    let compiler = Compiler::find().map_err(|e| Failed::new(Ending::NoKernel, e))?;
+    let gpu = gpu(&driver, &compiler, place.gpu)?;
+    // A part of all there is, and not of what is free now: the text of the program, and so its place in the cache, is
+    // the same at every start. A quarter is left to the driver and to others.
+    let plan =
+        Plan::divide(gpu.memory_bytes / 4 * 3 / u64::from(place.sharers.max(1)), THREADS, registry, segment.shape());
+    let code = code(&compiler, &gpu, registry, segment, &plan, kernels)?;
+
+    // SAFETY: the compiler has made the code of this segment's shape and this plan, now or earlier: its hash says so.
+    let device = unsafe { launch::Device::start(driver, &gpu, &code, &plan, segment, node) }?;
+    // Never dropped while the kernel runs, not by a panic either: see its documentation.
+    let mut device = ManuallyDrop::new(device);
+    let mut alone: Option<Instant> = None;
+    loop {
+        match device.look() {
+            Ok(Look::Runs(pause)) => std::thread::sleep(pause),
+            Ok(Look::Ended) => break,
+            Err(error) => return Err(error.into()),
+        }
+        if node_gone.load(Ordering::Acquire) {
+            let since = *alone.get_or_insert_with(Instant::now);
+            // The word is the node's, and there is none any more.
+            segment.node().stop.store(1, Ordering::Release);
+            if since.elapsed() > LAST_WORK_LIMIT {
+                return Err(Failed::new(Ending::Failed, "the node is gone, and the kernel does not end"));
+            }
+        }
+    }
+    // SAFETY: it is not used again, and its kernel has ended.
+    unsafe { ManuallyDrop::drop(&mut device) };
+    Ok(())
+}
+
+/// The GPU, if it can run a device.
+fn gpu(driver: &Driver, compiler: &Compiler, number: u32) -> Result<Gpu, Failed> {
+    let mut gpus = driver.gpus().map_err(|e| Failed::new(Ending::Driver, e))?;
+    if number as usize >= gpus.len() {
+        let message = format!("there is no cuda:{number}: the driver sees {} GPUs, numbered from 0", gpus.len());
+        return Err(Failed::new(Ending::LaunchRefused, message));
+    }
+    let gpu = gpus.swap_remove(number as usize);
+    let gpu = gpu.map_err(|e| Failed::new(Ending::Driver, format!("cuda:{number} does not answer: {e}")))?;
+    let needs = Needs { memory_bytes: MEMORY_BYTES_MIN, compiler: Some(compiler.toolchain().clone()) };
+    let unmet: Vec<_> = needs::check(&gpu, &needs).iter().map(|unmet| unmet.to_string()).collect();
+    if unmet.is_empty() {
+        return Ok(gpu);
+    }
+    Err(Failed::new(Ending::LaunchRefused, format!("cuda:{number} ({}): {}", gpu.name, unmet.join("; "))))
+}
+
+/// The device's machine code, kept from before or compiled now.
+fn code(
+    compiler: &Compiler,
+    gpu: &Gpu,
+    registry: &Registry,
+    segment: &Segment,
+    plan: &Plan,
+    kernels: &Path,
+) -> Result<Vec<u8>, Failed> {
+    let no_kernel = |message: String| Failed::new(Ending::NoKernel, message);
+    let program = launch::program(registry, segment.shape(), plan).map_err(|e| no_kernel(e.to_string()))?;
+    let architecture = needs::architecture(gpu.capability, &compiler.toolchain().architectures)
+        .ok_or_else(|| no_kernel(format!("the compiler makes no code for compute capability {}", gpu.capability)))?;
+    let recipe = Recipe {
+        source: program.text(),
+        options: &options(architecture),
+        compiler: &format!("NVRTC {}", compiler.toolchain().version),
+        architecture,
+    };
+    let (kernels, began) = (Kernels::new(kernels), Instant::now());
+    let made = kernels.get(&recipe, || {
+        info!("compiling the ring kernel for sm_{architecture}; it is kept for the next start");
+        compiler.compile(&program, architecture).map(|compiled| compiled.cubin)
+    });
+    let kernel = made.map_err(|error| {
+        let log = match &error {
+            compile::Error::Refused(refused) => &refused.log,
+            compile::Error::Failed(failed) => &failed.log,
+        };
+        no_kernel(match kernels.keep_log(&recipe, log) {
+            Ok(path) => format!("{error}. All that the compiler said: {}", path.display()),
+            Err(e) => format!("{error}. All that the compiler said could not be kept ({e}): {log}"),
+        })
+    })?;
+    kernel.notes.iter().for_each(|note| warn!("{note}"));
+    let (how, took_ms) = (if kernel.cached { "found" } else { "compiled" }, began.elapsed().as_millis());
+    info!(took_ms, bytes = kernel.code.len(), "ring kernel for sm_{architecture} {how}");
+    Ok(kernel.code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usable(multiprocessors: u32) -> ProbedGpu {
+        ProbedGpu { name: "H100".into(), multiprocessors, usable: true, ..ProbedGpu::default() }
+    }
+
+    fn old() -> ProbedGpu {
+        ProbedGpu { unmet: vec![Reason { reason: "it is too old".into() }], ..ProbedGpu::default() }
+    }
+
+    fn device(kind: DeviceKind) -> config::Device {
+        config::Device { kind, ..config::Device::default() }
+    }
+
+    fn planned(devices: Vec<config::Device>, gpus: Vec<ProbedGpu>) -> Result<Vec<(String, u32, Option<u32>)>, String> {
+        let no_gpus = gpus.is_empty().then(|| "there is no driver".to_string());
+        let planned = decide(&config::Devices(devices), &Probed { gpus, no_gpus }).map_err(|e| e.to_string())?;
+        let described = |index: usize| (planned.name(index), planned.0[index].gpu, planned.0[index].workers);
+        Ok((0..planned.0.len()).map(described).collect())
+    }
+
+    #[test]
+    fn auto_is_every_usable_gpu_and_otherwise_the_cpu() {
+        let auto = || vec![config::Device::default()];
+        assert_eq!(planned(auto(), vec![]), Ok(vec![("cpu0".into(), 0, None)]));
+        assert_eq!(planned(auto(), vec![old()]), Ok(vec![("cpu0".into(), 0, None)]));
+        let two = vec![usable(132), old(), usable(16)];
+        assert_eq!(planned(auto(), two), Ok(vec![("cuda0".into(), 0, Some(123)), ("cuda1".into(), 2, Some(7))]));
+        let inside = config::Device { host: Host::InProcess, ..config::Device::default() };
+        assert_eq!(planned(vec![inside], vec![usable(132)]), Ok(vec![("cpu0".into(), 0, None)]));
+    }
+
+    #[test]
+    fn devices_on_one_gpu_divide_its_multiprocessors() {
+        let two = vec![device(DeviceKind::Cuda), device(DeviceKind::Cuda), device(DeviceKind::Cpu)];
+        let expected = [("cuda0".into(), 0, Some(57)), ("cuda1".into(), 0, Some(57)), ("cpu0".into(), 0, None)];
+        assert_eq!(planned(two, vec![usable(132)]), Ok(expected.into()));
+        let few = config::Device { workers: Some(3), ..device(DeviceKind::Cuda) };
+        assert_eq!(planned(vec![few], vec![usable(132)]), Ok(vec![("cuda0".into(), 0, Some(3))]));
+    }
+
+    #[test]
+    fn a_gpu_that_is_asked_for_and_cannot_be_had_is_an_error_with_its_reason() {
+        let cuda = |gpu| vec![config::Device { gpu, ..device(DeviceKind::Cuda) }];
+        let why = "device `cuda0` cannot have GPU 0: it is too old";
+        assert_eq!(planned(cuda(0), vec![old()]), Err(why.into()));
+        let why = "device `cuda0` cannot have GPU 3: this machine has 1, numbered from 0";
+        assert_eq!(planned(cuda(3), vec![usable(132)]), Err(why.into()));
+        let why = "device `cuda0` cannot have GPU 0: there is no driver";
+        assert_eq!(planned(cuda(0), vec![]), Err(why.into()));
+    }
+}
