@@ -11,6 +11,10 @@
 #ifndef COUNT
 #define COUNT 2
 #endif
+/* Memory of the first GPU. */
+#ifndef GIB
+#define GIB 80
+#endif
 /* The number of a GPU that does not answer. */
 #ifndef LOST
 #define LOST -1
@@ -49,7 +53,7 @@ int cuDeviceGetPCIBusId(char* id, int bytes, int device) {
     strncpy(id, device == 10 ? "0000:3B:00.0" : "0000:AF:00.0", bytes);
     return 0;
 }
-int cuDeviceTotalMem_v2(size_t* bytes, int device) { *bytes = (size_t)(device == 10 ? 80 : 8) << 30; return 0; }
+int cuDeviceTotalMem_v2(size_t* bytes, int device) { *bytes = (size_t)(device == 10 ? GIB : 8) << 30; return 0; }
 
 /* The context is the device, so that a wrong one shows. */
 static void* current;

@@ -1,0 +1,156 @@
+//! A node with a CUDA device, on a machine whose driver and compiler are made up: everything of Ringhold is what ships,
+//! the GPU is threads (`kernels/tests/fake`).
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Generous: a compiler runs meanwhile.
+const PATIENCE: Duration = Duration::from_secs(170);
+
+struct Machine {
+    folder: TempDir,
+}
+
+impl Machine {
+    fn new(defines: &[&str]) -> Machine {
+        let machine = Machine { folder: tempfile::tempdir().unwrap() };
+        machine.library("libcuda.so.1", "run.c", defines);
+        machine.library("libnvrtc.so.12", "nvrtc_run.c", &[]);
+        fs::write(machine.folder.path().join("node.toml"), "[[devices]]\nkind = \"cuda\"\nworkers = 2\n").unwrap();
+        machine
+    }
+
+    fn library(&self, name: &str, source: &str, defines: &[&str]) {
+        let compiled = Command::new("cc")
+            .args(["-shared", "-fPIC", "-pthread", "-o"])
+            .arg(self.folder.path().join(name))
+            .args(defines.iter().map(|define| format!("-D{define}")))
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/tests/fake").join(source))
+            .status()
+            .expect("cc runs");
+        assert!(compiled.success());
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringhold"));
+        command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
+        command.env("LD_LIBRARY_PATH", self.folder.path()).env("RINGHOLD_NVRTC", self.folder.path());
+        command.env_remove("CUDA_VISIBLE_DEVICES");
+        command
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    fn node(&self) -> Node<'_> {
+        let mut child = self
+            .command(&["node", "start", "--config", "node.toml", "--listen", "127.0.0.1:0", "--json"])
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(self.folder.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let Ok(listening) = serde_json::from_str::<Value>(&line) else { panic!("{line}{}", self.log()) };
+        let Some(address) = listening["listening"].as_str() else { panic!("{line}{}", self.log()) };
+        Node { machine: self, child, address: address.into() }
+    }
+}
+
+struct Node<'a> {
+    machine: &'a Machine,
+    child: Child,
+    address: String,
+}
+
+impl Node<'_> {
+    fn json(&self, args: &[&str]) -> Value {
+        let args = [args, &["--json", "--data-dir", "ringhold-data", "--deadline", "30s", "--address", &self.address]];
+        let output = self.machine.command(&args.concat()).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {stderr}\n{}", self.machine.log());
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn end(mut self) -> ExitStatus {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "it does not end: {}", self.machine.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Node<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn actors_answer_from_a_cuda_device_whose_kernel_is_compiled_once() {
+    let machine = Machine::new(&["GIB=1"]);
+    for how in ["compiled", "found"] {
+        let node = machine.node();
+        let device = node.json(&["devices"])["devices"][0].clone();
+        assert_eq!(
+            (&device["name"], &device["kind"], &device["state"]),
+            (&json!("cuda0"), &json!("cuda"), &json!("running"))
+        );
+        assert_eq!(device["workers"].as_array().unwrap().len(), 2);
+        let deposit = ["actor", "ask", "account", "alice", r#"{"Deposit": {"cents": 5}}"#];
+        assert_eq!(node.json(&deposit), json!({"Balance": {"cents": 5}}));
+        assert_eq!(node.json(&deposit), json!({"Balance": {"cents": 10}}));
+        assert!(node.end().success(), "{}", machine.log());
+        assert!(machine.log().contains(&format!("ring kernel for sm_90 {how}")), "{}", machine.log());
+    }
+    assert_eq!(fs::read_dir(machine.folder.path().join("ringhold-data/kernels")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_gpu_that_cannot_be_had_is_told_at_once() {
+    let machine = Machine::new(&["GIB=1"]);
+    let config = "[[devices]]\nkind = \"cuda\"\ngpu = 1\n";
+    fs::write(machine.folder.path().join("node.toml"), config).unwrap();
+    let args = ["node", "start", "--config", "node.toml", "--listen", "127.0.0.1:0"];
+    let output = machine.command(&args).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("device `cuda0` cannot have GPU 1: its compute capability is 6.1 and 7.0 is needed"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_kernel_that_crashes_costs_its_device_host_whose_end_names_the_error() {
+    let machine = Machine::new(&["GIB=1", "CRASH=700"]);
+    let mut child = machine
+        .command(&["node", "start", "--config", "node.toml", "--listen", "127.0.0.1:0"])
+        .stderr(fs::File::create(machine.folder.path().join("log")).unwrap())
+        .spawn()
+        .unwrap();
+    let said = "the kernel ended in an access to an address that is not its own (CUDA error 700)";
+    let began = Instant::now();
+    // Twice: it is started again.
+    while machine.log().matches(said).count() < 2 {
+        assert!(child.try_wait().unwrap().is_none(), "the node lives on: {}", machine.log());
+        assert!(began.elapsed() < PATIENCE, "{}", machine.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
