@@ -101,6 +101,11 @@ pub enum Error {
     Device(#[from] device::Error),
     #[error("no actor type is registered: register at least one before the node starts")]
     NoActorTypes,
+    #[error(
+        "actor type `{0}` is run by {1} threads an actor, and actors.threads_per_actor allows {2}: raise it, or write \
+         fewer in the type's attribute"
+    )]
+    TooManyThreads(String, u32, u32),
     #[error("the devices were not all up after {0} s; the log says what each waited for")]
     NotUp(u64),
 }
@@ -134,6 +139,11 @@ impl Node {
     pub async fn start(config: &Config, registry: Registry, environment: Environment) -> Result<Node, Error> {
         if registry.types().is_empty() {
             return Err(Error::NoActorTypes);
+        }
+        let most = config.actors.threads_per_actor;
+        if let Some(wide) = registry.types().iter().find(|t| t.schema.threads_per_actor > most) {
+            let threads = wide.schema.threads_per_actor;
+            return Err(Error::TooManyThreads(wide.schema.name.clone(), threads, most));
         }
         let Environment { network, devices: makers, storage } = environment;
         let registry = Arc::new(registry);

@@ -314,3 +314,12 @@ fn the_log_is_json_lines_where_the_configuration_says_so() {
     assert!(child.wait().unwrap().success());
     assert!(rest.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{rest}");
 }
+
+#[test]
+fn a_node_whose_types_ask_for_more_threads_than_allowed_does_not_start() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("node.toml"), "[actors]\nthreads_per_actor = 32\n").unwrap();
+    let ran = run(folder.path(), &["node", "start", "--config", "node.toml", "--listen", "127.0.0.1:0"]);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("actor type `rod` is run by 256 threads"), "{}", ran.stderr);
+}

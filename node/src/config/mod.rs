@@ -218,7 +218,7 @@ impl Default for Queues {
 
 impl Default for Actors {
     fn default() -> Actors {
-        Actors { threads_per_actor: 1 }
+        Actors { threads_per_actor: 1_024 }
     }
 }
 
@@ -376,7 +376,8 @@ impl Config {
             "threads_per_actor",
             &mut self.actors.threads_per_actor,
             Range::new(1, 1_024),
-            "GPU threads that run one actor's handler together. A CPU device runs each handler on one thread.",
+            "How many GPU threads the registered actor types may use for one actor, at most: a node whose types ask for more \
+             does not start. A CPU device runs each handler on one thread.",
         );
 
         v.section("limits", "What clients may take of the node.");

@@ -68,7 +68,7 @@ fn every_field_is_printed_documented_and_read_back() {
             low_water_percent: 99,
             batch_messages: 64,
         },
-        actors: Actors { threads_per_actor: 1_024 },
+        actors: Actors { threads_per_actor: 32 },
         limits: Limits { sessions: 1 },
         dead_letters: DeadLetters { kept: 0 },
         supervision: Supervision {
