@@ -216,7 +216,7 @@ impl<'a> Device<'a> {
         Ok(device)
     }
 
-    fn launch(&mut self) -> Result<(), Failed> {
+    pub fn launch(&mut self) -> Result<(), Failed> {
         let began = Instant::now();
         self.link.begin_term();
         self.host = Some(match &self.kernel.code {
@@ -253,7 +253,8 @@ impl<'a> Device<'a> {
         Ok(())
     }
 
-    fn stop(&mut self) -> Result<(), Failed> {
+    /// Ends the device in order, and waits for it. [`Device::launch`] starts another on the same rings.
+    pub fn stop(&mut self) -> Result<(), Failed> {
         let began = Instant::now();
         self.link.stop();
         while self.host.as_ref().is_some_and(|host| !host.is_over()) {
@@ -268,12 +269,6 @@ impl<'a> Device<'a> {
     /// Ends the device in order, and waits for it.
     pub fn end(mut self) -> Result<(), Failed> {
         self.stop()
-    }
-
-    /// Ends the device in order; another on the same rings follows.
-    pub fn relaunch(&mut self) -> Result<(), Failed> {
-        self.stop()?;
-        self.launch()
     }
 
     /// Puts a message in; where there is no room, waits for it and takes answers meanwhile. The answer to an ask comes
