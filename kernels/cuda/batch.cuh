@@ -73,6 +73,7 @@ RH_OUTLINE void fire_timers(Worker& worker, u64 now_us) {
         if (entry == 0) break;
         worker.entries[entry].message.header.hlc = worker.next_stamp();
         worker.entries.append(shared.out[0], entry);
+        shared.stirred = 1;
     }
 }
 RH_OUTLINE void start_timers(Worker& worker, u64 now_us, u32 threads) {
@@ -141,14 +142,14 @@ RH_FN u32 step(Worker& worker) {
     if (mine) {
         Slot* found = type_index == no_type ? nullptr : worker.table.find(shared.key[me], type_id_of(type_index));
         shared.slot[me] = found;
-        missing = found == nullptr && type_index != no_type && kind != Class::serial;
+        missing = found == nullptr && type_index != no_type && kind == Class::narrow;
     }
     if (any<Group>(missing, &shared.word)) {
         if (me == 0) {
             for (u32 at = 0; at < count; at++) {
                 if (!begins_run(shared, at) || shared.slot[at] != nullptr) continue;
                 const u32 index = shared.meta[at] >> 16;
-                if (index == no_type || class_of(worker, at, end_of_run(shared, at, count)) == Class::serial) continue;
+                if (index == no_type || class_of(worker, at, end_of_run(shared, at, count)) != Class::narrow) continue;
                 shared.slot[at] = worker.create(shared.key[at], type_id_of(index), index);
             }
         }
@@ -213,7 +214,6 @@ RH_OUTLINE void publish(Worker& worker, bool idle) {
     const WorkerShared& shared = worker.shared;
     Counters& counters = worker.memory.counters(worker.number);
     store_relaxed_gpu(&counters.steps, shared.steps);
-    store_relaxed_gpu(&counters.sent, shared.pool.sent);
     store_relaxed_gpu(&counters.finished, shared.finished);
     store_relaxed_gpu(&counters.faults, shared.faults);
     store_relaxed_gpu(&counters.dead, shared.dead);
@@ -237,7 +237,8 @@ RH_OUTLINE void publish(Worker& worker, bool idle) {
 RH_OUTLINE bool look_around(Worker& worker, u32 count, u32& rounds) {
     WorkerShared& shared = worker.shared;
     Control& control = worker.memory.control();
-    const bool idle = count == 0 && shared.pool.spilling == 0 && shared.out[0].head == 0;
+    const bool idle = count == 0 && shared.pool.spilling == 0 && shared.out[0].head == 0 && shared.stirred == 0;
+    shared.stirred = 0;
     // An idle worker says so once, and again when it has done something.
     if (!idle || rounds < 2) publish(worker, idle);
     rounds = idle ? (rounds < 1000000 ? rounds + 1 : rounds) : 0;
@@ -252,8 +253,10 @@ RH_OUTLINE bool look_around(Worker& worker, u32 count, u32& rounds) {
             header.reason = stopping;
             shared.dead++;
             worker.entries.append(shared.out[0], at);
+            shared.stirred = 1;
         }
-        if (shared.out[0].head == 0) store_relaxed_gpu(&worker.memory.counters(worker.number).ended, (u64)1);
+        // Release, at gpu scope: pairs with the acquire in `sum`; who sees the end sees the credits that its letters took.
+        if (shared.out[0].head == 0) store_release_gpu(&worker.memory.counters(worker.number).ended, (u64)1);
     }
     return false;
 }

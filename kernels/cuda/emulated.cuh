@@ -43,6 +43,8 @@ struct Fiber {
 struct Barrier {
     u32 arrived;
     u32 generation;
+    // What ThreadSanitizer knows it by: two in turn, so that who leaves late is not ordered after who has come again.
+    u8 known[2];
 };
 
 struct Block {
@@ -91,10 +93,10 @@ RH_SCHEDULER static void yield_among(u32 first, u32 count) {
 }
 
 RH_SCHEDULER static void wait_at(Barrier& barrier, u32 first, u32 count) {
-#if defined(__SANITIZE_THREAD__)
-    __tsan_release(&barrier);
-#endif
     const u32 generation = barrier.generation;
+#if defined(__SANITIZE_THREAD__)
+    __tsan_release(&barrier.known[generation & 1]);
+#endif
     if (++barrier.arrived == count) {
         barrier.arrived = 0;
         barrier.generation++;
@@ -102,7 +104,7 @@ RH_SCHEDULER static void wait_at(Barrier& barrier, u32 first, u32 count) {
         while (barrier.generation == generation) yield_among(first, count);
     }
 #if defined(__SANITIZE_THREAD__)
-    __tsan_acquire(&barrier);
+    __tsan_acquire(&barrier.known[generation & 1]);
 #endif
 }
 
@@ -203,6 +205,7 @@ RH_FN u32 thread_index() { return shape::threads == 1 ? 0 : emulated::me(); }
 RH_FN void sync_block() {
     if (shape::threads > 1) emulated::wait_at(emulated::block->all, 0, shape::threads);
 }
+RH_FN void sync_apart() { sync_block(); }
 RH_FN void sync_warp() {
     if (warp_threads > 1) {
         const u32 first = emulated::warp_first();
@@ -245,6 +248,7 @@ RH_FN void rest(u32 rounds) {
     const timespec length = {0, rounds < 256 ? 50000 : 1000000};
     nanosleep(&length, nullptr);
 }
+RH_FN void rest_between_passes() { rest(5000); }
 
 #define RH_LOADS(SUFFIX)                                                                                              \
     RH_FN u64 load_relaxed_##SUFFIX(const u64* at) { return __atomic_load_n(at, __ATOMIC_RELAXED); }                  \
@@ -270,6 +274,7 @@ RH_LOADS(sys)
 #undef RH_LOADS
 
 RH_FN u64 add_relaxed_gpu(u64* at, u64 value) { return __atomic_fetch_add(at, value, __ATOMIC_RELAXED); }
+RH_FN u64 add_acquire_release_gpu(u64* at, u64 value) { return __atomic_fetch_add(at, value, __ATOMIC_ACQ_REL); }
 RH_FN u32 add_release_gpu(u32* at, u32 value) { return __atomic_fetch_add(at, value, __ATOMIC_RELEASE); }
 RH_FN u32 compare_swap_acquire_gpu(u32* at, u32 expected, u32 desired) {
     __atomic_compare_exchange_n(at, &expected, desired, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
@@ -284,7 +289,7 @@ RH_FN u64 max_shared(u64* at, u64 value) {
     return old;
 }
 RH_FN u32 exchange_shared(u32* at, u32 value) { return __atomic_exchange_n(at, value, __ATOMIC_RELAXED); }
-RH_FN u32 exchange_block(u32* at, u32 value) { return __atomic_exchange_n(at, value, __ATOMIC_RELAXED); }
+RH_FN u32 exchange_block(u32* at, u32 value) { return __atomic_exchange_n(at, value, __ATOMIC_ACQ_REL); }
 
 }  // namespace rh
 #endif

@@ -30,6 +30,7 @@ enum Kind : u8 { tell = 1, ask = 2, answer = 3, error = 4, dead_letter = 5, insp
 enum Reason : u8 {
     unknown_type = 1,
     malformed = 2,
+    too_large = 3,
     fault_division_by_zero = 4,
     fault_index_out_of_bounds = 5,
     fault_clamp_bounds = 6,

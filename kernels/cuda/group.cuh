@@ -23,7 +23,11 @@ template <class Group>
 RH_FN u32 leading(bool yes, u32* words) {
     const u32 votes = ballot(yes);
     const u32 run = votes == warp_mask ? warp_threads : lowest(~votes);
-    if constexpr (Group::size == warp_threads) return run;
+    if constexpr (Group::size == warp_threads) {
+        // A vote orders no memory.
+        Group::sync();
+        return run;
+    }
     if (lane_index() == 0) words[warp_index()] = run;
     Group::sync();
     u32 count = 0;
@@ -39,7 +43,10 @@ RH_FN u32 leading(bool yes, u32* words) {
 template <class Group>
 RH_FN bool any(bool yes, u32* word) {
     const bool mine = ballot(yes) != 0;
-    if constexpr (Group::size == warp_threads) return mine;
+    if constexpr (Group::size == warp_threads) {
+        Group::sync();
+        return mine;
+    }
     if (thread_index() == 0) *word = 0;
     Group::sync();
     if (mine && lane_index() == 0) exchange_shared(word, 1u);

@@ -28,8 +28,9 @@ RH_FN void give_credits(Inbox& inbox, u32 count) {
     if (count > 0) add_release_gpu(&inbox.credits.word, count);
 }
 
-// The first of so many tickets. Relaxed: a ticket only names a slot; the credit made sure that it is free.
-RH_FN u64 take_tickets(Inbox& inbox, u32 count) { return add_relaxed_gpu(&inbox.tail.word, count); }
+// The first of so many tickets. Acquire and release, at gpu scope: writers pass tickets on in turn, so the slot of a ticket
+// may have been freed for a credit that another writer took; what that one acquired with it comes along.
+RH_FN u64 take_tickets(Inbox& inbox, u32 count) { return add_acquire_release_gpu(&inbox.tail.word, count); }
 
 // Writes a message into the slot of a ticket. Each flit carries its own proof, so relaxed at gpu scope is enough; the
 // loads that it pairs with are in `ready` and `read`.

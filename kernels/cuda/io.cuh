@@ -60,7 +60,7 @@ RH_FN void run_ingress(const Memory& memory, IoShared& shared, u32 lane) {
                 if (i == 2) flits = flits_of(message.header.len);
             }
             const u16 owner = memory.owner(message.header.to_key);
-            // The node sends nothing here whose shard is elsewhere; a worker of ours says so to whoever did.
+            // The node sends nothing here whose shard is elsewhere.
             destination = owner < shape::workers ? owner : 0;
         }
         if (thread_index() == 0) {
@@ -79,8 +79,12 @@ RH_FN void run_ingress(const Memory& memory, IoShared& shared, u32 lane) {
                     u64 ticket = 0;
                     if (waits && lane_index() == leader) {
                         Inbox& inbox = memory.inbox(destination);
-                        // The last part of an inbox is for messages between actors: they come before new ones.
-                        granted = take_credits(inbox, ones(peers), shape::admission_floor);
+                        // The last part of an inbox is for messages between actors: they come before new ones. A worker that
+                        // holds back as many as half of what it can gets nothing new. Relaxed, at gpu scope: about so many.
+                        const u64 held = load_relaxed_gpu(&memory.counters(destination).spilled_now);
+                        if (held < shape::entries / 2) {
+                            granted = take_credits(inbox, ones(peers), shape::admission_floor);
+                        }
                         if (granted > 0) {
                             // Before the message can be run, so that no worker finishes more than was begun.
                             add_relaxed_gpu(&memory.counters(destination).accepted.word, granted);
@@ -107,6 +111,17 @@ RH_FN void run_ingress(const Memory& memory, IoShared& shared, u32 lane) {
     }
 }
 
+// Whether a slot of the host's ring holds a whole message: as `present` of `flit.rs`.
+RH_FN bool holds_whole(const Flit* slot, u32 lap) {
+    const Flit first = load_flit_sys(slot);
+    if (first.word[3] != lap) return false;
+    const u32 count = flits_of(first.word[0] & 0xffffu);
+    for (u32 i = 1; i < count && i < slot_flits; i++) {
+        if (load_flit_sys(slot + i).word[3] != lap) return false;
+    }
+    return count <= slot_flits;
+}
+
 // From the workers' replies and what goes away into the host's ring.
 RH_FN void run_egress(const Memory& memory, IoShared& shared, u32 lane) {
     const u32 reader = shape::workers + lane;
@@ -115,7 +130,15 @@ RH_FN void run_egress(const Memory& memory, IoShared& shared, u32 lane) {
     u64 head = 0;
     // The host's ring goes on where the last device left it, as `Producer::attach` finds it: behind what is published.
     u64 tail = load_relaxed_sys(consumed);
-    while (load_flit_sys(memory.egress_slot(lane, tail)).word[3] == lap_of(tail, shape::host_egress_slots)) tail++;
+    const u64 free_from = tail + shape::host_egress_slots;
+    while (tail < free_from && holds_whole(memory.egress_slot(lane, tail), lap_of(tail, shape::host_egress_slots))) tail++;
+    // A device that died may have published messages behind one that it did not: they went with it.
+    const u64 mine = tail + thread_index();
+    if (mine < free_from) {
+        Flit* slot = memory.egress_slot(lane, mine);
+        if (load_flit_sys(slot).word[3] == lap_of(mine, shape::host_egress_slots)) store_flit_sys(slot, Flit{{0, 0, 0, 0}});
+    }
+    sync_block();
     for (u32 rounds = 0;;) {
         u32 count = leading<BlockGroup>(ready(memory, reader, head + thread_index()), shared.words);
         if (count > 0) {
@@ -215,7 +238,7 @@ RH_FN Sums sum(const Memory& memory) {
         sums.idle += load_acquire_gpu(&counters.idle);
         sums.finished += load_relaxed_gpu(&counters.finished);
         sums.begun += load_relaxed_gpu(&counters.accepted.word) + load_relaxed_gpu(&counters.sent);
-        sums.ended += load_relaxed_gpu(&counters.ended);
+        sums.ended += load_acquire_gpu(&counters.ended);
     }
     return sums;
 }
@@ -323,7 +346,7 @@ RH_FN void run_control(const Memory& memory, IoShared& shared) {
             }
         }
         if (any<BlockGroup>(thread_index() == 0 && has_ended(memory), &shared.word)) break;
-        rest(5000);
+        rest_between_passes();
     }
     carry(memory, true);
     sync_block();

@@ -29,6 +29,8 @@ static_assert(shape::threads == warps * warp_threads, "a block is whole warps, o
 RH_FN u32 block_index() { return blockIdx.x; }
 RH_FN u32 thread_index() { return threadIdx.x; }
 RH_FN void sync_block() { __syncthreads(); }
+// The same for threads of one warp that come to it at different places of the code; only with each other.
+RH_FN void sync_apart() { asm volatile("barrier.sync 1;" ::: "memory"); }
 RH_FN void sync_warp() { __syncwarp(warp_mask); }
 RH_FN u32 ballot(bool vote) { return __ballot_sync(warp_mask, vote); }
 RH_FN u32 shuffle(u32 value, u32 lane) { return __shfl_sync(warp_mask, value, (int)lane); }
@@ -44,6 +46,8 @@ RH_FN u64 nanoseconds() {
     return now;
 }
 RH_FN void pause(u32 ns) { __nanosleep(ns); }
+// Between two passes of the control block: what it carries is for people and supervisors.
+RH_FN void rest_between_passes() { __nanosleep(20000); }
 // After so many rounds with nothing to do; all threads of a warp.
 RH_FN void rest(u32 rounds) {
     if (rounds > 0) __nanosleep(rounds < 64 ? 20 : rounds < 4096 ? 100 : 1000);
@@ -110,6 +114,11 @@ RH_FN u32 add_release_gpu(u32* at, u32 value) {
     asm volatile("atom.release.gpu.global.add.u32 %0, [%1], %2;" : "=r"(old) : "l"(at), "r"(value) : "memory");
     return old;
 }
+RH_FN u64 add_acquire_release_gpu(u64* at, u64 value) {
+    u64 old;
+    asm volatile("atom.acq_rel.gpu.global.add.u64 %0, [%1], %2;" : "=l"(old) : "l"(at), "l"(value) : "memory");
+    return old;
+}
 RH_FN u32 compare_swap_acquire_gpu(u32* at, u32 expected, u32 desired) {
     u32 old;
     asm volatile("atom.acquire.gpu.global.cas.b32 %0, [%1], %2, %3;"
@@ -124,8 +133,12 @@ RH_FN u32 add_shared(u32* at, u32 value) { return atomicAdd(at, value); }
 RH_FN u64 add_shared(u64* at, u64 value) { return atomicAdd(at, value); }
 RH_FN u64 max_shared(u64* at, u64 value) { return atomicMax(at, value); }
 RH_FN u32 exchange_shared(u32* at, u32 value) { return atomicExch(at, value); }
-// In device memory, between the threads of a block.
-RH_FN u32 exchange_block(u32* at, u32 value) { return atomicExch_block(at, value); }
+// In device memory, between the threads of a block: what was stored before is seen by whoever gets the value.
+RH_FN u32 exchange_block(u32* at, u32 value) {
+    u32 old;
+    asm volatile("atom.acq_rel.cta.global.exch.b32 %0, [%1], %2;" : "=r"(old) : "l"(at), "r"(value) : "memory");
+    return old;
+}
 
 #endif
 

@@ -27,7 +27,6 @@ struct Pool {
     // Entries in spill lists, and ever put there.
     u32 spilling;
     u64 spilled;
-    u64 sent;
     u32 away_waiting;
 };
 
@@ -46,7 +45,7 @@ struct Entries {
 
     RH_MEMBER void set_up(Pool& pool) const {
         for (u32 i = thread_index(); i < shape::entries; i += shape::threads) ring()[i] = i + 1;
-        if (thread_index() == 0) pool = Pool{0, shape::entries, 0, 0, 0, 0};
+        if (thread_index() == 0) pool = Pool{0, shape::entries, 0, 0, 0};
     }
     // 0 where none is left.
     RH_MEMBER u32 take(Pool& pool) const {
@@ -94,14 +93,17 @@ RH_OUTLINE void flush(const Entries& entries, Pool& pool, u32 first) {
         u32 granted = 0;
         u64 ticket = 0;
         if (at != 0 && lane == leader) {
-            // Relaxed, at gpu scope, past any cache: a lane of this warp may have spilled to it just now. That it did is
-            // ordered before this by the vote above.
+            // Before the message can be run, so that no worker finishes more than was begun. Relaxed, at gpu scope: a count.
+            if (destination < shape::workers) {
+                add_relaxed_gpu(&entries.memory.counters(entries.worker).sent, ones(peers));
+            }
+            // Relaxed, at gpu scope, past any cache: a lane of this warp may have spilled to it in the last round, which is
+            // ordered before this by the barrier at its end.
             if (load_relaxed_gpu(&entries.list(destination).tail) == 0) {
                 Inbox& inbox = entries.memory.inbox(reader_of(destination, entries.worker));
                 granted = take_credits(inbox, ones(peers), floor_of(destination));
                 if (granted > 0) ticket = take_tickets(inbox, granted);
             }
-            if (destination < shape::workers) add_shared(&pool.sent, (u64)ones(peers));
         }
         granted = shuffle(granted, leader);
         ticket = shuffle(ticket, leader);
@@ -124,6 +126,7 @@ RH_OUTLINE void flush(const Entries& entries, Pool& pool, u32 first) {
             }
             at = next;
         }
+        sync_warp();
     }
 }
 

@@ -47,9 +47,9 @@ RH_FN Fault assisted(Assist& assist, u32 threads, u64 count, const Loop& loop, t
     assist.count = count;
     assist.threads = threads < shape::threads ? threads : shape::threads;
     assist.run = run_iterations<Loop>;
-    sync_block();
+    sync_apart();
     run_iterations<Loop>(assist, 0);
-    sync_block();
+    sync_apart();
     Fault fault = 0;
     u64 first = 0;
     for (u32 thread = 0; thread < assist.threads; thread++) {
@@ -65,16 +65,21 @@ RH_FN Fault assisted(Assist& assist, u32 threads, u64 count, const Loop& loop, t
 // The others' side of a handler.
 RH_FN void assist_until_done(Assist& assist) {
     for (;;) {
-        sync_block();
-        if (assist.run == nullptr) return;
+        sync_apart();
+        if (assist.run == nullptr) {
+            // The leader goes on to the next actor, and asks anew, only when all have seen that this one is done.
+            sync_apart();
+            return;
+        }
         assist.run(assist, thread_index());
-        sync_block();
+        sync_apart();
     }
 }
 // The leader's end of it.
 RH_FN void done(Assist& assist) {
     assist.run = nullptr;
-    sync_block();
+    sync_apart();
+    sync_apart();
 }
 
 }  // namespace rh

@@ -76,6 +76,8 @@ struct WorkerShared {
     u64 head;
     u32 whole;
     u32 ended;
+    // Timers have been fired since the worker last said what it did.
+    u32 stirred;
     Pool pool;
     Timers timers;
     u64 steps;
@@ -111,7 +113,7 @@ struct Worker {
             shared.hlc = shared.head = shared.steps = shared.finished = shared.faults = shared.dead = 0;
             shared.replies = shared.replies_unasked = shared.actors = shared.created = shared.stopped_count = 0;
             shared.table_bytes = shape::index_slots * sizeof(u64);
-            shared.whole = shared.ended = 0;
+            shared.whole = shared.ended = shared.stirred = 0;
         }
     }
 
@@ -200,6 +202,7 @@ struct Worker {
         if (message.header.len < 4) return not_handled(message, malformed);
         offset = get<u32>(message.payload());
         if (slot == nullptr) return answer_error(message.header, no_actor, 0);
+        if (payload_bytes_max <= 24) return answer_error(message.header, too_large, 0);
         u8* bytes = memory.at<u8>(arena::scratch, (u64)number * shape::state_bytes_max);
         for (u32 i = 0; i < A::State::size; i++) bytes[i] = 0;
         store(bytes, *reinterpret_cast<const typename A::State*>(const_cast<Slot*>(slot)->state()));

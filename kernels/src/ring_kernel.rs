@@ -68,10 +68,14 @@ impl Plan {
             timers: (entries / 2) as u32,
             index_slots: below((share / 8).clamp(256, 1 << 24)) as u32,
             page_bytes,
-            pages: (bytes / 2 / page_bytes).clamp(workers * registry.types().len() as u64, 1 << 20) as u32,
+            pages: (bytes / 2 / page_bytes).clamp(workers * registry.types().len() as u64, PAGE_BYTES_MAX / page_bytes)
+                as u32,
         }
     }
 }
+
+/// Bytes of all pages: an actor is known by 32 bits in units of 8 bytes, and 0 is none.
+const PAGE_BYTES_MAX: u64 = (1 << 35) - (1 << 20);
 
 /// A page holds 64 KiB, or one of the largest actors.
 fn page_bytes(registry: &Registry) -> u64 {

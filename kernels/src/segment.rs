@@ -100,7 +100,7 @@ impl Default for Shape {
 pub enum Framing {
     /// As they are, the lap in the header's first word: between CPU threads.
     Slots = 0,
-    /// In 16-byte flits, each with its own lap: where a GPU is at one end. See [`crate::flit`].
+    /// In 16-byte flits, each with its own lap: where a GPU is at one end. See `flit.rs`.
     Flits = 1,
 }
 

@@ -459,7 +459,10 @@ impl Worker {
             worker: self.index as u32,
         };
         let from = bytes.len().min(offset as usize);
-        let room = self.segment.shape().payload_bytes_max() - size_of::<Inspected>();
+        // The smallest slots take less than what is said about a state.
+        let Some(room) = self.segment.shape().payload_bytes_max().checked_sub(size_of::<Inspected>()) else {
+            return self.answer_error(header, Reason::TooLarge, &[]);
+        };
         let to = bytes.len().min(from + room);
         // SAFETY: `Inspected` is integers without padding.
         let about: [u8; size_of::<Inspected>()] = unsafe { std::mem::transmute(about) };

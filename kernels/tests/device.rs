@@ -134,6 +134,7 @@ pub mod odd {
         Read,
         SendToWrongType,
         TickIn { us: u64 },
+        TickAt { us: u64, key: u64 },
         Tick,
     }
 
@@ -158,6 +159,7 @@ pub mod odd {
             Message::Read => {}
             Message::SendToWrongType => ctx.send(listener::id(0), Message::Read),
             Message::TickIn { us } => ctx.send_after(us, ctx.id(), Message::Tick),
+            Message::TickAt { us, key } => ctx.send_after(us, id(key), Message::Tick),
             Message::Tick => state.ticks += 1,
         }
         ctx.reply(Reply::Value { value: state.value, ticks: state.ticks });
@@ -513,6 +515,41 @@ fn a_wide_actor_does_the_same_with_any_number_of_threads() {
 }
 
 #[test]
+fn wide_actors_with_messages_at_the_same_time_do_not_meet() {
+    let mut expected = None;
+    for engine in ENGINES {
+        let mut bench = Bench::new(engine, Shape { inbox_slots: 256, ingress_slots: 256, ..small(2) });
+        for round in 0..3u32 {
+            for key in 0..24u64 {
+                bench.push(Kind::Tell, mixer::id(key), 0, mixer::Message::Fill { seed: key as u32 + round });
+                bench.push(Kind::Tell, mixer::id(key), 0, mixer::Message::Mix { rounds: 2 });
+            }
+        }
+        bench.run_until_quiet();
+        let replies: Vec<_> = (0..24u64).map(|key| bench.ask(mixer::id(key), mixer::Message::Read).unwrap()).collect();
+        assert_eq!(expected.get_or_insert(replies.clone()), &replies, "{engine:?}");
+    }
+}
+
+#[test]
+fn a_timer_for_an_actor_of_another_worker_fires_where_nothing_else_happens() {
+    for engine in ENGINES.into_iter().filter(|engine| *engine != Engine::Cpu) {
+        let mut bench = Bench::new(engine, small(4));
+        for key in 0..8u64 {
+            bench.ask(odd::id(key), odd::Message::TickAt { us: 50_000, key: key + 100 }).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(80));
+        bench.run_until_quiet();
+        for key in 0..8u64 {
+            let reply = bench.ask(odd::id(key + 100), odd::Message::Read).unwrap();
+            assert_eq!(reply, odd::Reply::Value { value: 0, ticks: 1 }, "{engine:?}");
+        }
+        let readings = bench.link.read();
+        assert_eq!(readings.iter().map(|r| (r.sent, r.timers)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1)), (8, 0));
+    }
+}
+
+#[test]
 fn what_is_not_handled_is_answered_or_becomes_a_dead_letter() {
     for engine in ENGINES {
         let mut bench = Bench::new(engine, small(2));
@@ -525,7 +562,7 @@ fn what_is_not_handled_is_answered_or_becomes_a_dead_letter() {
             Kind::Tell,
             ActorId::new(odd::Actor::TYPE, Key(5)),
             0,
-            circle::Message::Token { left: 0, double: 0, members: 1 },
+            talker::Message::Talk { rounds: 0, listeners: 0 },
         );
         bench.push(Kind::Tell, ActorId::new(ringhold::id::TypeId::of("nobody"), Key(5)), 0, odd::Message::Read);
         bench.push(Kind::Tell, id, 0, odd::Message::Divide { by: 0 });
