@@ -20,6 +20,7 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -174,6 +175,10 @@ RH_SCHEDULER static void* block_main(void* argument) {
     for (Fiber& fiber : b.fiber) {
 #if defined(__SANITIZE_THREAD__)
         __tsan_destroy_fiber(fiber.sanitizer);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+        // A fiber's frames are never left; the next to get these addresses is not to be told of them.
+        __asan_unpoison_memory_region(fiber.stack, stack_bytes);
 #endif
         munmap(fiber.stack, stack_bytes);
     }
