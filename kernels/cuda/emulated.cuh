@@ -32,7 +32,12 @@
 namespace rh {
 namespace emulated {
 
+#if defined(__SANITIZE_ADDRESS__)
+// AddressSanitizer clears what it knows of a whole stack at every switch.
+static constexpr u64 stack_bytes = 64 * 1024;
+#else
 static constexpr u64 stack_bytes = 1024 * 1024;
+#endif
 
 struct Fiber {
     ucontext_t context;

@@ -9,7 +9,7 @@ use crate::message::Header;
 use crate::outbox::{AWAY, Owners};
 use crate::queue::parts;
 use crate::ring::{Consumer, Producer};
-use crate::segment::{Pulse, Segment, SegmentRing, Telemetry};
+use crate::segment::{Framing, Pulse, Segment, SegmentRing, Telemetry};
 
 /// See the module's documentation. One thread uses it at a time.
 pub struct Link {
@@ -261,13 +261,15 @@ impl Link {
             return false;
         }
         // Two equal looks: a worker that woke for a sibling's message between them has moved a counter.
-        if pass == 0 {
+        if self.segment.shape().framing == Framing::Slots as u32 {
             let second = self.read();
             return quiet(&second) && counters(&first) == counters(&second);
         }
         // Counters that are carried here may be of different moments of one pass. Those of two passes with a whole one
         // between them, if equal, are those of one moment.
         match &self.quiet {
+            // The first pass is not over.
+            _ if pass == 0 => false,
             Some((before, then)) if counters(then) == counters(&first) => *before + 2 <= pass,
             _ => {
                 self.quiet = Some((pass, first));
