@@ -194,6 +194,7 @@ impl Link {
     /// Begins the term of a new host. The last one must be dead: its counters are cleared here.
     pub fn begin_term(&mut self) -> u64 {
         self.segment.reset_telemetry();
+        self.quiet = None;
         self.segment.node().stop.store(0, Relaxed);
         self.segment.node().term.fetch_add(1, Release) + 1
     }

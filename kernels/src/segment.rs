@@ -280,7 +280,7 @@ pub struct KernelLine {
 /// How a device's own clock is mapped to its host's: see [`crate::clock_host`]. All zero where the device runs by the
 /// host's clock.
 ///
-/// The device's part: it sees a new `request`, stops telling time if `paused` is not zero, reads its clock, stores
+/// The device's part: it sees a new `request`, takes up no mapping if `paused` is not zero, reads its clock, stores
 /// `device_ns`, and stores the request's number in `reply` with release. The two lie in one aligned 16 bytes, so that a
 /// GPU may store both at once. Everything else is written by the device host; from `reference_ns` on it is consistent
 /// while `version` is even and the same before and after.
