@@ -27,7 +27,7 @@ use ringhold_cluster::wire::{
 use ringhold_kernels::message::Reason;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub use session::{Session, Sessions};
 
@@ -427,9 +427,15 @@ async fn serve(
     wire::send(&mut send, &Greeting::Welcome(welcome.clone())).await.map_err(|_| None)?;
     // Dropped at the end, whatever the reason: the streams' tasks end with the session.
     let mut streams = JoinSet::new();
+    let gone = silence(connection);
+    tokio::pin!(gone);
     loop {
         tokio::select! {
             biased;
+            () = &mut gone => {
+                tracing::debug!(session = session.number(), "nothing came from the client any more");
+                return Err(None);
+            }
             Some(ended) = streams.join_next(), if !streams.is_empty() => match ended {
                 Ok(served) => served?,
                 Err(e) => std::panic::resume_unwind(e.into_panic()),
@@ -439,6 +445,21 @@ async fn serve(
                 let stream = stream(send, recv, session.clone(), shared.clone(), welcome.payload_bytes_max);
                 streams.spawn(stream);
             }
+        }
+    }
+}
+
+/// Resolves once nothing has come from the peer for [`wire::IDLE_TIMEOUT`], or a little longer.
+///
+/// QUIC's own idle timeout is at least three times its probe timeout (RFC 9000, 10.1), and one late acknowledgement makes
+/// that half a minute. A peer that lives is heard from more often: it acknowledges keep-alives.
+async fn silence(connection: &Connection) {
+    let mut heard = (connection.stats().udp_rx.datagrams, Instant::now());
+    while heard.1.elapsed() < wire::IDLE_TIMEOUT {
+        sleep(wire::KEEP_ALIVE / 2).await;
+        let datagrams = connection.stats().udp_rx.datagrams;
+        if datagrams != heard.0 {
+            heard = (datagrams, Instant::now());
         }
     }
 }
