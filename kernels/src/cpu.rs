@@ -21,7 +21,7 @@ pub struct Host {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Starts the workers of a device. `own` holds each worker's bell, `node` the node's.
+/// Starts the workers of a device; they say when they are up. `own` holds each worker's bell, `node` the node's.
 pub fn start(
     segment: &Arc<Segment>,
     registry: &Arc<Registry>,
@@ -38,9 +38,6 @@ pub fn start(
         let name = format!("worker-{}", worker.index());
         threads.push(std::thread::Builder::new().name(name).spawn(move || run(worker, &bell, &*clock))?);
     }
-    let term = segment.node().term.load(std::sync::atomic::Ordering::Acquire);
-    segment.device().running_term.store(term as u32, Release);
-    node.ring();
     Ok(Host { threads })
 }
 

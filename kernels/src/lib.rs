@@ -11,6 +11,7 @@
 pub mod actor;
 pub mod arith;
 pub mod bell;
+pub mod checkpoint;
 pub mod clock;
 #[cfg(not(loom))]
 pub mod clock_host;
@@ -42,6 +43,8 @@ pub mod ring_kernel;
 pub mod schema;
 #[cfg(not(loom))]
 pub mod segment;
+#[cfg(not(loom))]
+pub mod staging;
 pub mod suggest;
 pub mod table;
 pub mod trial;

@@ -5,11 +5,14 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
 use crate::bell::{Bell, park, wake};
+use crate::checkpoint::Record;
+use crate::id::Key;
 use crate::message::Header;
 use crate::outbox::{AWAY, Owners};
 use crate::queue::parts;
 use crate::ring::{Consumer, Producer};
 use crate::segment::{Framing, Pulse, Segment, SegmentRing, Telemetry};
+use crate::staging::{self, Reader, Writer};
 
 /// See the module's documentation. One thread uses it at a time.
 pub struct Link {
@@ -20,6 +23,10 @@ pub struct Link {
     egress: Vec<Consumer<SegmentRing>>,
     /// Lanes that were pushed to since the last [`Link::ring`].
     pushed: Vec<bool>,
+    /// For each lane, the way down to the device and the way up from it, by which checkpoints travel.
+    staging: Vec<(Writer, Reader)>,
+    /// How far each way up was written when [`Link::park`] last looked.
+    staged: Vec<u64>,
     /// Where another carries the workers' counters: the pass in which they were last such that nothing was under way, and
     /// what they were.
     quiet: Option<(u64, Vec<Reading>)>,
@@ -76,6 +83,8 @@ impl Link {
             ingress: (0..lanes).map(|lane| Producer::attach(segment.ingress(lane))).collect(),
             egress: (0..lanes).map(|lane| Consumer::attach(segment.egress(lane))).collect(),
             pushed: vec![false; count],
+            staging: (0..lanes).map(|lane| staging::node(&segment, lane)).collect(),
+            staged: vec![0; lanes],
             quiet: None,
             workers,
             segment,
@@ -92,11 +101,7 @@ impl Link {
         if payload.len() > self.segment.shape().payload_bytes_max() {
             return Err(Refused::TooLarge);
         }
-        let worker = self.owners.of(header.to().key);
-        if worker == AWAY {
-            return Err(Refused::NotHere);
-        }
-        let lane = worker as usize % self.ingress.len();
+        let lane = self.lane_of(header.to().key).ok_or(Refused::NotHere)?;
         let ring = &mut self.ingress[lane];
         if !ring.push(header, payload) {
             return Err(Refused::Full);
@@ -104,6 +109,27 @@ impl Link {
         self.pushed[lane] = true;
         self.quiet = None;
         Ok(())
+    }
+
+    /// The lane that leads to an actor, if its shard is on this device.
+    #[inline]
+    pub fn lane_of(&self, key: Key) -> Option<usize> {
+        let worker = self.owners.of(key);
+        (worker != AWAY).then(|| worker as usize % self.ingress.len())
+    }
+
+    pub fn lanes(&self) -> usize {
+        self.ingress.len()
+    }
+
+    /// Messages ever pushed into a lane's ingress ring.
+    pub fn pushed(&self, lane: usize) -> u64 {
+        self.ingress[lane].pushed()
+    }
+
+    /// Messages ever taken from a lane's egress ring.
+    pub fn taken(&self, lane: usize) -> u64 {
+        self.egress[lane].taken()
     }
 
     /// Wakes the workers that were pushed to, where they sleep.
@@ -148,15 +174,21 @@ impl Link {
 
     /// Takes what the device has sent, at most `most` messages a worker, and says how many there were.
     pub fn drain(&mut self, most: usize, mut f: impl FnMut(&Header, &[u8])) -> usize {
+        self.drain_lanes(most, |_, _, header, payload| f(header, payload))
+    }
+
+    /// The same, with each message's lane and its number there, counted from the ring's beginning.
+    pub fn drain_lanes(&mut self, most: usize, mut f: impl FnMut(usize, u64, &Header, &[u8])) -> usize {
         let mut drained = 0;
-        for ring in &mut self.egress {
+        for (lane, ring) in self.egress.iter_mut().enumerate() {
             let mut taken = 0;
             while taken < most
+                && let number = ring.taken()
                 && ring
                     .next(|at| {
                         // SAFETY: the slot is ours until `publish`.
                         let (header, payload) = unsafe { parts(at) };
-                        f(header, payload)
+                        f(lane, number, header, payload)
                     })
                     .is_some()
             {
@@ -172,13 +204,28 @@ impl Link {
 
     /// Says that the node is about to wait for its bell. False if something came in just now.
     pub fn park(&mut self) -> bool {
-        let parked = &self.segment.node().parked;
+        let segment = self.segment.clone();
+        let parked = &segment.node().parked;
         park(parked);
-        if self.egress.iter().all(Consumer::is_empty) {
+        let staged = self.has_staged();
+        if !staged && self.egress.iter().all(Consumer::is_empty) {
             return true;
         }
         parked.store(0, Relaxed);
         false
+    }
+
+    /// Whether more of a cut has come up since this was last asked.
+    fn has_staged(&mut self) -> bool {
+        let mut more = false;
+        for (lane, seen) in self.staged.iter_mut().enumerate() {
+            let words = &self.segment.staging(lane).host.0;
+            // The epoch too, which may follow the last byte.
+            let written = words.written.load(Relaxed) + words.epoch.load(Relaxed);
+            more |= written != *seen;
+            *seen = written;
+        }
+        more
     }
 
     /// Whether the host of the newest term is up.
@@ -193,10 +240,75 @@ impl Link {
 
     /// Begins the term of a new host. The last one must be dead: its counters are cleared here.
     pub fn begin_term(&mut self) -> u64 {
+        self.segment.node().restores.store(0, Relaxed);
+        self.begin()
+    }
+
+    /// The same for a host that begins with the actors of a checkpoint, of which the caller sends each lane its part with
+    /// [`Link::send_down`], ended by a cut's record. What lies in the ingress rings is thrown away: it is the caller's to
+    /// push again from where the checkpoint has it.
+    pub fn begin_restored_term(&mut self, epoch: u64) -> u64 {
+        let node = self.segment.node();
+        node.restores.store(1, Relaxed);
+        node.epoch.store(epoch, Relaxed);
+        for (lane, ring) in self.ingress.iter().enumerate() {
+            let words = &self.segment.worker(lane).ingress.0;
+            words.consumed.store(ring.pushed(), Relaxed);
+            words.begun.store(ring.pushed(), Relaxed);
+        }
+        self.begin()
+    }
+
+    fn begin(&mut self) -> u64 {
         self.segment.reset_telemetry();
+        self.segment.reset_staging();
         self.quiet = None;
+        self.staged.fill(0);
         self.segment.node().stop.store(0, Relaxed);
+        // Release: a host that sees its term sees what it begins with.
         self.segment.node().term.fetch_add(1, Release) + 1
+    }
+
+    /// Asks for a cut. The last one must have been collected whole, and the term be one that checkpoints are made of.
+    pub fn ask_cut(&mut self, epoch: u64) {
+        self.segment.node().epoch.store(epoch, Release);
+        for (worker, bell) in self.workers.iter().enumerate() {
+            wake(&self.segment.worker(worker).parked.0, &**bell);
+        }
+    }
+
+    /// Appends to `into` what has come up of a lane's part of a cut, at most `most` bytes. True once that is all of it.
+    pub fn collect_cut(&mut self, lane: usize, epoch: u64, into: &mut Vec<u8>, most: usize) -> bool {
+        let words = &self.segment.staging(lane).host.0;
+        // Acquire: the end is that of this epoch, and all bytes before it are there.
+        let whole = words.epoch.load(Acquire) == epoch;
+        let reader = &mut self.staging[lane].1;
+        reader.read(into, most);
+        whole && reader.position() == words.end.load(Relaxed)
+    }
+
+    /// The lane that a record of a checkpoint is to come down; `None` for those that do not, and those of other devices' actors.
+    pub fn lane_of_record(&self, record: &Record<'_>) -> Option<usize> {
+        match record {
+            Record::Actor { id, .. } => self.lane_of(id.key),
+            Record::Queued { header, .. } => self.lane_of(header.to().key),
+            // By who sent it, whose worker had it.
+            Record::Timer { header, .. } | Record::Out { header, .. } => {
+                Some(self.lane_of(header.from().key).unwrap_or(0))
+            }
+            Record::Removed { .. } | Record::Cut(_) | Record::Node { .. } => None,
+        }
+    }
+
+    /// How long the device stood still for its last cut, in nanoseconds.
+    pub fn pause_ns(&self) -> u64 {
+        let pause = |lane| self.segment.staging(lane).host.0.pause_ns.load(Relaxed);
+        (0..self.lanes()).map(pause).max().unwrap_or(0)
+    }
+
+    /// Sends a lane's workers more of what they begin with, as far as there is room, and says how many bytes.
+    pub fn send_down(&mut self, lane: usize, bytes: &[u8]) -> usize {
+        self.staging[lane].0.write(bytes)
     }
 
     /// Asks the workers to finish what is queued and end.

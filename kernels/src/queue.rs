@@ -97,6 +97,11 @@ impl Queue {
         self.pushed
     }
 
+    /// Messages ever popped.
+    pub fn popped(&self) -> u64 {
+        self.popped
+    }
+
     /// Room for one message of `payload_bytes` if the last chunk has it: 8-aligned and not yet initialised. It is in
     /// the queue when this returns, so the caller writes the header and all of the padded payload before anything else.
     #[inline(always)]

@@ -24,6 +24,7 @@ pub struct ActorType {
     pub cuda_functions: &'static str,
     pub(crate) run: Run,
     pub(crate) store: Store,
+    pub(crate) load: Load,
 }
 
 /// Runs one message over the state at the pointer; on a fault the state is as before.
@@ -33,11 +34,17 @@ pub struct ActorType {
 /// lies behind `message`, and both stay as they are while this runs.
 pub(crate) type Run = unsafe fn(state: *mut u8, message: NonNull<Header>, outbox: &mut Outbox) -> Ran;
 
-/// Writes the state at the pointer as its bytes, padding zero.
+/// Writes the state at the first pointer as its bytes to the second; padding is left as it was.
 ///
 /// # Safety
-/// `state` is an aligned, valid state of the type.
-pub(crate) type Store = unsafe fn(state: *const u8) -> Vec<u8>;
+/// `state` is an aligned, valid state of the type, and `to` is valid for writes of the type's `state_bytes`.
+pub(crate) type Store = unsafe fn(state: *const u8, to: *mut u8);
+
+/// Makes the state at the pointer that which the bytes are; false, and nothing done, where they are none.
+///
+/// # Safety
+/// `state` is aligned and valid for writes of a state of the type; `bytes` has the type's `state_bytes`.
+pub(crate) type Load = unsafe fn(bytes: *const u8, state: *mut u8) -> bool;
 
 /// What came of running a message. One word, so that it comes back in a register.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,6 +82,7 @@ impl ActorType {
             cuda_functions: A::CUDA_FUNCTIONS,
             run: run::<A>,
             store: store::<A>,
+            load: load::<A>,
             schema,
         }
     }
@@ -104,9 +112,18 @@ unsafe fn run<A: Actor>(state: *mut u8, message: NonNull<Header>, outbox: &mut O
 
 /// # Safety
 /// As [`Store`] says.
-unsafe fn store<A: Actor>(state: *const u8) -> Vec<u8> {
+unsafe fn store<A: Actor>(state: *const u8, to: *mut u8) {
     // SAFETY: the caller's.
-    unsafe { &*state.cast::<A::State>() }.to_bytes()
+    unsafe { (*state.cast::<A::State>()).write(to) }
+}
+
+/// # Safety
+/// As [`Load`] says.
+unsafe fn load<A: Actor>(bytes: *const u8, state: *mut u8) -> bool {
+    // SAFETY: the caller's.
+    let read = unsafe { A::State::read(bytes) };
+    // SAFETY: as above.
+    read.map(|value| unsafe { state.cast::<A::State>().write(value) }).is_some()
 }
 
 /// The actor types a binary was built with, in the order registered.

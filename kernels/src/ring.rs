@@ -240,6 +240,11 @@ impl<M: Memory> Inbox<M> {
         taken as usize
     }
 
+    /// Messages ever sent here. All of them are there to be read while no writer runs.
+    pub fn sent(&self) -> u64 {
+        self.tail.0.load(Ordering::Acquire)
+    }
+
     fn take_credits(&self, wanted: i64) -> i64 {
         // Acquire pairs with the release in `InboxEnd::give_credits`: the reader is done with the slots that these
         // credits stand for before we write to them.
@@ -280,6 +285,15 @@ impl<M: Memory, P: std::ops::Deref<Target = Inbox<M>>> InboxEnd<M, P> {
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
         !self.inbox.memory.present(self.head)
+    }
+
+    /// Looks at the messages that have not been taken, up to the `end`-th ever sent; all of them must be there.
+    pub fn for_each_until(&self, end: u64, mut f: impl FnMut(NonNull<Header>)) {
+        let memory = &self.inbox.memory;
+        for index in self.head..end {
+            debug_assert!(memory.present(index));
+            memory.with(index & (memory.capacity() - 1), &mut f);
+        }
     }
 
     /// Gives the credits of all messages taken back to the writers.

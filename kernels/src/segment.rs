@@ -14,6 +14,7 @@
 //! | 12288 | [`WorkerBlock`]s, 1024 bytes each |
 //! | then | for each worker, a [`TypeCounts`] for each actor type |
 //! | then, 4096-aligned | ingress rings, one a lane, then egress rings, one a lane |
+//! | then, 4096-aligned | for each lane [`StagingWords`], then for each lane a staging ring up and one down |
 //!
 //! A *lane* here is a pair of rings. On a CPU each worker has its own; a GPU's many workers share a few, a worker's being
 //! its number modulo their count.
@@ -32,10 +33,11 @@ use crate::message::{Header, payload_bytes_max};
 use crate::outbox::{Owner, Owners, SHARDS};
 use crate::registry::TYPES_MAX;
 use crate::ring::{Line, Memory, lap_of, present, publish};
+use crate::staging::StagingWords;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ringhold");
 /// Grows with every change of the layout: both ends must be of one build.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 const NODE_LINE: usize = 256;
 const DEVICE_LINE: usize = 384;
@@ -74,6 +76,9 @@ pub struct Shape {
     pub high_water_percent: u32,
     /// Percent below which it takes again.
     pub low_water_percent: u32,
+    /// Bytes of each of a lane's two staging rings, by which checkpoints leave the device and come back: a power of two of at
+    /// least 4096. Memory that is not used is not taken.
+    pub staging_bytes: u32,
 }
 
 impl Default for Shape {
@@ -90,6 +95,7 @@ impl Default for Shape {
             batch: 256,
             high_water_percent: 80,
             low_water_percent: 50,
+            staging_bytes: 1 << 20,
         }
     }
 }
@@ -159,6 +165,9 @@ impl Shape {
         if self.high_water_percent > 100 || self.low_water_percent >= self.high_water_percent {
             return Err(Error::Shape("low water percent", "below the high water percent", self.low_water_percent));
         }
+        if !self.staging_bytes.is_power_of_two() || (self.staging_bytes as usize) < PAGE {
+            return Err(Error::Shape("staging bytes", "a power of two of at least 4096", self.staging_bytes));
+        }
         Ok(())
     }
 
@@ -209,9 +218,17 @@ impl Shape {
         }
     }
 
+    fn staging_offset(&self) -> usize {
+        self.egress_offset(self.lanes())
+    }
+
+    fn staging_rings_offset(&self) -> usize {
+        (self.staging_offset() + self.lanes() * size_of::<StagingWords>()).next_multiple_of(PAGE)
+    }
+
     /// Bytes of the whole segment.
     pub fn bytes(&self) -> usize {
-        self.egress_offset(self.lanes())
+        self.staging_rings_offset() + 2 * self.lanes() * self.staging_bytes as usize
     }
 }
 
@@ -254,6 +271,10 @@ pub struct NodeLine {
     _zero: AtomicU32,
     /// How many hosts have served this segment, this one counted.
     pub term: AtomicU64,
+    /// The newest epoch at which the device is to be cut. At the start of a term: that of the checkpoint it begins with.
+    pub epoch: AtomicU64,
+    /// Not zero where the host, before it runs anything, takes from the staging rings what its actors begin with.
+    pub restores: AtomicU32,
 }
 
 /// The words the device host writes.
@@ -423,6 +444,8 @@ pub enum Pulse {
     Idle = 1,
     Busy = 2,
     Stopped = 3,
+    /// Standing still for a cut until all workers do: healthy, and not idle.
+    Waiting = 4,
 }
 
 impl Pulse {
@@ -431,6 +454,7 @@ impl Pulse {
             1 => Pulse::Idle,
             2 => Pulse::Busy,
             3 => Pulse::Stopped,
+            4 => Pulse::Waiting,
             _ => Pulse::Starting,
         }
     }
@@ -570,6 +594,38 @@ impl Segment {
         let slots = Slots { base, capacity: slots as u64, slot_bytes: self.shape.slot_bytes as usize };
         let flits = self.shape.framing == Framing::Flits as u32;
         SegmentRing { slots, consumed, flits, _segment: self.clone() }
+    }
+
+    /// A lane's words of the staging rings.
+    ///
+    /// # Panics
+    /// If there is no such lane.
+    pub fn staging(&self, lane: usize) -> &StagingWords {
+        assert!(lane < self.shape.lanes());
+        let offset = self.shape.staging_offset() + lane * size_of::<StagingWords>();
+        // SAFETY: mapped (the shape was checked against the length), aligned, and made of atomics alone.
+        unsafe { self.base.add(offset).cast().as_ref() }
+    }
+
+    /// The first byte of a lane's staging ring from device to node.
+    pub(crate) fn staging_up(&self, lane: usize) -> NonNull<u8> {
+        assert!(lane < self.shape.lanes());
+        // SAFETY: mapped: the shape was checked against the length.
+        unsafe { self.base.add(self.shape.staging_rings_offset() + 2 * lane * self.shape.staging_bytes as usize) }
+    }
+
+    /// The first byte of a lane's staging ring from node to device.
+    pub(crate) fn staging_down(&self, lane: usize) -> NonNull<u8> {
+        // SAFETY: as for `staging_up`, behind which it lies.
+        unsafe { self.staging_up(lane).add(self.shape.staging_bytes as usize) }
+    }
+
+    /// Makes the staging rings empty. Nobody may serve the segment.
+    pub(crate) fn reset_staging(&self) {
+        for lane in 0..self.shape.lanes() {
+            // SAFETY: integers, all of which may be stored to as atomics.
+            unsafe { clear(self.staging(lane)) };
+        }
     }
 
     /// Makes the counters of all workers and the clock line start over, for a new host.

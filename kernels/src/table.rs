@@ -20,7 +20,8 @@ pub struct Slot {
     /// Messages handled, faults included.
     pub handled: u64,
     pub faults: u32,
-    _unused: u32,
+    /// The cut after which a message last came to it, counted from the start of the worker: see [`Changes`].
+    pub touched: u32,
 }
 
 pub const SLOT_BYTES: usize = size_of::<Slot>();

@@ -3,8 +3,10 @@
 //! It has no clock and no thread of its own. Whoever drives it calls [`Worker::step`] with the time, and parks
 //! when told that there is nothing to do: a thread (see [`crate::cpu`]), or a task of the simulator.
 //!
-//! A step: fire due timers; run what is queued here, at most a batch; run what other workers sent; run what came
+//! A step: take part in a cut, if one is wanted (see `cut.rs`); fire due timers; run what is queued here, at most a batch; run what other workers sent; run what came
 //! from outside, unless the queue is past its high-water mark; then send on what the handlers sent.
+
+mod cut;
 
 use std::collections::BinaryHeap;
 use std::ptr::NonNull;
@@ -21,6 +23,7 @@ use crate::registry::{ActorType, Ran, Registry, Run};
 use crate::ring::{Consumer, Inbox, InboxEnd, Producer};
 use crate::segment::{LocalRing, Pulse, Segment, SegmentRing, Telemetry};
 use crate::table::{Slot, Table, state_of};
+use cut::{Changes, Cuts, Meeting};
 
 type Siblings = Arc<Vec<Inbox<LocalRing>>>;
 
@@ -44,6 +47,8 @@ pub struct Worker {
     throttled: bool,
     /// Messages taken from the ingress ring since the node was last told of room.
     room_made: u64,
+    changes: Changes,
+    cuts: Cuts,
     counts: Counts,
 }
 
@@ -127,13 +132,14 @@ impl Ord for Due {
     }
 }
 
-/// All workers of a device, over its segment. They start with no actors.
+/// All workers of a device, over its segment. They start with no actors, or with those that the node has them load.
 pub fn workers(segment: &Arc<Segment>, registry: &Arc<Registry>, bells: &Bells) -> Vec<Worker> {
     let shape = segment.shape();
     let count = shape.workers as usize;
     let inbox = || Inbox::new(LocalRing::new(shape.inbox_slots, shape.slot_bytes));
     let siblings: Siblings = Arc::new((0..count).map(|_| inbox()).collect());
     let owners = segment.owners();
+    let meeting = Arc::new(Meeting::default());
     let hot = |t: &ActorType| Hot {
         run: t.run,
         message_bytes: t.message_bytes,
@@ -159,6 +165,8 @@ pub fn workers(segment: &Arc<Segment>, registry: &Arc<Registry>, bells: &Bells) 
         timers_made: 0,
         throttled: false,
         room_made: 0,
+        changes: Changes::new(segment),
+        cuts: Cuts::new(meeting.clone(), segment, index),
         counts: Counts::default(),
     };
     (0..count).map(worker).collect()
@@ -179,11 +187,19 @@ impl Worker {
         telemetry.pulse.store(Pulse::Busy as u32, Relaxed);
         telemetry.beat_us.store(now_us, Relaxed);
 
+        if self.cuts.are_due(&self.segment)
+            && let Some(still) = self.step_for_cuts(now_us)
+        {
+            return still;
+        }
         self.fire_timers(now_us);
         let batch = self.segment.shape().batch as usize;
         let mut ran = self.run_queued(batch);
-        ran += self.run_inbox(batch);
-        if self.admits() {
+        let behind = self.cuts.runs_restored(&self.outbox.here);
+        if !behind {
+            ran += self.run_inbox(batch);
+        }
+        if !behind && self.admits() {
             ran += self.run_ingress(batch);
         }
         self.start_timers(now_us);
@@ -191,6 +207,7 @@ impl Worker {
 
         let idle = self.nothing_queued() && self.inbox.is_empty() && self.ingress.is_empty();
         self.report(idle);
+        let idle = idle && !self.cuts.are_due(&self.segment);
         Step { ran, idle, next_timer_us: self.timers.peek().map(|due| due.at_us) }
     }
 
@@ -199,7 +216,7 @@ impl Worker {
     pub fn park(&mut self) -> bool {
         let parked = &self.segment.worker(self.index).parked.0;
         park(parked);
-        if self.inbox.is_empty() && self.ingress.is_empty() {
+        if self.inbox.is_empty() && self.ingress.is_empty() && !self.cuts.are_due(&self.segment) {
             return true;
         }
         parked.store(0, Relaxed);
@@ -360,6 +377,9 @@ impl Worker {
         let (held, state, header) = unsafe { (slot.as_mut(), state_of(slot), at.as_ref()) };
         // SAFETY: slots are made with their type's index into the registry, which `hot` follows.
         let actor = unsafe { self.hot.get_unchecked_mut(held.type_index as usize) };
+        if held.touched != self.changes.generation {
+            self.changes.touch(slot);
+        }
         held.handled += 1;
         actor.handled += 1;
         if header.len as usize != actor.message_bytes {
@@ -392,6 +412,8 @@ impl Worker {
             // SAFETY: the slot came from the table, which holds it until just below.
             self.hot[unsafe { slot.as_ref() }.type_index as usize].actors -= 1;
             self.counts.stopped += 1;
+            // SAFETY: as above.
+            self.changes.remove(unsafe { slot.as_ref() }.id());
             self.table.remove(slot);
         }
     }
@@ -449,8 +471,9 @@ impl Worker {
         // SAFETY: the slot came from the table just now.
         let (held, state) = unsafe { (slot.as_ref(), state_of(slot)) };
         let actor = &self.registry.types()[held.type_index as usize];
-        // SAFETY: the state is this slot's, of this type.
-        let bytes = unsafe { (actor.store)(state) };
+        let mut bytes = vec![0; actor.state_bytes];
+        // SAFETY: the state is this slot's, of this type, and there is room for its bytes.
+        unsafe { (actor.store)(state, bytes.as_mut_ptr()) };
         let about = Inspected {
             state_bytes: bytes.len() as u32,
             offset,

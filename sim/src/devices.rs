@@ -286,14 +286,6 @@ impl DeviceHost for SimHost {
                 }
             });
         }
-        let (segment, node) = (segment.clone(), self.node.clone());
-        if mishap != Mishap::DiesStarting {
-            tasks.spawn(async move {
-                sleep(start_up).await;
-                segment.device().running_term.store(term, Release);
-                node.ring();
-            });
-        }
         self.running = Some(Running { life, tasks });
         Ok(Some(term))
     }
