@@ -3,17 +3,17 @@
 //! In sled 0.34, whose edges this module keeps to itself:
 //!
 //! - Values over 64 KiB leak space, so a letter has a limit of its own ([`LETTER_BYTES_MAX`]).
-//! - Opening can fail with `WouldBlock` while an earlier handle is still closing, so it is tried again.
+//! - Opening fails while an earlier handle is still closing, so it is tried again.
 //! - A write reaches the disk within half a second and survives a killed process at once, but `flush` is no
 //!   fsync on Linux: a power cut may cost the last letters. The queue itself stays readable.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Mutex;
 
 use ringhold_kernels::message::{HEADER_BYTES, Header, Reason};
+
+use crate::blocks::{hold, open_patiently};
 
 /// The largest letter: its payload, the device's name and 60 bytes.
 pub const LETTER_BYTES_MAX: usize = 64 * 1024;
@@ -159,13 +159,12 @@ pub struct Sled {
 /// Letters are under their numbers, big-endian; everything else is under this key.
 const POSITION_KEY: &[u8] = b"queue position";
 const CACHE_BYTES: u64 = 16 << 20;
-const OPEN_ATTEMPTS: u32 = 40;
-const OPEN_PAUSE: Duration = Duration::from_millis(50);
 
 impl Sled {
     /// Opens the queue, making it first where there is none. Where it holds more than `kept_max`, the oldest go.
     pub fn open(path: &Path, kept_max: u64) -> Result<Sled, Error> {
-        let db = open_patiently(path).map_err(store("opened", path))?;
+        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
+        let db = open_patiently(&config).map_err(store("opened", path))?;
         let position = match db.get(POSITION_KEY).map_err(store("read", path))? {
             Some(bytes) => Position::from_bytes(&bytes).ok_or_else(|| damaged(path, "its position".into()))?,
             None => Position::default(),
@@ -226,20 +225,6 @@ impl DeadLetters for Sled {
     }
 }
 
-fn open_patiently(path: &Path) -> Result<sled::Db, sled::Error> {
-    let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
-    let mut attempts = 1;
-    loop {
-        match config.open() {
-            Err(sled::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock && attempts < OPEN_ATTEMPTS => {
-                attempts += 1;
-                std::thread::sleep(OPEN_PAUSE);
-            }
-            opened => return opened,
-        }
-    }
-}
-
 fn store(doing: &'static str, path: &Path) -> impl FnOnce(sled::Error) -> Error {
     let path = path.to_path_buf();
     move |source| Error::Store { doing, path, source }
@@ -247,11 +232,6 @@ fn store(doing: &'static str, path: &Path) -> impl FnOnce(sled::Error) -> Error 
 
 fn damaged(path: &Path, what: String) -> Error {
     Error::Damaged { path: path.into(), what }
-}
-
-/// A panic elsewhere leaves the position as it was before or after a whole append.
-fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// at_us, header, reason, length of the device's name; the name and the payload follow.

@@ -7,10 +7,12 @@
 //! | `NODE_ID` | who this node is, for as long as the folder lives |
 //! | `tls/` | certificates and keys |
 //! | `dead-letters/` | sled: see [`crate::dead_letters`] |
+//! | `checkpoints/` | sled: see [`crate::checkpoints`] |
 //! | `kernels/` | compiled kernels: see [`crate::kernels`] |
 //!
 //! Opening refuses rather than repairs: a folder of another version, of another program, or in use is left as it
-//! was found.
+//! was found. But one of version 1, which had no checkpoints, becomes one of version 2: it needs no more than the number,
+//! and a build that knows no checkpoints, and would start the actors anew without a word, then refuses it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
@@ -21,7 +23,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// The format this build reads and writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// Without checkpoints, otherwise the same.
+const VERSION_BEFORE: u32 = 1;
 
 const VERSION_FILE: &str = "VERSION";
 const LOCK_FILE: &str = "LOCK";
@@ -96,12 +100,14 @@ impl DataFolder {
         let path = &fs::canonicalize(path).map_err(at("resolve", path))?;
         check_ours(path)?;
         let lock = lock(path)?;
-        check_version(path)?;
+        let found = read_version(path)?;
         probe(path)?;
-        if !path.join(VERSION_FILE).exists() {
+        if found.is_none() {
             // The version comes last: until it is there, an interrupted start left nothing that counts.
             let node_id = uuid::Builder::from_random_bytes(random()).into_uuid();
             write_durably(&path.join(NODE_ID_FILE), format!("{node_id}\n").as_bytes())?;
+        }
+        if found != Some(VERSION) {
             write_durably(&path.join(VERSION_FILE), format!("{VERSION}\n").as_bytes())?;
         }
         let node_id = read_node_id(path)?;
@@ -123,6 +129,10 @@ impl DataFolder {
 
     pub fn dead_letters_path(&self) -> PathBuf {
         self.path.join("dead-letters")
+    }
+
+    pub fn checkpoints_path(&self) -> PathBuf {
+        self.path.join("checkpoints")
     }
 
     pub fn kernels_path(&self) -> PathBuf {
@@ -214,16 +224,17 @@ fn holder(lock: &mut File) -> Option<String> {
     Some(if name.is_empty() { format!("process {pid}") } else { format!("process {pid} ({})", name.trim()) })
 }
 
-fn check_version(folder: &Path) -> Result<(), Error> {
+/// The version of the folder, which is one that this build can make its own; `None` where there is none yet.
+fn read_version(folder: &Path) -> Result<Option<u32>, Error> {
     let path = folder.join(VERSION_FILE);
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(at("read", &path)(error)),
     };
     let text = String::from_utf8_lossy(&bytes);
     match text.trim().parse() {
-        Ok(VERSION) => Ok(()),
+        Ok(found @ (VERSION_BEFORE | VERSION)) => Ok(Some(found)),
         Ok(found) => Err(Error::OtherVersion { path: folder.into(), found }),
         Err(_) => Err(damaged(path, &text, "a format version")),
     }
@@ -311,15 +322,25 @@ mod tests {
     fn another_version_is_refused_with_both_numbers() {
         let scratch = scratch();
         drop(open(scratch.path()).unwrap());
-        for (version, advice) in [("2", "newer Ringhold"), ("0", "convert it")] {
+        for (version, advice) in [("3", "newer Ringhold"), ("0", "convert it")] {
             fs::write(scratch.path().join("VERSION"), version).unwrap();
             let error = open(scratch.path()).unwrap_err();
             assert!(matches!(error, Error::OtherVersion { found, .. } if found.to_string() == version));
             let text = error.to_string();
-            assert!(text.contains(&format!("version {version}")) && text.contains("reads 1"), "{text}");
+            assert!(text.contains(&format!("version {version}")) && text.contains("reads 2"), "{text}");
             assert!(text.contains(advice), "{text}");
             assert_eq!(fs::read(scratch.path().join("VERSION")).unwrap(), version.as_bytes());
         }
+    }
+
+    #[test]
+    fn a_folder_from_before_there_were_checkpoints_is_taken_over_as_it_is() {
+        let scratch = scratch();
+        let first = open(scratch.path()).unwrap().node_id();
+        fs::write(scratch.path().join("VERSION"), "1\n").unwrap();
+        assert_eq!(open(scratch.path()).unwrap().node_id(), first);
+        // An older build refuses it from now on, by the number.
+        assert_eq!(fs::read_to_string(scratch.path().join("VERSION")).unwrap(), "2\n");
     }
 
     #[test]

@@ -2,11 +2,14 @@
 //!
 //! [`folder::DataFolder`] is the node's folder: one process at a time, one format version, one node id.
 //! [`dead_letters::DeadLetters`] keeps the messages that nobody handled, in sled or, for simulation, in memory.
+//! [`checkpoints::Checkpoints`] keeps what devices recover from, over the narrow trait [`blocks::Blocks`]: sled, or memory.
 //! [`kernels::Kernels`] keeps what the compiler of GPUs' code has made.
 //!
 //! This floor knows messages but not who sends them: no networks, no devices, no clocks. Time and randomness are
 //! arguments.
 
+pub mod blocks;
+pub mod checkpoints;
 pub mod dead_letters;
 pub mod folder;
 pub mod kernels;

@@ -1,0 +1,9 @@
+//! Checkpoints on a disk that fails, in simulation and for real.
+
+extern crate ringhold_kernels as ringhold;
+
+mod crash;
+mod damage;
+mod disk;
+mod flow;
+mod model;
