@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringhold_kernels::bell::Bell;
 use ringhold_kernels::emulated;
-use ringhold_kernels::gpu::driver::{Driver, Gpu};
+use ringhold_kernels::gpu::driver::{Absent, Driver, Gpu};
 use ringhold_kernels::gpu::launch::{self, Device, Error, Look};
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::{ActorId, Key};
@@ -65,14 +65,18 @@ struct Bench {
 }
 
 impl Bench {
-    /// `name` is the test's own, so that no two have one library.
     fn new(name: &str, defines: &[&str]) -> Bench {
+        Bench::with(name, "run.c", defines)
+    }
+
+    /// `name` is the test's own, so that no two have one library.
+    fn with(name: &str, source: &str, defines: &[&str]) -> Bench {
         let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("libcuda-{name}.so"));
         let compiled = Command::new("cc")
             .args(["-shared", "-fPIC", "-pthread", "-Wall", "-Werror", "-o"])
             .arg(&library)
             .args(defines.iter().map(|define| format!("-D{define}")))
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/run.c"))
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake").join(source))
             .status()
             .expect("cc runs");
         assert!(compiled.success());
@@ -209,6 +213,28 @@ fn a_call_that_fails_before_the_launch_is_the_drivers_error() {
     assert_eq!((call.call, call.code), ("cuMemHostRegister_v2", 1));
     let Error::Driver(call) = bench.why_not(&[0; 64]) else { panic!("it is no code") };
     assert_eq!((call.call, call.code), ("cuModuleLoadData", 200));
+}
+
+#[test]
+fn a_driver_that_can_be_asked_and_not_used_is_broken() {
+    let bench = Bench::with("asked", "cuda.c", &[]);
+    let Err(Error::Absent(Absent::Broken { missing, .. })) = bench.start(&[]) else {
+        panic!("it has not its functions")
+    };
+    assert!(missing.contains(&"cuLaunchCooperativeKernel") && !missing.contains(&"cuMemGetInfo_v2"), "{missing:?}");
+}
+
+#[test]
+fn a_code_that_no_header_has_is_told_as_it_is() {
+    for code in [-1, 12_345] {
+        let bench = Bench::new(&format!("pin{code}"), &[&format!("PIN={code}")]);
+        let Error::Driver(call) = bench.why_not(&empty_code(&bench)) else { panic!("it is the call's") };
+        assert_eq!((call.call, call.code, call.said.as_str()), ("cuMemHostRegister_v2", code, ""));
+        let bench = Bench::new(&format!("crash{code}"), &[&format!("CRASH={code}")]);
+        let mut device = bench.start(&empty_code(&bench)).unwrap();
+        let Error::Sticky(call) = device.look().unwrap_err() else { panic!("it is the kernel's") };
+        assert_eq!((call.call, call.code, call.said.as_str()), ("cuStreamQuery", code, ""));
+    }
 }
 
 #[test]

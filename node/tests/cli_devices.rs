@@ -111,6 +111,9 @@ fn a_file_that_is_no_library_is_named_with_what_the_loader_says() {
 fn a_library_without_its_functions_is_broken() {
     let machine = Machine::new().with("libcuda.so.1", None, &[]);
     machine.has_no_gpus_because("the driver library libcuda.so.1 lacks cuInit, cuDriverGetVersion, ");
+    // One that has an older form of a function.
+    let machine = Machine::new().driver(&["cuMemGetInfo_v2=cuMemGetInfo"]);
+    machine.has_no_gpus_because("the driver library libcuda.so.1 lacks cuMemGetInfo_v2: it is broken, or older than");
 }
 
 #[test]

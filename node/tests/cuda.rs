@@ -135,22 +135,32 @@ fn a_gpu_that_cannot_be_had_is_told_at_once() {
     );
 }
 
-#[test]
-fn a_kernel_that_crashes_costs_its_device_host_whose_end_names_the_error() {
-    let machine = Machine::new(&["GIB=1", "CRASH=700"]);
+/// A node whose device host ends again and again, until its log has said all of this twice: it is started again.
+fn ends_twice(machine: &Machine, said: &[&str]) {
     let mut child = machine
         .command(&["node", "start", "--config", "node.toml", "--listen", "127.0.0.1:0"])
         .stderr(fs::File::create(machine.folder.path().join("log")).unwrap())
         .spawn()
         .unwrap();
-    let said = "the kernel ended in an access to an address that is not its own (CUDA error 700)";
     let began = Instant::now();
-    // Twice: it is started again.
-    while machine.log().matches(said).count() < 2 {
+    while said.iter().any(|said| machine.log().matches(said).count() < 2) {
         assert!(child.try_wait().unwrap().is_none(), "the node lives on: {}", machine.log());
-        assert!(began.elapsed() < PATIENCE, "{}", machine.log());
+        assert!(began.elapsed() < PATIENCE, "{said:?}: {}", machine.log());
         std::thread::sleep(Duration::from_millis(20));
     }
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[test]
+fn a_kernel_that_crashes_costs_its_device_host_whose_end_names_the_error() {
+    let machine = Machine::new(&["GIB=1", "CRASH=700"]);
+    ends_twice(&machine, &["the kernel ended in an access to an address that is not its own (CUDA error 700)"]);
+}
+
+#[test]
+fn a_compiler_that_fails_with_a_code_of_tomorrow_is_quoted() {
+    let machine = Machine::new(&["GIB=1"]);
+    machine.library("libnvrtc.so.12", "nvrtc.c", &["CODE=4711"]);
+    ends_twice(&machine, &["nvrtcCreateProgram failed with 4711", "there is no kernel for the GPU"]);
 }

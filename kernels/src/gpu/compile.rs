@@ -2,15 +2,16 @@
 //!
 //! It needs no GPU. It makes machine code and not PTX, which a driver that is older than the compiler refuses.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
+use cudarc::nvrtc::sys::{self, nvrtcResult};
 use libloading::Library;
 
 use super::driver::Version;
-use super::library::{self, NotFound, functions};
+use super::library::{self, NotFound, number_of, symbols};
 use super::needs::Toolchain;
 use super::program::{Place, Program};
 use crate::cuda::NVRTC_OPTIONS;
@@ -28,30 +29,23 @@ const LIBRARIES: [&str; 3] = ["libnvrtc.so.12", "libnvrtc.so.13", "libnvrtc.so"]
 /// What the compiler calls the program in what it says.
 const PROGRAM_NAME: &CStr = c"actors.cu";
 
-functions! {
-    /// Names and arguments are those of `nvrtc.h`, which has kept them since CUDA 11.2.
+symbols! {
     struct Calls {
-        nvrtcVersion(*mut c_int, *mut c_int);
-        nvrtcGetNumSupportedArchs(*mut c_int);
-        nvrtcGetSupportedArchs(*mut c_int);
-        nvrtcCreateProgram(
-            *mut Handle, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char
-        );
-        nvrtcCompileProgram(Handle, c_int, *const *const c_char);
-        nvrtcGetProgramLogSize(Handle, *mut usize);
-        nvrtcGetProgramLog(Handle, *mut c_char);
-        nvrtcGetCUBINSize(Handle, *mut usize);
-        nvrtcGetCUBIN(Handle, *mut c_char);
-        nvrtcDestroyProgram(*mut Handle);
+        nvrtcVersion,
+        nvrtcGetNumSupportedArchs,
+        nvrtcGetSupportedArchs,
+        nvrtcCreateProgram,
+        nvrtcCompileProgram,
+        nvrtcGetProgramLogSize,
+        nvrtcGetProgramLog,
+        nvrtcGetCUBINSize,
+        nvrtcGetCUBIN,
+        nvrtcDestroyProgram,
     }
 }
 
-/// `nvrtcProgram`
-type Handle = *mut c_void;
-
-const SUCCESS: c_int = 0;
-/// `NVRTC_ERROR_COMPILATION`
-const REFUSED: c_int = 6;
+const SUCCESS: c_int = nvrtcResult::NVRTC_SUCCESS as c_int;
+const REFUSED: c_int = nvrtcResult::NVRTC_ERROR_COMPILATION as c_int;
 
 /// A loaded compiler.
 pub struct Compiler {
@@ -141,8 +135,7 @@ impl Compiler {
     }
 
     fn load((library, file): (ManuallyDrop<Library>, PathBuf)) -> Result<Compiler, Absent> {
-        // SAFETY: the arguments are those of `nvrtc.h`, and the library is never unloaded.
-        let calls = match unsafe { Calls::load(&library) } {
+        let calls = match Calls::load(&library) {
             Ok(calls) => calls,
             Err(missing) => return Err(Absent::Broken { library: file, missing }),
         };
@@ -169,22 +162,30 @@ impl Compiler {
         let options: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
         let none = std::ptr::null();
         let mut handle = std::ptr::null_mut();
-        // SAFETY: the texts end in zero and outlive the handle.
-        let created = unsafe {
-            (self.calls.nvrtcCreateProgram)(&mut handle, source.as_ptr(), PROGRAM_NAME.as_ptr(), 0, none, none)
-        };
-        failed("nvrtcCreateProgram", created).map_err(Error::Failed)?;
-        // SAFETY: as above, and the handle is a program until it is destroyed, which is below.
-        let status = unsafe { (self.calls.nvrtcCompileProgram)(handle, options.len() as c_int, options.as_ptr()) };
-        let log =
-            self.take(handle, "nvrtcGetProgramLog", self.calls.nvrtcGetProgramLogSize, self.calls.nvrtcGetProgramLog);
+        let create = number_of!(
+            sys,
+            self.calls,
+            nvrtcCreateProgram(&mut handle, source.as_ptr(), PROGRAM_NAME.as_ptr(), 0, none, none)
+        );
+        failed("nvrtcCreateProgram", create).map_err(Error::Failed)?;
+        // From here on the handle is a program, until it is destroyed.
+        let status = number_of!(sys, self.calls, nvrtcCompileProgram(handle, options.len() as c_int, options.as_ptr()));
+        let log = take(
+            "nvrtcGetProgramLog",
+            |bytes| number_of!(sys, self.calls, nvrtcGetProgramLogSize(handle, bytes)),
+            |to| number_of!(sys, self.calls, nvrtcGetProgramLog(handle, to)),
+        );
         let log = log.map(|log| String::from_utf8_lossy(&log).trim_end_matches('\0').to_string());
         let cubin = match status {
-            SUCCESS => self.take(handle, "nvrtcGetCUBIN", self.calls.nvrtcGetCUBINSize, self.calls.nvrtcGetCUBIN),
+            SUCCESS => take(
+                "nvrtcGetCUBIN",
+                |bytes| number_of!(sys, self.calls, nvrtcGetCUBINSize(handle, bytes)),
+                |to| number_of!(sys, self.calls, nvrtcGetCUBIN(handle, to)),
+            ),
             _ => Ok(Vec::new()),
         };
-        // SAFETY: the handle is not used again. It can fail only for one that is no program.
-        unsafe { (self.calls.nvrtcDestroyProgram)(&mut handle) };
+        // It can fail only for one that is no program.
+        number_of!(sys, self.calls, nvrtcDestroyProgram(&mut handle));
         let log = log.unwrap_or_default();
         match status {
             SUCCESS => Ok(Compiled { cubin: cubin.map_err(Error::Failed)?, log }),
@@ -195,23 +196,20 @@ impl Compiler {
             code => Err(Error::Failed(Failed { call: "nvrtcCompileProgram", code, log })),
         }
     }
+}
 
-    /// Bytes of a program, whose number is asked for first.
-    fn take(
-        &self,
-        handle: Handle,
-        call: &'static str,
-        size: unsafe extern "C" fn(Handle, *mut usize) -> c_int,
-        get: unsafe extern "C" fn(Handle, *mut c_char) -> c_int,
-    ) -> Result<Vec<u8>, Failed> {
-        let mut bytes = 0;
-        // SAFETY: the handle is a program.
-        failed(call, unsafe { size(handle, &mut bytes) })?;
-        let mut taken = vec![0u8; bytes];
-        // SAFETY: as many bytes are written as were announced.
-        failed(call, unsafe { get(handle, taken.as_mut_ptr().cast()) })?;
-        Ok(taken)
-    }
+/// Bytes of a program, whose number is asked for first.
+fn take(
+    call: &'static str,
+    size: impl FnOnce(&mut usize) -> c_int,
+    get: impl FnOnce(*mut c_char) -> c_int,
+) -> Result<Vec<u8>, Failed> {
+    let mut bytes = 0;
+    failed(call, size(&mut bytes))?;
+    // As many are written as were announced.
+    let mut taken = vec![0u8; bytes];
+    failed(call, get(taken.as_mut_ptr().cast()))?;
+    Ok(taken)
 }
 
 /// All that the compiler is told, besides the program.
@@ -221,13 +219,12 @@ pub fn options(architecture: u32) -> Vec<String> {
 
 fn toolchain(calls: &Calls) -> Result<Toolchain, Failed> {
     let (mut major, mut minor, mut count) = (0, 0, 0);
-    // SAFETY: the numbers outlive the calls.
-    failed("nvrtcVersion", unsafe { (calls.nvrtcVersion)(&mut major, &mut minor) })?;
-    // SAFETY: as above.
-    failed("nvrtcGetNumSupportedArchs", unsafe { (calls.nvrtcGetNumSupportedArchs)(&mut count) })?;
+    failed("nvrtcVersion", number_of!(sys, calls, nvrtcVersion(&mut major, &mut minor)))?;
+    failed("nvrtcGetNumSupportedArchs", number_of!(sys, calls, nvrtcGetNumSupportedArchs(&mut count)))?;
     let mut architectures: Vec<c_int> = vec![0; count.max(0) as usize];
-    // SAFETY: as many numbers are written as were announced.
-    failed("nvrtcGetSupportedArchs", unsafe { (calls.nvrtcGetSupportedArchs)(architectures.as_mut_ptr()) })?;
+    // As many numbers are written as were announced.
+    let got = number_of!(sys, calls, nvrtcGetSupportedArchs(architectures.as_mut_ptr()));
+    failed("nvrtcGetSupportedArchs", got)?;
     Ok(Toolchain {
         version: Version { major: major.max(0) as u32, minor: minor.max(0) as u32 },
         architectures: architectures.into_iter().map(|number| number.max(0) as u32).collect(),
@@ -355,31 +352,5 @@ mod tests {
         let found = complaints(&program, log);
         let found: Vec<_> = found.iter().map(|complaint| (complaint.line, complaint.text.as_str())).collect();
         assert_eq!(found, [(3, "x"), (9, "y: z")]);
-    }
-
-    #[test]
-    fn arguments_are_those_of_nvrtc_h() {
-        use cudarc::nvrtc::sys::{self, nvrtcProgram, nvrtcResult};
-        assert_eq!(
-            (SUCCESS, REFUSED),
-            (nvrtcResult::NVRTC_SUCCESS as i32, nvrtcResult::NVRTC_ERROR_COMPILATION as i32)
-        );
-        let _: unsafe fn(*mut c_int, *mut c_int) -> nvrtcResult = sys::nvrtcVersion;
-        let _: unsafe fn(*mut c_int) -> nvrtcResult = sys::nvrtcGetNumSupportedArchs;
-        let _: unsafe fn(*mut c_int) -> nvrtcResult = sys::nvrtcGetSupportedArchs;
-        let _: unsafe fn(
-            *mut nvrtcProgram,
-            *const c_char,
-            *const c_char,
-            c_int,
-            *const *const c_char,
-            *const *const c_char,
-        ) -> nvrtcResult = sys::nvrtcCreateProgram;
-        let _: unsafe fn(nvrtcProgram, c_int, *const *const c_char) -> nvrtcResult = sys::nvrtcCompileProgram;
-        let _: unsafe fn(nvrtcProgram, *mut usize) -> nvrtcResult = sys::nvrtcGetProgramLogSize;
-        let _: unsafe fn(nvrtcProgram, *mut c_char) -> nvrtcResult = sys::nvrtcGetProgramLog;
-        let _: unsafe fn(nvrtcProgram, *mut usize) -> nvrtcResult = sys::nvrtcGetCUBINSize;
-        let _: unsafe fn(nvrtcProgram, *mut c_char) -> nvrtcResult = sys::nvrtcGetCUBIN;
-        let _: unsafe fn(*mut nvrtcProgram) -> nvrtcResult = sys::nvrtcDestroyProgram;
     }
 }

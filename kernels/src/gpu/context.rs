@@ -3,53 +3,49 @@
 //! One thread has all of it. While a kernel runs that does not end by itself, only [`Stream::is_done`] may be called:
 //! freeing memory waits for the kernel.
 
-use std::ffi::{CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CString, c_int, c_void};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use super::driver::{Absent, Device, Driver, Error, Handle, SUCCESS, call};
-use super::library::functions;
+use cudarc::driver::sys::{self, CUdevice, CUfunction, CUmodule, CUresult, CUstream, CUstream_flags};
 
-functions! {
-    /// What is asked of a driver to run something. Names and arguments are those of `cuda.h`.
+use super::driver::{Absent, Driver, Error, SUCCESS, call};
+use super::library::symbols;
+
+symbols! {
+    /// What is asked of a driver to run something.
     struct Calls {
-        cuDevicePrimaryCtxRetain(*mut Handle, Device);
-        cuDevicePrimaryCtxRelease_v2(Device);
-        cuCtxSetCurrent(Handle);
-        cuMemGetInfo_v2(*mut usize, *mut usize);
-        cuMemAlloc_v2(*mut u64, usize);
-        cuMemFree_v2(u64);
-        cuMemsetD8Async(u64, u8, usize, Handle);
-        cuMemcpyDtoH_v2(*mut c_void, u64, usize);
-        cuMemHostRegister_v2(*mut c_void, usize, c_uint);
-        cuMemHostGetDevicePointer_v2(*mut u64, *mut c_void, c_uint);
-        cuMemHostUnregister(*mut c_void);
-        cuModuleLoadData(*mut Handle, *const c_void);
-        cuModuleUnload(Handle);
-        cuModuleGetFunction(*mut Handle, Handle, *const c_char);
-        cuModuleGetGlobal_v2(*mut u64, *mut usize, Handle, *const c_char);
-        cuOccupancyMaxActiveBlocksPerMultiprocessor(*mut c_int, Handle, c_int, usize);
-        cuStreamCreate(*mut Handle, c_uint);
-        cuStreamDestroy_v2(Handle);
-        cuStreamQuery(Handle);
-        cuStreamSynchronize(Handle);
-        cuLaunchCooperativeKernel(
-            Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *mut c_void
-        );
+        cuDevicePrimaryCtxRetain,
+        cuDevicePrimaryCtxRelease_v2,
+        cuCtxSetCurrent,
+        cuMemGetInfo_v2,
+        cuMemAlloc_v2,
+        cuMemFree_v2,
+        cuMemsetD8Async,
+        cuMemcpyDtoH_v2,
+        cuMemHostRegister_v2,
+        cuMemHostGetDevicePointer_v2,
+        cuMemHostUnregister,
+        cuModuleLoadData,
+        cuModuleUnload,
+        cuModuleGetFunction,
+        cuModuleGetGlobal_v2,
+        cuOccupancyMaxActiveBlocksPerMultiprocessor,
+        cuStreamCreate,
+        cuStreamDestroy_v2,
+        cuStreamQuery,
+        cuStreamSynchronize,
+        cuLaunchCooperativeKernel,
     }
 }
 
-const REGISTER_PORTABLE: c_uint = 1;
-const REGISTER_DEVICE_MAP: c_uint = 2;
-/// It never waits for the legacy stream, nor that for it.
-const STREAM_NON_BLOCKING: c_uint = 1;
-const NOT_READY: c_int = 600;
+const NOT_READY: c_int = CUresult::CUDA_ERROR_NOT_READY as c_int;
 
 /// This process's hold of one GPU.
 pub struct Context {
     driver: Driver,
     calls: Calls,
-    device: Device,
+    device: CUdevice,
 }
 
 /// Device memory.
@@ -70,19 +66,19 @@ pub struct Pinned {
 /// Loaded machine code.
 pub struct Module {
     context: Rc<Context>,
-    handle: Handle,
+    handle: CUmodule,
 }
 
 /// A kernel in a module.
 pub struct Kernel<'a> {
     module: &'a Module,
-    handle: Handle,
+    handle: CUfunction,
 }
 
 /// Work for the GPU, one piece after the other.
 pub struct Stream {
     context: Rc<Context>,
-    handle: Handle,
+    handle: CUstream,
 }
 
 /// How large a launch is.
@@ -98,8 +94,7 @@ impl Context {
     /// # Errors
     /// [`Absent::Broken`] for a driver that cannot run anything, [`Absent::NotStarted`] for one that refuses.
     pub fn new(driver: Driver, number: u32) -> Result<Rc<Context>, Absent> {
-        // SAFETY: the arguments are those of `cuda.h`.
-        let calls = unsafe { driver.more(|library| Calls::load(library)) }?;
+        let calls = driver.more(Calls::load)?;
         let device = driver.device(number as c_int).map_err(Absent::NotStarted)?;
         let mut handle = std::ptr::null_mut();
         call!(driver, calls, cuDevicePrimaryCtxRetain(&mut handle, device)).map_err(Absent::NotStarted)?;
@@ -130,7 +125,8 @@ impl Context {
     /// does with it is as if another process did it.
     pub unsafe fn pin(self: &Rc<Context>, base: NonNull<u8>, bytes: usize) -> Result<Pinned, Error> {
         let at = base.as_ptr().cast();
-        call!(self.driver, self.calls, cuMemHostRegister_v2(at, bytes, REGISTER_PORTABLE | REGISTER_DEVICE_MAP))?;
+        let flags = sys::CU_MEMHOSTREGISTER_PORTABLE | sys::CU_MEMHOSTREGISTER_DEVICEMAP;
+        call!(self.driver, self.calls, cuMemHostRegister_v2(at, bytes, flags))?;
         let mut pinned = Pinned { context: self.clone(), base, address: 0 };
         call!(self.driver, self.calls, cuMemHostGetDevicePointer_v2(&mut pinned.address, at, 0))?;
         Ok(pinned)
@@ -148,7 +144,9 @@ impl Context {
 
     pub fn stream(self: &Rc<Context>) -> Result<Stream, Error> {
         let mut handle = std::ptr::null_mut();
-        call!(self.driver, self.calls, cuStreamCreate(&mut handle, STREAM_NON_BLOCKING))?;
+        // It never waits for the legacy stream, nor that for it.
+        let flags = CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
+        call!(self.driver, self.calls, cuStreamCreate(&mut handle, flags))?;
         Ok(Stream { context: self.clone(), handle })
     }
 }
@@ -283,53 +281,4 @@ impl Drop for Stream {
 
 fn c_string(name: &str) -> CString {
     CString::new(name).expect("no name in a program holds a zero")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As for the numbers of `driver.rs`: NVIDIA's header decides, as `cudarc` has it.
-    #[test]
-    fn numbers_and_arguments_are_those_of_cuda_h() {
-        use cudarc::driver::sys::{self, CUcontext, CUfunction, CUmodule, CUresult, CUstream};
-        assert_eq!(REGISTER_PORTABLE, sys::CU_MEMHOSTREGISTER_PORTABLE);
-        assert_eq!(REGISTER_DEVICE_MAP, sys::CU_MEMHOSTREGISTER_DEVICEMAP);
-        assert_eq!(STREAM_NON_BLOCKING, sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32);
-        assert_eq!(NOT_READY, CUresult::CUDA_ERROR_NOT_READY as i32);
-        let _: unsafe fn(*mut CUcontext, Device) -> CUresult = sys::cuDevicePrimaryCtxRetain;
-        let _: unsafe fn(Device) -> CUresult = sys::cuDevicePrimaryCtxRelease_v2;
-        let _: unsafe fn(CUcontext) -> CUresult = sys::cuCtxSetCurrent;
-        let _: unsafe fn(*mut usize, *mut usize) -> CUresult = sys::cuMemGetInfo_v2;
-        let _: unsafe fn(*mut u64, usize) -> CUresult = sys::cuMemAlloc_v2;
-        let _: unsafe fn(u64) -> CUresult = sys::cuMemFree_v2;
-        let _: unsafe fn(u64, u8, usize, CUstream) -> CUresult = sys::cuMemsetD8Async;
-        let _: unsafe fn(*mut c_void, u64, usize) -> CUresult = sys::cuMemcpyDtoH_v2;
-        let _: unsafe fn(*mut c_void, usize, c_uint) -> CUresult = sys::cuMemHostRegister_v2;
-        let _: unsafe fn(*mut u64, *mut c_void, c_uint) -> CUresult = sys::cuMemHostGetDevicePointer_v2;
-        let _: unsafe fn(*mut c_void) -> CUresult = sys::cuMemHostUnregister;
-        let _: unsafe fn(*mut CUmodule, *const c_void) -> CUresult = sys::cuModuleLoadData;
-        let _: unsafe fn(CUmodule) -> CUresult = sys::cuModuleUnload;
-        let _: unsafe fn(*mut CUfunction, CUmodule, *const c_char) -> CUresult = sys::cuModuleGetFunction;
-        let _: unsafe fn(*mut u64, *mut usize, CUmodule, *const c_char) -> CUresult = sys::cuModuleGetGlobal_v2;
-        let _: unsafe fn(*mut c_int, CUfunction, c_int, usize) -> CUresult =
-            sys::cuOccupancyMaxActiveBlocksPerMultiprocessor;
-        let _: unsafe fn(*mut CUstream, c_uint) -> CUresult = sys::cuStreamCreate;
-        let _: unsafe fn(CUstream) -> CUresult = sys::cuStreamDestroy_v2;
-        let _: unsafe fn(CUstream) -> CUresult = sys::cuStreamQuery;
-        let _: unsafe fn(CUstream) -> CUresult = sys::cuStreamSynchronize;
-        type Launch = unsafe fn(
-            CUfunction,
-            c_uint,
-            c_uint,
-            c_uint,
-            c_uint,
-            c_uint,
-            c_uint,
-            c_uint,
-            CUstream,
-            *mut *mut c_void,
-        ) -> CUresult;
-        let _: Launch = sys::cuLaunchCooperativeKernel;
-    }
 }

@@ -1,14 +1,15 @@
 //! The GPUs of this machine, or why there are none.
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int};
 use std::fmt;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, transmute};
 use std::path::{Path, PathBuf};
 
+use cudarc::driver::sys::{self, CUcomputemode, CUdevice, CUdevice_attribute as Attribute, CUresult};
 use libloading::Library;
 use serde::Serialize;
 
-use super::library::{self, NotFound, functions};
+use super::library::{self, NotFound, Symbol, symbols};
 
 /// What the loader is asked for, in this order.
 pub const LIBRARIES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
@@ -16,47 +17,30 @@ pub const LIBRARIES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
 /// The oldest driver that Ringhold has been written for.
 pub const OLDEST: Version = Version { major: 12, minor: 0 };
 
-functions! {
-    /// What is asked of a driver before anything runs on it. Names and arguments are those of `cuda.h`, which has
-    /// kept them since CUDA 11.
+symbols! {
+    /// What is asked of a driver before anything runs on it.
     struct Calls {
-        cuInit(c_uint);
-        cuDriverGetVersion(*mut c_int);
-        cuGetErrorName(c_int, *mut *const c_char);
-        cuGetErrorString(c_int, *mut *const c_char);
-        cuDeviceGetCount(*mut c_int);
-        cuDeviceGet(*mut Device, c_int);
-        cuDeviceGetName(*mut c_char, c_int, Device);
-        cuDeviceGetAttribute(*mut c_int, c_int, Device);
-        cuDeviceGetPCIBusId(*mut c_char, c_int, Device);
-        cuDeviceTotalMem_v2(*mut usize, Device);
-        cuDevicePrimaryCtxRetain(*mut Handle, Device);
-        cuDevicePrimaryCtxRelease_v2(Device);
-        cuCtxPushCurrent_v2(Handle);
-        cuCtxPopCurrent_v2(*mut Handle);
-        cuMemGetInfo_v2(*mut usize, *mut usize);
+        cuInit,
+        cuDriverGetVersion,
+        cuGetErrorName,
+        cuGetErrorString,
+        cuDeviceGetCount,
+        cuDeviceGet,
+        cuDeviceGetName,
+        cuDeviceGetAttribute,
+        cuDeviceGetPCIBusId,
+        cuDeviceTotalMem_v2,
+        cuDevicePrimaryCtxRetain,
+        cuDevicePrimaryCtxRelease_v2,
+        cuCtxPushCurrent_v2,
+        cuCtxPopCurrent_v2,
+        cuMemGetInfo_v2,
     }
 }
 
-/// `CUdevice`
-pub(super) type Device = c_int;
-/// `CUcontext`, and whatever else the driver makes.
-pub(super) type Handle = *mut c_void;
-
-/// `CUdevice_attribute`
-mod attribute {
-    pub const MULTIPROCESSOR_COUNT: i32 = 16;
-    pub const KERNEL_EXEC_TIMEOUT: i32 = 17;
-    pub const COMPUTE_MODE: i32 = 20;
-    pub const COMPUTE_CAPABILITY_MAJOR: i32 = 75;
-    pub const COMPUTE_CAPABILITY_MINOR: i32 = 76;
-    pub const COOPERATIVE_LAUNCH: i32 = 95;
-}
-const COMPUTE_MODE_PROHIBITED: i32 = 2;
-
-pub(super) const SUCCESS: c_int = 0;
-pub(super) const OUT_OF_MEMORY: c_int = 2;
-const NO_DEVICE: c_int = 100;
+pub(super) const SUCCESS: c_int = CUresult::CUDA_SUCCESS as c_int;
+pub(super) const OUT_OF_MEMORY: c_int = CUresult::CUDA_ERROR_OUT_OF_MEMORY as c_int;
+const NO_DEVICE: c_int = CUresult::CUDA_ERROR_NO_DEVICE as c_int;
 
 /// A loaded driver that is ready to be asked.
 pub struct Driver {
@@ -169,9 +153,8 @@ impl Capability {
 
 /// Calls a function of a driver, by its name, out of a table.
 macro_rules! call {
-    ($driver:expr, $calls:expr, $name:ident($($argument:expr),*)) => {
-        // SAFETY: the arguments are what `cuda.h` asks for, and what they point at outlives the call.
-        $driver.result(stringify!($name), unsafe { ($calls.$name)($($argument),*) })
+    ($driver:expr, $calls:expr, $name:ident($($argument:expr),* $(,)?)) => {
+        $driver.result(stringify!($name), $crate::gpu::library::number_of!(sys, $calls, $name($($argument),*)))
     };
 }
 pub(super) use call;
@@ -185,8 +168,7 @@ impl Driver {
     /// The same of the first of these files that loads, which must be NVIDIA's driver.
     pub fn load(files: impl IntoIterator<Item = PathBuf>) -> Result<Driver, Absent> {
         let (library, file) = library::open(files).map_err(Absent::NoLibrary)?;
-        // SAFETY: the arguments are those of `cuda.h`, and the library is never unloaded.
-        let calls = match unsafe { Calls::load(&library) } {
+        let calls = match Calls::load(&library) {
             Ok(calls) => calls,
             Err(missing) => return Err(Absent::Broken { library: file, missing }),
         };
@@ -237,17 +219,18 @@ impl Driver {
             number: number as u32,
             name: text(&name),
             capability: Capability {
-                major: attribute(attribute::COMPUTE_CAPABILITY_MAJOR)? as u32,
-                minor: attribute(attribute::COMPUTE_CAPABILITY_MINOR)? as u32,
+                major: attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? as u32,
+                minor: attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)? as u32,
             },
             memory_bytes: memory_bytes as u64,
-            multiprocessors: attribute(attribute::MULTIPROCESSOR_COUNT)? as u32,
+            multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32,
             numa_node: numa_node(Path::new("/sys/bus/pci/devices"), &pci_bus_id),
             pci_bus_id,
             driver: self.version,
-            cooperative_launch: attribute(attribute::COOPERATIVE_LAUNCH)? != 0,
-            kernel_timeout: attribute(attribute::KERNEL_EXEC_TIMEOUT)? != 0,
-            compute_prohibited: attribute(attribute::COMPUTE_MODE)? == COMPUTE_MODE_PROHIBITED,
+            cooperative_launch: attribute(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0,
+            kernel_timeout: attribute(Attribute::CU_DEVICE_ATTRIBUTE_KERNEL_EXEC_TIMEOUT)? != 0,
+            compute_prohibited: attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_MODE)?
+                == CUcomputemode::CU_COMPUTEMODE_PROHIBITED as c_int,
         })
     }
 
@@ -255,7 +238,7 @@ impl Driver {
     /// some memory of the GPU: this process becomes one that uses it.
     pub fn memory_free_bytes(&self, gpu: &Gpu) -> Result<u64, Error> {
         let device = self.device(gpu.number as c_int)?;
-        let mut context: Handle = std::ptr::null_mut();
+        let mut context = std::ptr::null_mut();
         call!(self, self.calls, cuDevicePrimaryCtxRetain(&mut context, device))?;
         let (mut free, mut total) = (0, 0);
         let asked = call!(self, self.calls, cuCtxPushCurrent_v2(context)).and_then(|()| {
@@ -267,18 +250,11 @@ impl Driver {
     }
 
     /// The functions of a table that are not needed to ask what there is.
-    ///
-    /// # Safety
-    /// As that of the table's `load`.
-    pub(super) unsafe fn more<T>(
-        &self,
-        load: unsafe fn(&Library) -> Result<T, Vec<&'static str>>,
-    ) -> Result<T, Absent> {
-        // SAFETY: the caller's, and the library is never unloaded.
-        unsafe { load(&self.library) }.map_err(|missing| Absent::Broken { library: self.file.clone(), missing })
+    pub(super) fn more<T>(&self, load: fn(&Library) -> Result<T, Vec<&'static str>>) -> Result<T, Absent> {
+        load(&self.library).map_err(|missing| Absent::Broken { library: self.file.clone(), missing })
     }
 
-    pub(super) fn device(&self, number: c_int) -> Result<Device, Error> {
+    pub(super) fn device(&self, number: c_int) -> Result<CUdevice, Error> {
         let mut device = 0;
         call!(self, self.calls, cuDeviceGet(&mut device, number)).map(|()| device)
     }
@@ -287,10 +263,12 @@ impl Driver {
         if code == SUCCESS {
             return Ok(());
         }
-        let say = |ask: unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int| {
+        let say = |ask: Symbol| {
             let mut said = std::ptr::null();
-            // SAFETY: the driver writes where a text of its own lies, which ends in zero, or nothing.
+            // SAFETY: these are the arguments of both functions, with the code as a number here too. The driver writes
+            // where a text of its own lies, which ends in zero, or nothing.
             unsafe {
+                let ask = transmute::<Symbol, unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int>(ask);
                 (ask(code, &mut said) == SUCCESS && !said.is_null())
                     .then(|| CStr::from_ptr(said).to_string_lossy().into_owned())
             }
@@ -355,36 +333,5 @@ mod tests {
         assert_eq!(numa_node(&devices, "0000:../0000:3b:00.0"), None);
         assert_eq!(numa_node(&devices, ""), None);
         std::fs::remove_dir_all(devices).unwrap();
-    }
-
-    /// Where there is no GPU, only NVIDIA's header can tell that a number is wrong; `cudarc` is generated from it.
-    #[test]
-    fn numbers_and_arguments_are_those_of_cuda_h() {
-        use cudarc::driver::sys::{self, CUdevice_attribute_enum as A, CUresult};
-        assert_eq!(attribute::MULTIPROCESSOR_COUNT, A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT as i32);
-        assert_eq!(attribute::KERNEL_EXEC_TIMEOUT, A::CU_DEVICE_ATTRIBUTE_KERNEL_EXEC_TIMEOUT as i32);
-        assert_eq!(attribute::COMPUTE_MODE, A::CU_DEVICE_ATTRIBUTE_COMPUTE_MODE as i32);
-        assert_eq!(attribute::COMPUTE_CAPABILITY_MAJOR, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as i32);
-        assert_eq!(attribute::COMPUTE_CAPABILITY_MINOR, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as i32);
-        assert_eq!(attribute::COOPERATIVE_LAUNCH, A::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH as i32);
-        assert_eq!(COMPUTE_MODE_PROHIBITED, sys::CUcomputemode_enum::CU_COMPUTEMODE_PROHIBITED as i32);
-        assert_eq!((SUCCESS, NO_DEVICE), (CUresult::CUDA_SUCCESS as i32, CUresult::CUDA_ERROR_NO_DEVICE as i32));
-        assert_eq!(OUT_OF_MEMORY, CUresult::CUDA_ERROR_OUT_OF_MEMORY as i32);
-        // These compile only if the arguments are the same, but for what a pointer points at.
-        let _: unsafe fn(c_uint) -> CUresult = sys::cuInit;
-        let _: unsafe fn(*mut c_int) -> CUresult = sys::cuDriverGetVersion;
-        let _: unsafe fn(CUresult, *mut *const c_char) -> CUresult = sys::cuGetErrorName;
-        let _: unsafe fn(CUresult, *mut *const c_char) -> CUresult = sys::cuGetErrorString;
-        let _: unsafe fn(*mut c_int) -> CUresult = sys::cuDeviceGetCount;
-        let _: unsafe fn(*mut Device, c_int) -> CUresult = sys::cuDeviceGet;
-        let _: unsafe fn(*mut c_char, c_int, Device) -> CUresult = sys::cuDeviceGetName;
-        let _: unsafe fn(*mut c_int, A, Device) -> CUresult = sys::cuDeviceGetAttribute;
-        let _: unsafe fn(*mut c_char, c_int, Device) -> CUresult = sys::cuDeviceGetPCIBusId;
-        let _: unsafe fn(*mut usize, Device) -> CUresult = sys::cuDeviceTotalMem_v2;
-        let _: unsafe fn(*mut sys::CUcontext, Device) -> CUresult = sys::cuDevicePrimaryCtxRetain;
-        let _: unsafe fn(Device) -> CUresult = sys::cuDevicePrimaryCtxRelease_v2;
-        let _: unsafe fn(sys::CUcontext) -> CUresult = sys::cuCtxPushCurrent_v2;
-        let _: unsafe fn(*mut sys::CUcontext) -> CUresult = sys::cuCtxPopCurrent_v2;
-        let _: unsafe fn(*mut usize, *mut usize) -> CUresult = sys::cuMemGetInfo_v2;
     }
 }

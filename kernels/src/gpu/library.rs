@@ -1,6 +1,7 @@
 //! Shared libraries that may be missing, older than this build, or broken.
 
 use std::error::Error;
+use std::ffi::c_int;
 use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 
@@ -38,33 +39,84 @@ pub fn open(files: impl IntoIterator<Item = PathBuf>) -> Result<(ManuallyDrop<Li
     Err(NotFound(failed))
 }
 
-/// Declares the functions that are called of a library, each by the name that the library exports. `load` looks up all of
-/// them, or says which are missing.
-macro_rules! functions {
-    ($(#[$doc:meta])* $vis:vis struct $table:ident { $($name:ident($($argument:ty),* $(,)?);)* }) => {
+/// A function of a library by its name alone.
+pub type Symbol = unsafe extern "C" fn();
+
+/// Names functions that are called of a library, all of which `cudarc` declares. `load` looks up all of them, or says which
+/// are missing.
+macro_rules! symbols {
+    ($(#[$doc:meta])* $vis:vis struct $table:ident { $($name:ident),* $(,)? }) => {
         $(#[$doc])*
         #[allow(non_snake_case)]
-        $vis struct $table { $($vis $name: unsafe extern "C" fn($($argument),*) -> std::ffi::c_int,)* }
+        $vis struct $table { $($vis $name: $crate::gpu::library::Symbol,)* }
 
         #[allow(non_snake_case)]
         impl $table {
-            /// # Safety
-            /// The library's functions of these names take these arguments, and it stays loaded.
-            $vis unsafe fn load(library: &libloading::Library) -> Result<$table, Vec<&'static str>> {
+            $vis fn load(library: &libloading::Library) -> Result<$table, Vec<&'static str>> {
                 let mut missing = Vec::new();
                 $(
-                    // SAFETY: the caller's.
-                    let $name = unsafe {
-                        library.get::<unsafe extern "C" fn($($argument),*) -> std::ffi::c_int>(stringify!($name))
-                    };
-                    let $name = $name.map(|found| *found).map_err(|_| missing.push(stringify!($name)));
+                    // SAFETY: any address is a symbol; only to call it takes more. One that is null is missing.
+                    let $name = unsafe { library.get::<Option<$crate::gpu::library::Symbol>>(stringify!($name)) };
+                    let $name = $name.ok().and_then(|found| *found);
+                    if $name.is_none() {
+                        missing.push(stringify!($name));
+                    }
                 )*
                 match ($($name,)*) {
-                    ($(Ok($name),)*) => Ok($table { $($name,)* }),
+                    ($(Some($name),)*) => Ok($table { $($name,)* }),
                     _ => Err(missing),
                 }
             }
         }
     };
 }
-pub(crate) use functions;
+pub(crate) use symbols;
+
+/// Calls a function of a table, of those that `cudarc` declares in a module; only its arguments compile. What it returns is
+/// a number. Whoever writes a call vouches for what its pointers point at, as NVIDIA's header asks.
+macro_rules! number_of {
+    (@any $argument:expr) => { _ };
+    ($sys:ident, $table:expr, $name:ident($($argument:expr),* $(,)?)) => {{
+        let declared: unsafe fn($($crate::gpu::library::number_of!(@any $argument)),*) -> _ = $sys::$name;
+        // SAFETY: the arguments are what NVIDIA's header asks for, and what they point at outlives the call.
+        unsafe { $crate::gpu::library::Declared::in_c(declared, $table.$name)($($argument),*) }
+    }};
+}
+pub(crate) use number_of;
+
+/// `CUresult` and `nvrtcResult`: C's enums, of which a library may return values that their declaration lacks. In Rust such a
+/// value is undefined behaviour, so none is ever made of what a library returns.
+pub trait Code {}
+impl Code for cudarc::driver::sys::CUresult {}
+impl Code for cudarc::nvrtc::sys::nvrtcResult {}
+const _: () = assert!(size_of::<cudarc::driver::sys::CUresult>() == size_of::<c_int>());
+const _: () = assert!(size_of::<cudarc::nvrtc::sys::nvrtcResult>() == size_of::<c_int>());
+
+/// A function as `cudarc` declares it.
+pub trait Declared {
+    /// The same as the library has it, but for a number in the place of the [`Code`].
+    type InC;
+
+    /// # Safety
+    /// The symbol is the function that is declared.
+    unsafe fn in_c(self, symbol: Symbol) -> Self::InC;
+}
+
+macro_rules! declared {
+    ($($argument:ident)*) => {
+        impl<R: Code, $($argument),*> Declared for unsafe fn($($argument),*) -> R {
+            type InC = unsafe extern "C" fn($($argument),*) -> c_int;
+
+            unsafe fn in_c(self, symbol: Symbol) -> Self::InC {
+                // SAFETY: the caller's; C passes an enum as it passes its number.
+                unsafe { std::mem::transmute::<Symbol, Self::InC>(symbol) }
+            }
+        }
+    };
+}
+declared!(A);
+declared!(A B);
+declared!(A B C);
+declared!(A B C D);
+declared!(A B C D E F);
+declared!(A B C D E F G H I J);

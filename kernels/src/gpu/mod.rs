@@ -3,10 +3,12 @@
 //! [`driver`] says which GPUs there are, or why there are none; [`needs`] says what keeps a GPU from running a device;
 //! [`compile`] makes a device's [`program`] into machine code; [`launch`] runs that.
 //!
-//! The libraries are loaded when they are asked for, so one binary runs with and without them. Their functions are
-//! declared here and not by a crate of bindings: results are plain numbers, because a driver may return a code that
-//! no build of today has heard of, and every function is looked up before the first is called, because a library may
-//! be older than this build, or broken.
+//! The libraries are loaded when they are asked for, so one binary runs with and without them. What is called of them, with
+//! which arguments, types and constants, `cudarc` says, which is generated from NVIDIA's headers. Two things are ours
+//! ([`library`]), where its own calls do not hold for a library that is not of this build. They panic where no library or no
+//! such function is found: here it is opened under the names, or in the folder, that its user can read about, and every
+//! function is looked up before the first is called. And they give results as Rust enums, which a code that no header of
+//! today has makes undefined behaviour: here a call is made through the same pointer, and its result is a plain number.
 
 pub mod compile;
 pub mod context;
