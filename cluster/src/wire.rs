@@ -468,7 +468,7 @@ pub enum DeviceState {
     Restarting,
     Stopping,
     Stopped,
-    /// Given up: it failed too often.
+    /// Given up: its last host ended in a way after which the device is not to be trusted.
     Failed,
 }
 

@@ -108,6 +108,8 @@ pub enum Error {
     TooManyThreads(String, u32, u32),
     #[error("the devices were not all up after {0} s; the log says what each waited for")]
     NotUp(u64),
+    #[error("device `{0}` is given up: {1}")]
+    GivenUp(String, String),
 }
 
 /// A running node. Dropping it ends its tasks and kills its device hosts: [`Node::drain`] first.
@@ -199,6 +201,9 @@ impl Node {
     async fn wait_until_up(&self, limit: Duration) -> Result<(), Error> {
         let deadline = Instant::now() + limit;
         while !self.router.devices().iter().all(|d| d.is_running()) {
+            if let Some((name, why)) = self.router.devices().iter().find_map(|d| Some((&d.name, d.given_up()?))) {
+                return Err(Error::GivenUp(name.clone(), why));
+            }
             if Instant::now() >= deadline {
                 return Err(Error::NotUp(limit.as_secs()));
             }

@@ -148,11 +148,13 @@ impl Router {
 
     /// Carries messages from one device of this node to others.
     fn pass_on(&self, batch: &[u8]) {
+        let mut letters = Vec::new();
         let mut rest = batch;
         while let Some((header, payload, after)) = split_first(rest) {
-            self.devices[self.device_of(header.to())].door.lock().pass_on(&header, payload);
+            self.devices[self.device_of(header.to())].door.lock().pass_on(&header, payload, &mut letters);
             rest = after;
         }
+        self.keep("", letters);
     }
 
     /// Hands answers to sessions, and the node's own to whoever of its tasks waits.

@@ -46,6 +46,10 @@ impl Machine {
         self.with("libnvrtc.so.12", Some("nvrtc.c"), defines)
     }
 
+    fn nvml(self, defines: &[&str]) -> Machine {
+        self.with("libnvidia-ml.so.1", Some("nvml.c"), defines)
+    }
+
     fn run(&self, args: &[&str]) -> String {
         let output = Command::new(env!("CARGO_BIN_EXE_ringhold"))
             .args(["devices"])
@@ -155,6 +159,65 @@ fn every_gpu_is_listed_with_what_keeps_it_from_running_a_device() {
     assert!(text.contains("cuda:1: it drives a display"), "{text}");
     let line = text.lines().find(|line| line.starts_with("cuda:0")).unwrap();
     assert!(line.contains("80.0 GiB  79.0 GiB") && line.ends_with("yes"), "{text}");
+}
+
+#[test]
+fn errors_of_a_gpus_memory_are_told_with_what_to_do() {
+    let machine = Machine::new().driver(&[]).compiler(&[]).nvml(&[]);
+    let found = machine.json();
+    let healthy = json!({"ecc_uncorrected": 0, "repair_pending": false, "repair_failed": false});
+    assert_eq!((&found["gpus"][0]["health"], &found["no_nvml"]), (&healthy, &Value::Null));
+    let no_ecc = json!({"ecc_uncorrected": null, "repair_pending": false, "repair_failed": null});
+    assert_eq!((&found["gpus"][1]["health"], &found["gpus"][1]["no_health"]), (&no_ecc, &Value::Null));
+    let text = machine.run(&[]);
+    let ends = |number: &str, end: &str| {
+        let line = text.lines().find(|line| line.starts_with(number)).unwrap();
+        assert!(line.split_whitespace().collect::<Vec<_>>().join(" ").ends_with(end), "{text}");
+    };
+    ends("cuda:0", "0000:3b:00.0 ok yes");
+    ends("cuda:1", "0000:af:00.0 off no");
+
+    let machine = Machine::new().driver(&[]).compiler(&[]).nvml(&["UNCORRECTED=3", "PENDING=1"]);
+    let health = &machine.json()["gpus"][0]["health"];
+    assert_eq!(*health, json!({"ecc_uncorrected": 3, "repair_pending": true, "repair_failed": false}));
+    let text = machine.run(&[]);
+    assert!(
+        text.contains("cuda:0: 3 errors of its memory could not be corrected since the driver was loaded"),
+        "{text}"
+    );
+    assert!(text.contains("cuda:0: a faulty part of its memory waits for a reset"), "{text}");
+
+    let text = Machine::new().driver(&[]).compiler(&[]).nvml(&["FAILED=1"]).run(&[]);
+    assert!(
+        text.contains("repair failed") && text.contains("cuda:0: a faulty part of its memory could not be"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_nvml_of_no_use_costs_no_gpu() {
+    let usable = |machine: Machine, why: &str| {
+        let found = machine.json();
+        assert_eq!((&found["gpus"][0]["usable"], &found["gpus"][0]["health"]), (&json!(true), &Value::Null));
+        let said = found["no_nvml"].as_str().unwrap_or_default();
+        assert!(said.contains(why), "no `{why}` in `{said}`");
+        assert!(machine.run(&[]).contains(&format!("not known: {said}")));
+    };
+    let machine = || Machine::new().driver(&[]).compiler(&[]);
+    let broken = machine().with("libnvidia-ml.so.1", None, &[]);
+    usable(broken, "does not start: nvmlInit_v2 failed with 13 (the library has no such function)");
+    usable(machine().nvml(&["INIT=9"]), "does not start: nvmlInit_v2 failed with 9 (Driver Not Loaded)");
+    usable(machine().nvml(&["INIT=12345"]), "does not start: nvmlInit_v2 failed with 12345");
+    let text = machine();
+    fs::write(text.0.path().join("libnvidia-ml.so.1"), "this is text").unwrap();
+    usable(text, "there is no NVML, NVIDIA's management library, here: libnvidia-ml.so.1 does not load (");
+
+    // One that does not know this GPU, and one that is older than a question.
+    let stranger = machine().nvml(&["nvmlDeviceGetHandleByPciBusId_v2=old"]).json();
+    let said = "nvmlDeviceGetHandleByPciBusId_v2 failed with 13 (the library has no such function)";
+    assert_eq!((&stranger["gpus"][0]["health"], &stranger["gpus"][0]["no_health"]), (&Value::Null, &json!(said)));
+    let older = machine().nvml(&["nvmlDeviceGetRemappedRows=old"]).json();
+    assert_eq!(older["gpus"][1]["health"]["repair_pending"], json!(false));
 }
 
 #[test]

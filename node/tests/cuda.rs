@@ -42,8 +42,32 @@ impl Machine {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringhold"));
         command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
         command.env("LD_LIBRARY_PATH", self.folder.path()).env("RINGHOLD_NVRTC", self.folder.path());
-        command.env_remove("CUDA_VISIBLE_DEVICES");
+        command.env_remove("CUDA_VISIBLE_DEVICES").env("FAKE_XID", self.folder.path().join("xid"));
         command
+    }
+
+    /// Has the GPU report an Xid, to a host that reads what it reports.
+    fn report(&self, xid: u32) {
+        let (draft, report) = (self.folder.path().join("draft"), self.folder.path().join("xid"));
+        fs::write(&draft, xid.to_string()).unwrap();
+        fs::rename(draft, report).unwrap();
+    }
+
+    fn wait_for(&self, said: &str) {
+        let began = Instant::now();
+        while !self.log().contains(said) {
+            assert!(began.elapsed() < PATIENCE, "no `{said}` in {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A node that does not start: what it says.
+    fn refuses(&self) -> String {
+        let args = ["node", "start", "--config", "node.toml", "--listen", "127.0.0.1:0"];
+        let output = self.command(&args).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        stderr
     }
 
     fn log(&self) -> String {
@@ -125,10 +149,7 @@ fn a_gpu_that_cannot_be_had_is_told_at_once() {
     let machine = Machine::new(&["GIB=1"]);
     let config = "[[devices]]\nkind = \"cuda\"\ngpu = 1\n";
     fs::write(machine.folder.path().join("node.toml"), config).unwrap();
-    let args = ["node", "start", "--config", "node.toml", "--listen", "127.0.0.1:0"];
-    let output = machine.command(&args).output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let stderr = machine.refuses();
     assert!(
         stderr.contains("device `cuda0` cannot have GPU 1: its compute capability is 6.1 and 7.0 is needed"),
         "{stderr}"
@@ -163,4 +184,60 @@ fn a_compiler_that_fails_with_a_code_of_tomorrow_is_quoted() {
     let machine = Machine::new(&["GIB=1"]);
     machine.library("libnvrtc.so.12", "nvrtc.c", &["CODE=4711"]);
     ends_twice(&machine, &["nvrtcCreateProgram failed with 4711", "there is no kernel for the GPU"]);
+}
+
+#[test]
+fn a_gpu_that_falls_off_the_bus_costs_its_device_and_the_node_says_so() {
+    let machine = Machine::new(&["GIB=1"]);
+    machine.library("libnvidia-ml.so.1", "nvml.c", &[]);
+    let node = machine.node();
+    let deposit = ["actor", "ask", "account", "alice", r#"{"Deposit": {"cents": 5}}"#];
+    assert_eq!(node.json(&deposit), json!({"Balance": {"cents": 5}}));
+    // A fault that may be anybody's is told, and the device goes on.
+    machine.report(31);
+    machine.wait_for("cuda:0 reports Xid 31, a kernel accessed memory that is not its own (programmer error)");
+    assert_eq!(node.json(&deposit), json!({"Balance": {"cents": 10}}));
+
+    machine.report(79);
+    machine.wait_for("device host is gone (fatal error: the GPU reported Xid 79, it has fallen off the bus)");
+    machine.wait_for("the device is given up");
+    let status = node.json(&["status"]);
+    let device = &status["devices"][0];
+    assert_eq!((&status["state"], &device["state"]), (&json!("degraded"), &json!("failed")));
+    assert_eq!(device["detail"], "fatal error: the GPU reported Xid 79, it has fallen off the bus");
+    assert_eq!(device["restarts"], 0);
+    let args = [&deposit[..], &["--json", "--data-dir", "ringhold-data", "--address", &node.address]].concat();
+    let output = machine.command(&args).output().unwrap();
+    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &error["error"]["kind"]), (Some(5), &json!("actor")), "{error}");
+    assert!(error["error"]["message"].as_str().unwrap().contains("no device is running"), "{error}");
+    assert!(node.end().success(), "{}", machine.log());
+}
+
+#[test]
+fn what_a_gpu_reports_explains_its_drivers_error() {
+    // A launch that failed would be the kernel's fault, if the GPU were there.
+    let machine = Machine::new(&["GIB=1", "CRASH=719"]);
+    machine.library("libnvidia-ml.so.1", "nvml.c", &[]);
+    machine.report(79);
+    let said = "device `cuda0` is given up: fatal error: the GPU reported Xid 79, it has fallen off the bus";
+    let stderr = machine.refuses();
+    assert!(stderr.contains(said), "{stderr}");
+}
+
+#[test]
+fn a_host_whose_driver_does_not_answer_ends_when_its_gpu_has_reported_why() {
+    let machine = Machine::new(&["GIB=1", "HANG=1"]);
+    machine.library("libnvidia-ml.so.1", "nvml.c", &[]);
+    machine.report(119);
+    let stderr = machine.refuses();
+    assert!(stderr.contains("device `cuda0` is given up: fatal error: the GPU reported Xid 119,"), "{stderr}");
+}
+
+#[test]
+fn a_memory_error_that_cannot_be_corrected_is_fatal_without_nvml_too() {
+    let machine = Machine::new(&["GIB=1", "CRASH=214"]);
+    let stderr = machine.refuses();
+    let said = "fatal error: the kernel ended in an error of its memory that cannot be corrected (CUDA error 214)";
+    assert!(stderr.contains(&format!("device `cuda0` is given up: {said}")), "{stderr}");
 }

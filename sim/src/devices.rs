@@ -14,6 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ringhold::config;
 use ringhold::device::host::{DeviceBells, DeviceHost, Devices, NodeBell, NotifyBell};
+use ringhold::device::supervisor::Over;
 use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_kernels::bell::Bell;
 use ringhold_kernels::registry::Registry;
@@ -290,7 +291,7 @@ impl DeviceHost for SimHost {
         Ok(Some(term))
     }
 
-    fn over(&mut self) -> BoxFuture<'_, String> {
+    fn over(&mut self) -> BoxFuture<'_, Over> {
         Box::pin(async {
             let Some(running) = &mut self.running else { return std::future::pending().await };
             let how = loop {
@@ -310,7 +311,7 @@ impl DeviceHost for SimHost {
             // Their memory goes with them, before anybody looks at what they left.
             running.tasks.shutdown().await;
             self.running = None;
-            how
+            how.into()
         })
     }
 

@@ -33,10 +33,15 @@ pub fn open(files: impl IntoIterator<Item = PathBuf>) -> Result<(ManuallyDrop<Li
         // SAFETY: only NVIDIA's libraries are named here; loading them runs their own initialisers.
         match unsafe { Library::new(&file) } {
             Ok(library) => return Ok((ManuallyDrop::new(library), file)),
-            Err(e) => failed.push((file, e.source().map_or_else(|| e.to_string(), |said| said.to_string()))),
+            Err(e) => failed.push((file, said(&e))),
         }
     }
     Err(NotFound(failed))
+}
+
+/// The loader's own words in an error.
+pub fn said(error: &dyn Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |said| said.to_string())
 }
 
 /// A function of a library by its name alone.

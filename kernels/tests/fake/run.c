@@ -29,6 +29,11 @@
 #define CRASH 0
 #endif
 
+/* Whether the driver does not answer any more once the kernel runs. */
+#ifndef HANG
+#define HANG 0
+#endif
+
 /* Objects that were made and not given back yet: a test asks for them. */
 int fake_live;
 static unsigned long long arena_bytes = 4096;
@@ -119,6 +124,7 @@ int cuStreamSynchronize(void* handle) {
 int cuStreamDestroy_v2(void* handle) { fake_live--; return cuStreamSynchronize(handle); }
 int cuStreamQuery(void* handle) {
     (void)handle;
+    while (HANG && launched.started) pause();
     if (CRASH != 0 && launched.started) return CRASH;
     return launched.started && !__atomic_load_n(&launched.done, __ATOMIC_ACQUIRE) ? 600 : 0;
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ringhold_cluster::wire::DeviceStatus;
+use ringhold_kernels::gpu::nvml::Health;
 use serde_json::json;
 
 use super::Globals;
@@ -71,6 +72,9 @@ fn machine_text(machine: &Machine) -> String {
         }
         (None, why) => fact("compiler", why.clone().unwrap_or_default()),
     }
+    if let Some(why) = &machine.no_nvml {
+        fact("GPU memory errors", format!("not known: {why}"));
+    }
     if let Some(why) = &machine.no_gpus {
         fact("GPUs", why.clone());
     }
@@ -87,10 +91,10 @@ fn machine_text(machine: &Machine) -> String {
 
 fn gpus_table(machine: &Machine) -> Table {
     let mut table =
-        Table::new(["GPU", "NAME", ">COMPUTE", ">MEMORY", ">FREE", ">SMS", ">NUMA NODE", "PCI BUS", "USABLE"]);
+        Table::new(["GPU", "NAME", ">COMPUTE", ">MEMORY", ">FREE", ">SMS", ">NUMA NODE", "PCI BUS", "ECC", "USABLE"]);
     for found in &machine.gpus {
         match found {
-            Found::Gpu { gpu, memory_free_bytes, usable, .. } => table.row([
+            Found::Gpu { gpu, memory_free_bytes, usable, health, .. } => table.row([
                 format!("cuda:{}", gpu.number),
                 gpu.name.clone(),
                 gpu.capability.to_string(),
@@ -99,11 +103,12 @@ fn gpus_table(machine: &Machine) -> Table {
                 gpu.multiprocessors.to_string(),
                 gpu.numa_node.map(|node| node.to_string()).unwrap_or_default(),
                 gpu.pci_bus_id.clone(),
+                health.as_ref().map(Health::summary).unwrap_or_default(),
                 if *usable { "yes" } else { "no" }.into(),
             ]),
             Found::Broken { number, .. } => {
-                let mut row: [String; 9] = Default::default();
-                (row[0], row[8]) = (format!("cuda:{number}"), "no".into());
+                let mut row: [String; 10] = Default::default();
+                (row[0], row[9]) = (format!("cuda:{number}"), "no".into());
                 table.row(row);
             }
         }
@@ -111,10 +116,15 @@ fn gpus_table(machine: &Machine) -> Table {
     table
 }
 
-/// Why a GPU is not usable.
+/// Why a GPU is not usable, and what somebody should see to.
 fn reasons(found: &Found) -> String {
     match found {
-        Found::Gpu { gpu, unmet, .. } => unmet.iter().map(|unmet| format!("cuda:{}: {unmet}\n", gpu.number)).collect(),
+        Found::Gpu { gpu, unmet, health, no_health, .. } => {
+            let unknown = no_health.as_ref().map(|why| format!("errors of its memory are not known: {why}"));
+            let notes = health.iter().flat_map(Health::notes).chain(unknown);
+            let lines = unmet.iter().map(ToString::to_string).chain(notes);
+            lines.map(|line| format!("cuda:{}: {line}\n", gpu.number)).collect()
+        }
         Found::Broken { number, error } => format!("cuda:{number}: it does not answer: {error}\n"),
     }
 }

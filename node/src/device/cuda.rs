@@ -11,10 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ringhold_kernels::bell::Bell;
+use ringhold_kernels::gpu::class::Class;
 use ringhold_kernels::gpu::compile::{self, Compiler, options};
-use ringhold_kernels::gpu::driver::{Driver, Gpu};
+use ringhold_kernels::gpu::driver::{self, Driver, Gpu};
 use ringhold_kernels::gpu::launch::{self, Look};
 use ringhold_kernels::gpu::needs::{self, MEMORY_BYTES_MIN, Needs};
+use ringhold_kernels::gpu::nvml::Health;
+use ringhold_kernels::gpu::xid::Xid;
 use ringhold_kernels::registry::Registry;
 use ringhold_kernels::ring_kernel::Plan;
 use ringhold_kernels::segment::Segment;
@@ -24,6 +27,7 @@ use tracing::{info, warn};
 
 use super::Error;
 use super::ending::Ending;
+use super::watch::Watch;
 use crate::config::{self, DeviceKind, Host};
 
 /// The name of the hidden role that prints what GPUs there are: a [`super::machine::Machine`] as JSON.
@@ -37,6 +41,9 @@ const BLOCKS_BESIDE: u32 = 9;
 
 /// Threads of each block.
 const THREADS: u32 = 128;
+
+/// How long its GPU has to report what an error of the driver came from.
+const REPORT_LIMIT: Duration = Duration::from_millis(500);
 
 /// How long a kernel whose node is gone has to finish what it has.
 const LAST_WORK_LIMIT: Duration = Duration::from_secs(5);
@@ -58,6 +65,7 @@ struct ProbedGpu {
     unmet: Vec<Reason>,
     /// Why it does not answer.
     error: Option<String>,
+    health: Option<Health>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -142,6 +150,7 @@ fn probe() -> Probed {
             None => info!("cuda:{number} ({}) can run a device", gpu.name),
             Some(why) => warn!("cuda:{number} ({}) cannot run a device: {why}", gpu.name),
         }
+        gpu.health.iter().flat_map(Health::notes).for_each(|note| warn!("cuda:{number} ({}): {note}", gpu.name));
     }
     if let Some(why) = &probed.no_gpus {
         info!("no GPU: {why}");
@@ -188,11 +197,26 @@ impl Failed {
     }
 }
 
+impl From<driver::Absent> for Failed {
+    fn from(absent: driver::Absent) -> Failed {
+        use driver::Absent;
+        let class = match &absent {
+            // Another may be on its way: a driver is being installed.
+            Absent::NoLibrary(_) | Absent::Broken { .. } | Absent::Old(_) => Class::Resource,
+            Absent::NotStarted(error) => Class::of(error.code),
+            // There was one when the node started.
+            Absent::NoGpu(_) => Class::Fatal,
+        };
+        Failed::new(Ending::Driver(class), absent)
+    }
+}
+
 impl From<launch::Error> for Failed {
     fn from(error: launch::Error) -> Failed {
         use launch::Error;
         let ending = match &error {
-            Error::Absent(_) | Error::Driver(_) => Ending::Driver,
+            Error::Absent(absent) => return absent.clone().into(),
+            Error::Driver(error) => Ending::Driver(Class::of(error.code)),
             Error::Refused { .. } => Ending::LaunchRefused,
             Error::Memory { .. } | Error::Pin { .. } | Error::KernelOutOfMemory => Ending::OutOfMemory,
             Error::Sticky(error) => Ending::Sticky(error.code),
@@ -219,7 +243,7 @@ pub fn serve(
     node: Arc<dyn Bell>,
     node_gone: &AtomicBool,
 ) -> Result<(), Failed> {
-    let driver = Driver::open().map_err(|e| Failed::new(Ending::Driver, e))?;
+    let driver = Driver::open()?;
     let compiler = Compiler::find().map_err(|e| Failed::new(Ending::NoKernel, e))?;
     let gpu = gpu(&driver, &compiler, place.gpu)?;
     // A part of all there is, and not of what is free now: the text of the program, and so its place in the cache, is
@@ -228,8 +252,11 @@ pub fn serve(
         Plan::divide(gpu.memory_bytes / 4 * 3 / u64::from(place.sharers.max(1)), THREADS, registry, segment.shape());
     let code = code(&compiler, &gpu, registry, segment, &plan, kernels)?;
 
+    let watch = Watch::start(&gpu);
+    // What the driver says of a GPU that is gone differs from call to call.
+    let explain = |error: launch::Error| watch.fatal(REPORT_LIMIT).map_or_else(|| error.into(), untrusted);
     // SAFETY: the compiler has made the code of this segment's shape and this plan, now or earlier: its hash says so.
-    let device = unsafe { launch::Device::start(driver, &gpu, &code, &plan, segment, node) }?;
+    let device = unsafe { launch::Device::start(driver, &gpu, &code, &plan, segment, node) }.map_err(explain)?;
     // Never dropped while the kernel runs, not by a panic either: see its documentation.
     let mut device = ManuallyDrop::new(device);
     let mut alone: Option<Instant> = None;
@@ -237,7 +264,10 @@ pub fn serve(
         match device.look() {
             Ok(Look::Runs(pause)) => std::thread::sleep(pause),
             Ok(Look::Ended) => break,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(explain(error)),
+        }
+        if let Some(xid) = watch.fatal(Duration::ZERO) {
+            return Err(untrusted(xid));
         }
         if node_gone.load(Ordering::Acquire) {
             let since = *alone.get_or_insert_with(Instant::now);
@@ -253,15 +283,23 @@ pub fn serve(
     Ok(())
 }
 
+fn untrusted(xid: Xid) -> Failed {
+    Failed::new(
+        Ending::Xid(xid.0),
+        format!("the GPU reported {xid}: it is not to be trusted until somebody has seen to it"),
+    )
+}
+
 /// The GPU, if it can run a device.
 fn gpu(driver: &Driver, compiler: &Compiler, number: u32) -> Result<Gpu, Failed> {
-    let mut gpus = driver.gpus().map_err(|e| Failed::new(Ending::Driver, e))?;
+    let mut gpus = driver.gpus()?;
     if number as usize >= gpus.len() {
         let message = format!("there is no cuda:{number}: the driver sees {} GPUs, numbered from 0", gpus.len());
-        return Err(Failed::new(Ending::LaunchRefused, message));
+        return Err(Failed::new(Ending::Driver(Class::Fatal), message));
     }
     let gpu = gpus.swap_remove(number as usize);
-    let gpu = gpu.map_err(|e| Failed::new(Ending::Driver, format!("cuda:{number} does not answer: {e}")))?;
+    let gpu =
+        gpu.map_err(|e| Failed::new(Ending::Driver(Class::of(e.code)), format!("cuda:{number} does not answer: {e}")))?;
     let needs = Needs { memory_bytes: MEMORY_BYTES_MIN, compiler: Some(compiler.toolchain().clone()) };
     let unmet: Vec<_> = needs::check(&gpu, &needs).iter().map(|unmet| unmet.to_string()).collect();
     if unmet.is_empty() {

@@ -36,6 +36,8 @@ pub struct Door {
     unhandled: BTreeMap<Reason, u64>,
     /// Answers to asks that were not waiting any more.
     stray: u64,
+    /// Why nothing is let in any more: there is no host, and there will be none.
+    closed: Option<Reason>,
 }
 
 /// What the hosts before the present one did.
@@ -119,6 +121,7 @@ impl Door {
             type_past: vec![(0, 0); shape.types as usize],
             unhandled: BTreeMap::new(),
             stray: 0,
+            closed: None,
             link,
         }
     }
@@ -129,6 +132,9 @@ impl Door {
 
     /// Lets a message from outside in, if the policy allows.
     pub fn admit(&mut self, header: &Header, payload: &[u8], now: Hlc, letters: &mut Vec<Letter>) -> Admitted {
+        if let Some(reason) = self.closed {
+            return self.refuse(reason);
+        }
         let asks = is_ask(header);
         if asks && self.asks.len() >= self.asks_max {
             return self.no_room();
@@ -192,7 +198,11 @@ impl Door {
     }
 
     /// Takes a message from another device of this node; it keeps its stamp.
-    pub fn pass_on(&mut self, header: &Header, payload: &[u8]) {
+    pub fn pass_on(&mut self, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) {
+        if let Some(reason) = self.closed {
+            self.refuse(reason);
+            return letters.push(Letter { header: *header, payload: payload.to_vec(), reason });
+        }
         self.clock = self.clock.merge(Hlc(header.hlc));
         self.transit.push(header, payload);
         self.let_in();
@@ -289,12 +299,15 @@ impl Door {
         Loss { actors, in_hand: begun.saturating_sub(finished), hands, timers, asks: lost.len() as u64 }
     }
 
-    /// Takes in that there will be no other host: what it would have taken is not handled any more. An ask among the
-    /// letters is for its asker.
-    pub fn give_up(&mut self, out: &mut Outcome) {
+    /// Takes in that there will be no other host, for this reason: what it would have taken is not handled any more, and
+    /// nothing is let in. An ask among the letters is for its asker.
+    pub fn give_up(&mut self, reason: Reason, out: &mut Outcome) {
+        // Since the first time nothing has come in.
+        if self.closed.replace(reason).is_some() {
+            return;
+        }
         let Door { link, waiting, transit, asks, unhandled, .. } = self;
         let mut give_up = |header: &Header, payload: &[u8]| {
-            let reason = Reason::Stopping;
             *unhandled.entry(reason).or_default() += 1;
             if is_ask(header) {
                 asks.remove(&header.from().key.0);
@@ -312,11 +325,15 @@ impl Door {
 
     /// Whether nothing is on its way in, out or inside.
     pub fn is_quiet(&mut self) -> bool {
-        self.transit.is_empty() && self.waiting.is_empty() && self.link.is_quiet()
+        self.closed.is_some() || self.transit.is_empty() && self.waiting.is_empty() && self.link.is_quiet()
     }
 
     /// Messages between this door and its actors.
     pub fn queued(&self) -> u64 {
+        // What still lies in the rings of a door that is closed waits for nobody.
+        if self.closed.is_some() {
+            return 0;
+        }
         let inside: u64 = self.link.read().iter().map(|r| r.queued + r.ingress_waiting).sum();
         inside + (self.transit.len() + self.waiting.len()) as u64
     }
@@ -431,10 +448,10 @@ mod tests {
     fn what_waits_in_the_node_asks_for_the_bell() {
         let (segment, mut door) = door(Overflow::Block);
         for _ in 0..SLOTS {
-            door.pass_on(&message(Kind::Tell, 0), &[]);
+            door.pass_on(&message(Kind::Tell, 0), &[], &mut vec![]);
         }
         assert_eq!(segment.node().wants_room.load(Relaxed), 0);
-        door.pass_on(&message(Kind::Tell, 0), &[]);
+        door.pass_on(&message(Kind::Tell, 0), &[], &mut vec![]);
         assert_eq!(segment.node().wants_room.load(Relaxed), 1);
     }
 
@@ -442,10 +459,26 @@ mod tests {
     fn what_no_host_will_take_is_given_up_with_a_reason() {
         let (_segment, mut door) = door(Overflow::Block);
         admit(&mut door, message(Kind::Ask, 7));
-        (0..SLOTS).for_each(|_| door.pass_on(&message(Kind::Tell, 0), &[]));
+        (0..SLOTS).for_each(|_| door.pass_on(&message(Kind::Tell, 0), &[], &mut vec![]));
         let mut out = Outcome::default();
-        door.give_up(&mut out);
+        door.give_up(Reason::Stopping, &mut out);
         assert_eq!(out.letters.len(), 1 + SLOTS as usize);
         assert!(out.letters.iter().all(|letter| letter.reason == Reason::Stopping) && door.asks.is_empty());
+    }
+
+    #[test]
+    fn a_door_without_a_device_lets_nothing_in_and_gives_each_message_up_once() {
+        let (_segment, mut door) = door(Overflow::Block);
+        admit(&mut door, message(Kind::Tell, 0));
+        let mut out = Outcome::default();
+        door.give_up(Reason::NoDevice, &mut out);
+        assert_eq!(out.letters.len(), 1);
+        let refused = door.admit(&message(Kind::Ask, 7), &[], Hlc(1), &mut vec![]);
+        assert_eq!(refused, Admitted::Refused(Reason::NoDevice));
+        door.pass_on(&message(Kind::Tell, 0), &[], &mut out.letters);
+        // The node stops.
+        door.give_up(Reason::Stopping, &mut out);
+        assert!(out.letters.len() == 2 && out.letters.iter().all(|letter| letter.reason == Reason::NoDevice));
+        assert_eq!((door.unhandled()[&Reason::NoDevice], door.queued(), door.is_quiet()), (3, 0, true));
     }
 }

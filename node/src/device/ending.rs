@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use ringhold_kernels::gpu::class::Class;
+use ringhold_kernels::gpu::xid::Xid;
+
+use super::supervisor::{Over, Remedy};
+
 /// How a device host ended. The numbers are fixed: node and host need not be of one build to understand each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -11,8 +16,8 @@ pub enum Ending {
     Failed,
     /// It was not started by a node.
     Usage,
-    /// The driver is missing, does not start, or failed in a call that harms nothing but this start.
-    Driver,
+    /// The driver is missing, does not start, or failed in a call that harms nothing but this start: what that is about.
+    Driver(Class),
     /// The GPU does not have what a device needs, or cannot run all of the kernel's blocks at once.
     LaunchRefused,
     /// The memory of the GPU, or what can be pinned of the machine's, is not enough.
@@ -22,6 +27,8 @@ pub enum Ending {
     /// The kernel ended in an error after which nothing works in its process any more: the driver's code (`CUresult`),
     /// or 0 where it fits no exit code.
     Sticky(i32),
+    /// The GPU reported something after which it is not to be trusted. 0 where it is not of this build.
+    Xid(u64),
     /// Rust's own code for a panic.
     Panicked,
     /// Any other code.
@@ -33,7 +40,13 @@ const DRIVER: i32 = 70;
 const LAUNCH_REFUSED: i32 = 71;
 const OUT_OF_MEMORY: i32 = 72;
 const NO_KERNEL: i32 = 73;
+const DRIVER_RESOURCE: i32 = 74;
+const DRIVER_PROGRAMMER: i32 = 75;
+const DRIVER_FATAL: i32 = 76;
 const STICKY: i32 = 80;
+const XID: i32 = 110;
+/// Each fatal Xid has its own.
+const XIDS: [(i32, u64); 6] = [(111, 48), (112, 64), (113, 79), (114, 95), (115, 119), (116, 120)];
 const PANICKED: i32 = 101;
 
 /// `CUresult`s of 700 to 749, which kernels cause, are 150 to 199.
@@ -49,17 +62,48 @@ impl Ending {
             Ending::InOrder => 0,
             Ending::Failed => 1,
             Ending::Usage => 2,
-            Ending::Driver => DRIVER,
+            Ending::Driver(Class::Transient) => DRIVER,
+            Ending::Driver(Class::Resource) => DRIVER_RESOURCE,
+            Ending::Driver(Class::Programmer) => DRIVER_PROGRAMMER,
+            Ending::Driver(Class::Fatal) => DRIVER_FATAL,
             Ending::LaunchRefused => LAUNCH_REFUSED,
             Ending::OutOfMemory => OUT_OF_MEMORY,
             Ending::NoKernel => NO_KERNEL,
             Ending::Sticky(code) if OF_KERNELS.contains(&code) => code - OF_KERNELS.start + OF_KERNELS_FROM,
             Ending::Sticky(code) if OF_HARDWARE.contains(&code) => code,
             Ending::Sticky(_) => STICKY,
+            Ending::Xid(xid) => XIDS.iter().find(|(_, known)| *known == xid).map_or(XID, |(code, _)| *code),
             Ending::Panicked => PANICKED,
             Ending::Other(code) => code,
         };
         code as u8
+    }
+
+    /// What it is about, where a GPU has to do with it.
+    pub fn class(self) -> Option<Class> {
+        match self {
+            Ending::InOrder | Ending::Failed | Ending::Usage | Ending::Panicked | Ending::Other(_) => None,
+            Ending::Driver(class) => Some(class),
+            Ending::LaunchRefused | Ending::OutOfMemory | Ending::NoKernel => Some(Class::Resource),
+            Ending::Sticky(code) => Some(Class::of(code)),
+            Ending::Xid(_) => Some(Class::Fatal),
+        }
+    }
+}
+
+/// What is done for each class.
+fn remedy(class: Class) -> Remedy {
+    match class {
+        Class::Transient => Remedy::Restart,
+        Class::Resource => Remedy::RestartLater,
+        Class::Programmer => Remedy::Quarantine,
+        Class::Fatal => Remedy::GiveUp,
+    }
+}
+
+impl From<Ending> for Over {
+    fn from(ending: Ending) -> Over {
+        Over { how: ending.to_string(), remedy: ending.class().map_or(Remedy::Restart, remedy) }
     }
 }
 
@@ -70,11 +114,18 @@ impl From<i32> for Ending {
             0 => Ending::InOrder,
             1 => Ending::Failed,
             2 => Ending::Usage,
-            DRIVER => Ending::Driver,
+            DRIVER => Ending::Driver(Class::Transient),
+            DRIVER_RESOURCE => Ending::Driver(Class::Resource),
+            DRIVER_PROGRAMMER => Ending::Driver(Class::Programmer),
+            DRIVER_FATAL => Ending::Driver(Class::Fatal),
             LAUNCH_REFUSED => Ending::LaunchRefused,
             OUT_OF_MEMORY => Ending::OutOfMemory,
             NO_KERNEL => Ending::NoKernel,
             STICKY => Ending::Sticky(0),
+            XID => Ending::Xid(0),
+            code if XIDS.iter().any(|known| known.0 == code) => {
+                Ending::Xid(XIDS.iter().find(|known| known.0 == code).map_or(0, |known| known.1))
+            }
             PANICKED => Ending::Panicked,
             code if kernels.contains(&code) => Ending::Sticky(code - OF_KERNELS_FROM + OF_KERNELS.start),
             code if OF_HARDWARE.contains(&code) => Ending::Sticky(code),
@@ -103,16 +154,21 @@ fn meaning(code: i32) -> &'static str {
 
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(class) = self.class() {
+            write!(f, "{class}: ")?;
+        }
         match self {
             Ending::InOrder => write!(f, "ended in order"),
             Ending::Failed => write!(f, "failed; its log says why"),
             Ending::Usage => write!(f, "was not started by a node"),
-            Ending::Driver => write!(f, "the GPU's driver failed; its log says in which call"),
+            Ending::Driver(_) => write!(f, "the GPU's driver failed; its log says in which call"),
             Ending::LaunchRefused => write!(f, "the GPU cannot run the kernel; its log says what it lacks"),
             Ending::OutOfMemory => write!(f, "the GPU's memory is not enough; its log says what was asked for"),
             Ending::NoKernel => write!(f, "there is no kernel for the GPU; its log says what the compiler said"),
             Ending::Sticky(0) => write!(f, "the kernel ended in {}; its log has the code", meaning(0)),
             Ending::Sticky(code) => write!(f, "the kernel ended in {} (CUDA error {code})", meaning(*code)),
+            Ending::Xid(0) => write!(f, "the GPU is not to be trusted; its log says what the GPU reported"),
+            Ending::Xid(xid) => write!(f, "the GPU reported {}", Xid(*xid)),
             Ending::Panicked => write!(f, "panicked; its log says where"),
             Ending::Other(code) => write!(f, "exited with code {code}"),
         }
@@ -121,6 +177,8 @@ impl fmt::Display for Ending {
 
 #[cfg(test)]
 mod tests {
+    use ringhold_kernels::gpu::xid;
+
     use super::*;
 
     #[test]
@@ -129,25 +187,41 @@ mod tests {
             Ending::InOrder,
             Ending::Failed,
             Ending::Usage,
-            Ending::Driver,
             Ending::LaunchRefused,
             Ending::OutOfMemory,
             Ending::NoKernel,
             Ending::Sticky(0),
+            Ending::Xid(0),
             Ending::Panicked,
         ];
+        let classes = [Class::Transient, Class::Resource, Class::Programmer, Class::Fatal].map(Ending::Driver);
         let sticky = OF_KERNELS.chain(OF_HARDWARE).map(Ending::Sticky);
-        for ending in endings.into_iter().chain(sticky) {
+        let fatal = xid::KNOWN.iter().filter(|(_, class, _)| *class == Class::Fatal);
+        let fatal = fatal.map(|(xid, ..)| Ending::Xid(*xid));
+        for ending in endings.into_iter().chain(classes).chain(sticky).chain(fatal) {
             assert_eq!(Ending::from(i32::from(ending.code())), ending);
         }
         // A code that does not fit is still known to be sticky.
         assert_eq!(Ending::from(i32::from(Ending::Sticky(999).code())), Ending::Sticky(0));
+        assert_eq!(Ending::from(i32::from(Ending::Xid(4711).code())), Ending::Xid(0));
         assert_eq!(Ending::from(7), Ending::Other(7));
     }
 
     #[test]
     fn people_are_told_what_a_kernel_ended_in() {
         let text = Ending::from(i32::from(Ending::Sticky(700).code())).to_string();
-        assert_eq!(text, "the kernel ended in an access to an address that is not its own (CUDA error 700)");
+        let said = "programmer error: the kernel ended in an access to an address that is not its own (CUDA error 700)";
+        assert_eq!(text, said);
+    }
+
+    #[test]
+    fn each_class_of_error_has_its_remedy() {
+        let remedy = |ending: Ending| Over::from(ending).remedy;
+        assert_eq!(remedy(Ending::Sticky(226)), Remedy::Restart);
+        assert_eq!(remedy(Ending::OutOfMemory), Remedy::RestartLater);
+        assert_eq!(remedy(Ending::Sticky(700)), Remedy::Quarantine);
+        assert_eq!(remedy(Ending::Sticky(214)), Remedy::GiveUp);
+        assert_eq!(Over::from(Ending::Xid(79)).how, "fatal error: the GPU reported Xid 79, it has fallen off the bus");
+        assert_eq!((remedy(Ending::Xid(79)), remedy(Ending::Panicked)), (Remedy::GiveUp, Remedy::Restart));
     }
 }

@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 
 use super::cuda::{self, Failed, Place};
 use super::ending::Ending;
+use super::supervisor::Over;
 use crate::config::{self, DeviceKind};
 
 /// The node's own bell: rung by workers, awaited by a task.
@@ -47,8 +48,8 @@ pub trait DeviceHost: Send {
     /// Starts a host for the segment's term. The last one must be over. Returns the process, if it has its own.
     fn start(&mut self, segment: &Arc<Segment>) -> io::Result<Option<u32>>;
 
-    /// Resolves once the host is over, with how it ended, for people.
-    fn over(&mut self) -> BoxFuture<'_, String>;
+    /// Resolves once the host is over.
+    fn over(&mut self) -> BoxFuture<'_, Over>;
 
     /// Ends the host at once, if that is possible. `over` resolves when it has ended.
     fn kill(&mut self);
@@ -211,12 +212,12 @@ impl DeviceHost for ProcessHost {
         Ok(pid)
     }
 
-    fn over(&mut self) -> BoxFuture<'_, String> {
+    fn over(&mut self) -> BoxFuture<'_, Over> {
         Box::pin(async {
             let Some(child) = &mut self.child else { return std::future::pending().await };
             let over = match child.wait().await {
                 Ok(status) => describe(status),
-                Err(e) => format!("could not be waited for: {e}"),
+                Err(e) => format!("could not be waited for: {e}").into(),
             };
             (self.child, self.pipe) = (None, None);
             over
@@ -238,10 +239,10 @@ fn keep_over_exec(fd: RawFd) -> io::Result<()> {
     Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?)
 }
 
-fn describe(status: ExitStatus) -> String {
+fn describe(status: ExitStatus) -> Over {
     match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("killed by signal {signal}"),
-        (None, Some(code)) => Ending::from(code).to_string(),
+        (Some(signal), _) => format!("killed by signal {signal}").into(),
+        (None, Some(code)) => Ending::from(code).into(),
         (None, None) => "ended in a way the system did not tell".into(),
     }
 }
@@ -340,7 +341,7 @@ impl DeviceHost for ThreadHost {
         Ok(None)
     }
 
-    fn over(&mut self) -> BoxFuture<'_, String> {
+    fn over(&mut self) -> BoxFuture<'_, Over> {
         Box::pin(async {
             while self.host.as_ref().is_none_or(|host| !host.is_over()) {
                 tokio::time::sleep(OVER_POLL).await;
@@ -349,8 +350,8 @@ impl DeviceHost for ThreadHost {
             // Siblings of a worker that panicked run on until told to stop, so joining may not block the runtime.
             match tokio::task::spawn_blocking(move || host.join()).await {
                 Ok(Ok(())) => "ended in order".into(),
-                Ok(Err(e)) => e,
-                Err(e) => e.to_string(),
+                Ok(Err(e)) => e.into(),
+                Err(e) => e.to_string().into(),
             }
         })
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ringhold_kernels::gpu::compile::Compiler;
 use ringhold_kernels::gpu::driver::{Driver, Error, Gpu, Version};
 use ringhold_kernels::gpu::needs::{self, MEMORY_BYTES_MIN, Needs, Toolchain, Unmet};
+use ringhold_kernels::gpu::nvml::{self, Health, Nvml};
 use serde::Serialize;
 
 /// A machine, as far as devices are concerned.
@@ -20,6 +21,8 @@ pub struct Machine {
     pub no_gpus: Option<String>,
     /// Why there is no compiler, where there is none.
     pub no_compiler: Option<String>,
+    /// Why nobody tells how the GPUs' memory does, where nobody does.
+    pub no_nvml: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -58,6 +61,10 @@ pub enum Found {
         unmet: Vec<Unmet>,
         /// That nothing does.
         usable: bool,
+        /// How its memory does; `None` where that cannot be told.
+        health: Option<Health>,
+        /// Why not, where NVML could not for this GPU.
+        no_health: Option<String>,
     },
     /// One that does not answer.
     Broken { number: usize, error: String },
@@ -83,10 +90,14 @@ impl Machine {
         let driver = Driver::open();
         let gpus = driver.as_ref().map_err(Clone::clone).and_then(Driver::gpus);
         let driver = driver.ok();
+        // It has nothing to say of a machine without GPUs.
+        let nvml = gpus.is_ok().then(Nvml::open);
+        let no_nvml = nvml.as_ref().and_then(|nvml| nvml.as_ref().err().map(nvml::Absent::to_string));
+        let nvml = nvml.and_then(Result::ok);
         let (gpus, no_gpus) = match (&driver, gpus) {
             (Some(driver), Ok(gpus)) => {
-                let gpus = gpus.into_iter().enumerate().map(|(number, gpu)| found(driver, number, gpu, &needs, free));
-                (gpus.collect(), None)
+                let found = |(number, gpu)| found(driver, nvml.as_ref(), number, gpu, &needs, free);
+                (gpus.into_iter().enumerate().map(found).collect(), None)
             }
             (_, Err(absent)) => (Vec::new(), Some(absent.to_string())),
             (None, Ok(_)) => unreachable!("only a driver knows GPUs"),
@@ -98,16 +109,29 @@ impl Machine {
             gpus,
             no_gpus,
             no_compiler,
+            no_nvml,
         }
     }
 }
 
-fn found(driver: &Driver, number: usize, gpu: Result<Gpu, Error>, needs: &Needs, free: bool) -> Found {
+fn found(
+    driver: &Driver,
+    nvml: Option<&Nvml>,
+    number: usize,
+    gpu: Result<Gpu, Error>,
+    needs: &Needs,
+    free: bool,
+) -> Found {
     match gpu {
         Ok(gpu) => {
             let unmet = needs::check(&gpu, needs);
             let memory_free_bytes = free.then(|| driver.memory_free_bytes(&gpu).ok()).flatten();
-            Found::Gpu { usable: unmet.is_empty(), gpu, memory_free_bytes, unmet }
+            let (health, no_health) = match nvml.map(|nvml| nvml.health(&gpu.pci_bus_id)) {
+                Some(Ok(health)) => (Some(health), None),
+                Some(Err(e)) => (None, Some(e.to_string())),
+                None => (None, None),
+            };
+            Found::Gpu { usable: unmet.is_empty(), gpu, memory_free_bytes, unmet, health, no_health }
         }
         Err(error) => Found::Broken { number, error: error.to_string() },
     }

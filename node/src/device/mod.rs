@@ -8,6 +8,7 @@ pub mod host;
 pub mod machine;
 mod rate;
 pub mod supervisor;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -19,6 +20,7 @@ use ringhold_cluster::wire::{ClockStatus, DeviceKind, DeviceState, DeviceStatus,
 use ringhold_kernels::clock_host::Known as KnownClock;
 use ringhold_kernels::id::ActorId;
 use ringhold_kernels::link::{Link, Reading};
+use ringhold_kernels::message::Reason;
 use ringhold_kernels::outbox::Owners;
 use ringhold_kernels::registry::Registry;
 use ringhold_kernels::segment::{self, Pulse, Segment, Shape};
@@ -28,7 +30,7 @@ use tokio::time::Instant;
 use door::{Door, Outcome};
 use host::{DeviceHost, NodeBell};
 use rate::Rate;
-use supervisor::{Beat, Effect, Event, Limits, State, Supervisor};
+use supervisor::{Beat, Effect, Event, Limits, Over, State, Supervisor};
 
 use crate::config;
 
@@ -204,12 +206,12 @@ impl Device {
     async fn next_event(&self, supervisor: &Supervisor, host: &mut dyn DeviceHost) -> Event {
         let starting = matches!(supervisor.state(), State::Starting { .. });
         let pause = match supervisor.state() {
-            State::Running { .. } => BEAT_EVERY,
+            State::Running { .. } | State::GivenUp { .. } => BEAT_EVERY,
             _ => UP_EVERY,
         };
         tokio::select! {
             biased;
-            how = host.over() => Event::Over(how),
+            over = host.over() => Event::Over(over),
             () = self.stop.notified() => Event::Stop,
             () = tokio::time::sleep(pause) => {
                 let mut door = self.door.lock();
@@ -247,7 +249,7 @@ impl Device {
                 host.kill();
                 None
             }
-            Effect::Lost(why) => {
+            Effect::Lost(Over { how, remedy }) => {
                 let mut out = Outcome::default();
                 let loss = self.door.lock().lose(&mut out);
                 outlet.carry(self, &mut out);
@@ -258,14 +260,22 @@ impl Device {
                     timers = loss.timers,
                     asks = loss.asks,
                     at_ms = now.as_millis(),
-                    "device host is gone ({why}): the state of {} actors, {} messages in its queues and {} timers were \
-                     lost, {} askers were told so{}; starting another",
+                    "device host is gone ({how}): the state of {} actors, {} messages in its queues and {} timers were \
+                     lost, {} askers were told so{}; {remedy}",
                     loss.actors,
                     loss.in_hand,
                     loss.timers,
                     loss.asks,
                     self.describe(&loss.hands),
                 );
+                None
+            }
+            Effect::GiveUp => {
+                let mut out = Outcome::default();
+                self.door.lock().give_up(Reason::NoDevice, &mut out);
+                outlet.carry(self, &mut out);
+                // Who waits for room at the door is turned away now.
+                outlet.room();
                 None
             }
             Effect::AskToEnd => {
@@ -278,7 +288,7 @@ impl Device {
                 let loss = {
                     let mut door = self.door.lock();
                     let loss = door.lose(&mut out);
-                    door.give_up(&mut out);
+                    door.give_up(Reason::Stopping, &mut out);
                     loss
                 };
                 outlet.carry(self, &mut out);
@@ -316,6 +326,7 @@ impl Device {
             State::Running { .. } => (DeviceState::Running, String::new()),
             State::Killed { why } => (DeviceState::Stalled, why.clone()),
             State::Waiting { why, .. } => (DeviceState::Restarting, why.clone()),
+            State::GivenUp { why } => (DeviceState::Failed, why.clone()),
             State::Stopping => (DeviceState::Stopping, String::new()),
             State::Stopped => (DeviceState::Stopped, String::new()),
         };
@@ -336,6 +347,12 @@ impl Device {
 
     pub fn is_running(&self) -> bool {
         self.known.lock().state == DeviceState::Running
+    }
+
+    /// Why there is no host and will be none, if so.
+    pub fn given_up(&self) -> Option<String> {
+        let known = self.known.lock();
+        (known.state == DeviceState::Failed).then(|| known.detail.clone())
     }
 
     /// A look at the device now.
@@ -454,7 +471,7 @@ mod tests {
             Ok(None)
         }
 
-        fn over(&mut self) -> BoxFuture<'_, String> {
+        fn over(&mut self) -> BoxFuture<'_, Over> {
             Box::pin(std::future::pending())
         }
 

@@ -3,6 +3,7 @@
 //! A state machine with no clock, process or segment in it. Its driver ([`super::Device::supervise`]) tells it what happened and
 //! does what it says.
 
+use std::fmt;
 use std::time::Duration;
 
 /// Limits by which a host is judged.
@@ -37,12 +38,50 @@ pub enum Event {
     Up,
     /// Every worker's heartbeat, looked at now and then.
     Beats(Vec<Beat>),
-    /// The host is over; how, for people.
-    Over(String),
+    Over(Over),
     /// The node wants to end.
     Stop,
     /// Time has passed.
     Tick,
+}
+
+/// A host that is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// How it ended, for people.
+    pub how: String,
+    pub remedy: Remedy,
+}
+
+/// What to do when a host is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Start another: at once, and later each time that it ends soon.
+    Restart,
+    /// Start another, but not at once: what it lacked is not there yet.
+    RestartLater,
+    /// Start another. What it ran when it ended is not run again.
+    Quarantine,
+    /// Start no other: the device is not to be trusted.
+    GiveUp,
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Remedy::Restart => "starting another",
+            Remedy::RestartLater => "starting another in a while",
+            Remedy::Quarantine => "starting another; what this one ran is not run again",
+            Remedy::GiveUp => "the device is given up",
+        })
+    }
+}
+
+impl<T: Into<String>> From<T> for Over {
+    /// For a reason that may pass.
+    fn from(how: T) -> Over {
+        Over { how: how.into(), remedy: Remedy::Restart }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +91,9 @@ pub enum Effect {
     /// Kill the host, for this reason.
     Kill(String),
     /// The host is gone and its actors' state with it: answer whoever waits for it, and say so.
-    Lost(String),
+    Lost(Over),
+    /// There will be no other host: turn away what waits, and whatever comes.
+    GiveUp,
     /// Ask the workers to finish what they have and end.
     AskToEnd,
     /// There is no host any more, and there will be none.
@@ -76,6 +117,10 @@ pub enum State {
     /// Gone; the next start is due at `until`.
     Waiting {
         until: Duration,
+        why: String,
+    },
+    /// Gone, and there will be no other.
+    GivenUp {
         why: String,
     },
     Stopping,
@@ -120,7 +165,8 @@ impl Supervisor {
                 self.state = State::Stopping;
                 vec![Effect::AskToEnd]
             }
-            (State::Waiting { .. }, Event::Stop) => self.end(),
+            (State::Waiting { .. } | State::GivenUp { .. }, Event::Stop) => self.end(),
+            (State::GivenUp { .. }, _) => vec![],
             // What it was killed for still holds; its end is near.
             (State::Killed { .. } | State::Stopping, Event::Stop) => {
                 self.state = State::Stopping;
@@ -133,7 +179,7 @@ impl Supervisor {
                 vec![]
             }
             (State::Starting { .. }, Event::LaunchFailed(why)) => {
-                self.wait(now, why);
+                self.wait(now, why, Remedy::Restart);
                 vec![]
             }
             (State::Starting { since }, Event::Tick | Event::Beats(_)) => {
@@ -146,16 +192,16 @@ impl Supervisor {
                 Some(why) => self.kill(why),
                 None => vec![],
             },
-            (State::Running { since, .. }, Event::Over(why)) => {
+            (State::Running { since, .. }, Event::Over(over)) => {
                 if now >= *since + PROVEN_AFTER {
                     self.failures = 0;
                 }
-                self.lose(now, why)
+                self.lose(now, over)
             }
-            (State::Starting { .. }, Event::Over(why)) => self.lose(now, why),
-            (State::Killed { why }, Event::Over(_)) => {
-                let why = std::mem::take(why);
-                self.lose(now, why)
+            (State::Starting { .. }, Event::Over(over)) => self.lose(now, over),
+            (State::Killed { why }, Event::Over(over)) => {
+                let how = std::mem::take(why);
+                self.lose(now, Over { how, ..over })
             }
             (State::Waiting { until, .. }, Event::Tick) if now >= *until => {
                 self.restarts += 1;
@@ -177,15 +223,21 @@ impl Supervisor {
         vec![Effect::Kill(why)]
     }
 
-    fn lose(&mut self, now: Duration, why: String) -> Vec<Effect> {
-        self.wait(now, why.clone());
-        vec![Effect::Lost(why)]
+    fn lose(&mut self, now: Duration, over: Over) -> Vec<Effect> {
+        let why = over.how.clone();
+        if over.remedy == Remedy::GiveUp {
+            self.state = State::GivenUp { why };
+            return vec![Effect::Lost(over), Effect::GiveUp];
+        }
+        self.wait(now, why, over.remedy);
+        vec![Effect::Lost(over)]
     }
 
-    fn wait(&mut self, now: Duration, why: String) {
+    fn wait(&mut self, now: Duration, why: String, remedy: Remedy) {
         let doubled = self.limits.backoff_min.saturating_mul(1u32 << self.failures.min(20));
         // The first restart is at once: most failures do not repeat.
-        let backoff = if self.failures == 0 { Duration::ZERO } else { doubled.min(self.limits.backoff_max) };
+        let at_once = self.failures == 0 && remedy != Remedy::RestartLater;
+        let backoff = if at_once { Duration::ZERO } else { doubled.min(self.limits.backoff_max) };
         self.failures += 1;
         self.state = State::Waiting { until: now + backoff, why };
     }
@@ -267,7 +319,7 @@ mod tests {
         let effects = s.step(at(64_000), beats(true, 59));
         assert!(matches!(&effects[..], [Effect::Kill(why)] if why.contains("held one message")), "{effects:?}");
         let effects = s.step(at(64_100), Event::Over("killed by signal 9".into()));
-        assert!(matches!(&effects[..], [Effect::Lost(why)] if why.contains("held one message")));
+        assert!(matches!(&effects[..], [Effect::Lost(over)] if over.how.contains("held one message")));
         assert_eq!(s.step(at(64_100), Event::Tick), vec![Effect::Launch]);
         assert_eq!(s.restarts, 1);
     }
@@ -290,6 +342,26 @@ mod tests {
         now += 60_000;
         s.step(at(now), Event::Over("crash".into()));
         assert_eq!(s.step(at(now), Event::Tick), vec![Effect::Launch], "a proven host is restarted at once");
+    }
+
+    #[test]
+    fn a_host_that_lacked_something_is_not_started_again_at_once() {
+        let mut s = running();
+        s.step(at(100), Event::Over(Over { how: "no memory".into(), remedy: Remedy::RestartLater }));
+        assert_eq!(s.step(at(199), Event::Tick), vec![]);
+        assert_eq!(s.step(at(200), Event::Tick), vec![Effect::Launch]);
+    }
+
+    #[test]
+    fn a_device_that_is_not_to_be_trusted_is_never_started_again() {
+        let mut s = running();
+        let over = Over { how: "it fell off the bus".into(), remedy: Remedy::GiveUp };
+        assert_eq!(s.step(at(100), Event::Over(over.clone())), vec![Effect::Lost(over), Effect::GiveUp]);
+        for hour in 1..24 {
+            assert_eq!(s.step(at(hour * 3_600_000), Event::Tick), vec![]);
+        }
+        assert_eq!(*s.state(), State::GivenUp { why: "it fell off the bus".into() });
+        assert_eq!(s.step(at(90_000_000), Event::Stop), vec![Effect::Ended]);
     }
 
     #[test]
