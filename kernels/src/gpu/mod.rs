@@ -6,7 +6,7 @@
 //!
 //! The libraries are loaded when they are asked for, so one binary runs with and without them. What is called of them, with
 //! which arguments, types and constants, `cudarc` says, which is generated from NVIDIA's headers. Two things are ours
-//! ([`library`]), where its own calls do not hold for a library that is not of this build. They panic where no library or no
+//! (`library.rs`), where its own calls do not hold for a library that is not of this build. They panic where no library or no
 //! such function is found: here it is opened under the names, or in the folder, that its user can read about, and every
 //! function is looked up before the first is called. And they give results as Rust enums, which a code that no header of
 //! today has makes undefined behaviour: here a call is made through the same pointer, and its result is a plain number.
