@@ -24,9 +24,9 @@ use serde::{Deserialize, Serialize};
 pub const ALPN: &[u8] = b"ringhold/1";
 /// The version of everything in this file and in [`crate::frame`]. A change that an older peer would misread
 /// raises it.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// The oldest version this build still speaks.
-pub const VERSION_MIN: u16 = 2;
+pub const VERSION_MIN: u16 = 3;
 
 /// Bytes of one control value a node reads: hellos and requests are small.
 pub const REQUEST_BYTES_MAX: usize = 64 << 10;
@@ -428,6 +428,31 @@ pub struct DeviceStatus {
     pub unhandled: Vec<(u8, u64)>,
     /// `None` where the device runs by its host's clock, or nothing is known of its own yet.
     pub clock: Option<ClockStatus>,
+    /// `None` where none are made.
+    pub checkpoints: Option<CheckpointStatus>,
+}
+
+/// A device's checkpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointStatus {
+    /// The last one's number; numbers grow for as long as the data folder lives.
+    pub epoch: u64,
+    /// Made since the node's start.
+    pub count: u64,
+    /// How long the last one has been durable; `None` before the first.
+    pub age_ms: Option<u64>,
+    pub bytes: u64,
+    /// How long the device stood still for the last one, and how long it took until it was durable.
+    pub pause_us: u64,
+    pub took_us: u64,
+    /// Why the last attempt failed, if it did.
+    pub failed: Option<String>,
+    /// Messages kept until a checkpoint covers them.
+    pub retained_bytes: u64,
+    /// Hosts that went on from a checkpoint, and how long that took, from the end of the last host: the last time, and at most.
+    pub recoveries: u64,
+    pub recovery_us: u64,
+    pub recovery_max_us: u64,
 }
 
 /// A device's own clock, as its host maps it to its own.

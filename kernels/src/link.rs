@@ -32,6 +32,32 @@ pub struct Link {
     quiet: Option<(u64, Vec<Reading>)>,
 }
 
+/// Which lane of a device leads where.
+pub struct Router {
+    owners: Owners,
+    lanes: usize,
+}
+
+#[inline]
+fn lane_of(owners: &Owners, lanes: usize, key: Key) -> Option<usize> {
+    let worker = owners.of(key);
+    (worker != AWAY).then(|| worker as usize % lanes)
+}
+
+impl Router {
+    /// The lane that a record of a checkpoint is to come down; `None` for those that do not, and those of other devices' actors.
+    pub fn lane_of_record(&self, record: &Record<'_>) -> Option<usize> {
+        let lane = |key| lane_of(&self.owners, self.lanes, key);
+        match record {
+            Record::Actor { id, .. } => lane(id.key),
+            Record::Queued { header, .. } => lane(header.to().key),
+            // By who sent it, whose worker had it.
+            Record::Timer { header, .. } | Record::Out { header, .. } => Some(lane(header.from().key).unwrap_or(0)),
+            Record::Removed { .. } | Record::Cut(_) | Record::Node { .. } => None,
+        }
+    }
+}
+
 /// Why a message was not pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -114,8 +140,7 @@ impl Link {
     /// The lane that leads to an actor, if its shard is on this device.
     #[inline]
     pub fn lane_of(&self, key: Key) -> Option<usize> {
-        let worker = self.owners.of(key);
-        (worker != AWAY).then(|| worker as usize % self.ingress.len())
+        lane_of(&self.owners, self.ingress.len(), key)
     }
 
     pub fn lanes(&self) -> usize {
@@ -234,6 +259,11 @@ impl Link {
         term != 0 && self.segment.device().running_term.load(Acquire) == term
     }
 
+    /// How many hosts there have been, the present one counted.
+    pub fn term(&self) -> u64 {
+        self.segment.node().term.load(Relaxed)
+    }
+
     pub fn pid(&self) -> u32 {
         self.segment.device().pid.load(Relaxed)
     }
@@ -270,7 +300,9 @@ impl Link {
     }
 
     /// Asks for a cut. The last one must have been collected whole, and the term be one that checkpoints are made of.
-    pub fn ask_cut(&mut self, epoch: u64) {
+    /// `whole`: it is to have all actors, and not only those changed since the last cut.
+    pub fn ask_cut(&mut self, epoch: u64, whole: bool) {
+        self.segment.node().whole.store(whole.into(), Relaxed);
         self.segment.node().epoch.store(epoch, Release);
         for (worker, bell) in self.workers.iter().enumerate() {
             wake(&self.segment.worker(worker).parked.0, &**bell);
@@ -287,17 +319,9 @@ impl Link {
         whole && reader.position() == words.end.load(Relaxed)
     }
 
-    /// The lane that a record of a checkpoint is to come down; `None` for those that do not, and those of other devices' actors.
-    pub fn lane_of_record(&self, record: &Record<'_>) -> Option<usize> {
-        match record {
-            Record::Actor { id, .. } => self.lane_of(id.key),
-            Record::Queued { header, .. } => self.lane_of(header.to().key),
-            // By who sent it, whose worker had it.
-            Record::Timer { header, .. } | Record::Out { header, .. } => {
-                Some(self.lane_of(header.from().key).unwrap_or(0))
-            }
-            Record::Removed { .. } | Record::Cut(_) | Record::Node { .. } => None,
-        }
+    /// Which lane leads where.
+    pub fn router(&self) -> Router {
+        Router { owners: self.owners.clone(), lanes: self.lanes() }
     }
 
     /// How long the device stood still for its last cut, in nanoseconds.

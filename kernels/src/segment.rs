@@ -275,6 +275,8 @@ pub struct NodeLine {
     pub epoch: AtomicU64,
     /// Not zero where the host, before it runs anything, takes from the staging rings what its actors begin with.
     pub restores: AtomicU32,
+    /// Not zero where the cut that `epoch` asks for is to have all actors. Written before it.
+    pub whole: AtomicU32,
 }
 
 /// The words the device host writes.

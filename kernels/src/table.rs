@@ -20,7 +20,7 @@ pub struct Slot {
     /// Messages handled, faults included.
     pub handled: u64,
     pub faults: u32,
-    /// The cut after which a message last came to it, counted from the start of the worker: see [`Changes`].
+    /// The cut after which a message last came to it, counted from the start of the worker: which is how changes are found.
     pub touched: u32,
 }
 

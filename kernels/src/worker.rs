@@ -228,11 +228,14 @@ impl Worker {
         self.segment.worker(self.index).parked.0.store(0, Relaxed);
     }
 
-    /// Whether the node has asked for the end, and nothing is left to do before it. Timers are not waited for: what
-    /// they hold goes to the dead-letter queue, which takes another step.
+    /// Whether the node has asked for the end, and nothing is left to do before it. Timers are not waited for: they are in the
+    /// last checkpoint, or where none are made, what they hold goes to the dead-letter queue, which takes another step.
     pub fn may_end(&mut self, idle: bool) -> bool {
         if !idle || self.segment.node().stop.load(Relaxed) == 0 {
             return false;
+        }
+        if self.changes.generation != 0 {
+            return true;
         }
         let waited = !self.timers.is_empty();
         while let Some(due) = self.timers.pop() {

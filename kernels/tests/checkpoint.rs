@@ -140,6 +140,8 @@ struct World {
     ring_base: Vec<u64>,
     /// Log numbers that the committed checkpoint has not, of lanes of any number.
     missing: Vec<u64>,
+    /// The epoch under way, if it is to have everything.
+    whole: u64,
 }
 
 impl World {
@@ -163,6 +165,7 @@ impl World {
             down: Vec::new(),
             ring_base: Vec::new(),
             missing: Vec::new(),
+            whole: 0,
         };
         world.begin();
         world
@@ -177,7 +180,7 @@ impl World {
         let phased = |phase| self.committed.others.iter().filter(move |(p, _)| *p == phase).map(|(_, bytes)| bytes);
         for bytes in self.committed.actors.values().chain(phased(0)).chain(phased(1)) {
             let record = checkpoint::records(bytes).next().unwrap().unwrap();
-            let lane = link.lane_of_record(&record).unwrap();
+            let lane = link.router().lane_of_record(&record).unwrap();
             self.down[lane].extend_from_slice(bytes);
         }
         for (lane, down) in self.down.iter_mut().enumerate() {
@@ -251,6 +254,9 @@ impl World {
     }
 
     fn commit(&mut self, epoch: u64, parts: &[Vec<u8>]) {
+        if self.whole == epoch {
+            self.committed.actors.clear();
+        }
         self.committed.epoch = epoch;
         self.committed.others.clear();
         let mut covered = Vec::new();
@@ -293,7 +299,9 @@ impl World {
         if self.cutting.is_none() && self.down.iter().all(Vec::is_empty) {
             let lanes = self.device.link.lanes();
             let epoch = self.committed.epoch + 1;
-            self.device.link.ask_cut(epoch);
+            let whole = self.random.below(10) == 0;
+            self.whole = if whole { epoch } else { 0 };
+            self.device.link.ask_cut(epoch, whole);
             self.cutting = Some((epoch, vec![Vec::new(); lanes], vec![false; lanes]));
         }
     }

@@ -1,5 +1,6 @@
 //! A node: devices, the router between them, and the server in front.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -9,9 +10,12 @@ use ringhold_cluster::network::{Network, RealNetwork};
 use ringhold_cluster::tls::{self, Authority, Files, Identity, Role};
 use ringhold_cluster::transport;
 use ringhold_cluster::wire::NodeName;
+use ringhold_kernels::id::TypeId;
 use ringhold_kernels::outbox::{AWAY, Owner, Owners, SHARDS};
 use ringhold_kernels::registry::Registry;
 use ringhold_kernels::segment::{Framing, Shape};
+use ringhold_storage::blocks::{self, Sled};
+use ringhold_storage::checkpoints::{self, Checkpoints};
 use ringhold_storage::dead_letters::{self, DeadLetters};
 use ringhold_storage::folder::{self, DataFolder};
 use tokio::task::JoinSet;
@@ -19,7 +23,9 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::{Config, DeviceKind};
 use crate::device::cuda::sharers;
+use crate::device::door::Keeping;
 use crate::device::host::{Devices, RealDevices};
+use crate::device::keeper::{self, Blocking, Jobs};
 use crate::device::supervisor::Limits;
 use crate::device::{self, About, Device, Outlet};
 use crate::router::{Parts, Router};
@@ -37,6 +43,10 @@ pub struct Storage {
     pub node_id: String,
     pub identity: Identity,
     pub dead_letters: Arc<dyn DeadLetters>,
+    /// `None` where the configuration has them off.
+    pub checkpoints: Option<Checkpoints>,
+    /// Who writes checkpoints.
+    pub jobs: Arc<dyn Jobs>,
     /// Holds the data folder's lock for as long as the node runs.
     pub folder: Option<DataFolder>,
 }
@@ -61,7 +71,16 @@ impl Storage {
         })?;
         let identity = identity(config, &folder.tls_path(), network)?;
         let letters = dead_letters::Sled::open(&folder.dead_letters_path(), config.dead_letters.kept)?;
+        let checkpoints = match config.checkpoints.enabled {
+            true => {
+                let blocks = Arc::new(Sled::open(&folder.checkpoints_path())?);
+                Some(Checkpoints::open(blocks, checkpoints::Options { kept: config.checkpoints.kept as usize })?)
+            }
+            false => None,
+        };
         Ok(Storage {
+            checkpoints,
+            jobs: Arc::new(Blocking),
             node_id: folder.node_id().to_string(),
             identity,
             dead_letters: Arc::new(letters),
@@ -93,6 +112,12 @@ pub enum Error {
     Folder(#[from] folder::Error),
     #[error(transparent)]
     DeadLetters(#[from] dead_letters::Error),
+    #[error(transparent)]
+    Checkpoints(#[from] checkpoints::Error),
+    #[error(transparent)]
+    Blocks(#[from] blocks::Error),
+    #[error("actors.committed names `{0}`, and this binary has no such actor type: it has {1}")]
+    NoSuchType(String, String),
     #[error(transparent)]
     Tls(#[from] tls::Error),
     #[error(transparent)]
@@ -151,6 +176,7 @@ impl Node {
         let registry = Arc::new(registry);
         let config = &Config { devices: makers.plan(&config.devices)?, ..config.clone() };
         let counts: Vec<usize> = config.devices.0.iter().map(|d| workers(d.workers)).collect();
+        let committed = committed(config, &registry)?;
         let mut made = Vec::new();
         for (index, device) in config.devices.0.iter().enumerate() {
             let sharers = sharers(&config.devices, device.gpu);
@@ -158,7 +184,13 @@ impl Node {
             let shape = shape(config, device.kind, counts[index], &registry);
             let owners = owners_of(index, &counts);
             let (name, overflow) = (config.device_name(index), config.queues.overflow);
-            let about = About { name, kind: device.kind, overflow };
+            let keeps = match &storage.checkpoints {
+                Some(store) if device.kind == DeviceKind::Cpu => {
+                    Some(keeps(config, &name, store, &storage, &committed)?)
+                }
+                _ => None,
+            };
+            let about = About { name, kind: device.kind, overflow, keeps };
             made.push(Device::new(about, shape, &owners, &registry, host, network.clone())?);
         }
         let sessions = Arc::new(Sessions::default());
@@ -182,6 +214,9 @@ impl Node {
         let doors: Arc<dyn Doors> = router.clone();
         let server = Server::start(options, sessions, doors)?;
         let mut tasks = JoinSet::new();
+        for (device, _) in &made {
+            device.hand_on_taken_up(&*router);
+        }
         let limits = Limits {
             stalled_after: config.supervision.stalled_after,
             start_timeout: start_timeout(config),
@@ -191,6 +226,7 @@ impl Node {
         for (device, host) in made {
             let outlet: Arc<dyn Outlet> = router.clone();
             tasks.spawn(device.clone().pump(outlet.clone()));
+            tasks.spawn(device.clone().keep(outlet.clone()));
             tasks.spawn(device.supervise(host, limits, outlet));
         }
         let node = Node { server, router, tasks, storage, drain_timeout: config.node.drain_timeout };
@@ -238,6 +274,10 @@ impl Node {
         let drained = self.server.drain(self.drain_timeout).await;
         let settled = self.router.settled(left(self.drain_timeout)).await;
         for device in self.router.devices() {
+            // So that the next start begins with all of it.
+            device.last_checkpoint(&*self.router, left(self.drain_timeout)).await;
+        }
+        for device in self.router.devices() {
             device.stop();
         }
         let ended = async {
@@ -259,6 +299,46 @@ impl Node {
     }
 }
 
+/// The types whose outputs wait for a checkpoint.
+fn committed(config: &Config, registry: &Registry) -> Result<HashSet<TypeId>, Error> {
+    let of = |name: &String| match registry.by_name(name) {
+        Some(actor) => Ok(actor.type_id),
+        None => {
+            let names: Vec<&str> = registry.types().iter().map(|t| t.schema.name.as_str()).collect();
+            Err(Error::NoSuchType(name.clone(), names.join(", ")))
+        }
+    };
+    config.actors.committed.iter().map(of).collect()
+}
+
+/// How a device makes checkpoints, and the one that it begins with.
+fn keeps(
+    config: &Config,
+    device: &str,
+    store: &Checkpoints,
+    storage: &Storage,
+    committed: &HashSet<TypeId>,
+) -> Result<(keeper::Options, Keeping), Error> {
+    let found = store.latest(device)?;
+    if let Some(cost) = found.cost() {
+        tracing::error!(device, "{cost}");
+    }
+    let checkpoints = &config.checkpoints;
+    let interval = if committed.is_empty() { checkpoints.interval } else { checkpoints.committed_interval };
+    let options = keeper::Options {
+        store: store.clone(),
+        jobs: storage.jobs.clone(),
+        interval,
+        newest: found.newest.unwrap_or(0),
+    };
+    let keeping = Keeping {
+        retained_bytes_max: checkpoints.retained_bytes as usize,
+        committed: committed.clone(),
+        epoch: found.checkpoint.map_or(0, |manifest| manifest.epoch),
+    };
+    Ok((options, keeping))
+}
+
 /// Half of the cores, where the configuration does not say: the node and its clients need some too.
 fn workers(configured: Option<u32>) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -267,6 +347,9 @@ fn workers(configured: Option<u32>) -> usize {
 
 /// Pairs of rings between a node and a ring kernel, whose workers are many.
 const KERNEL_LANES_MAX: u32 = 4;
+
+/// Of each of a lane's staging rings.
+const STAGING_BYTES: u32 = 1 << 20;
 
 fn shape(config: &Config, kind: DeviceKind, workers: usize, registry: &Registry) -> Shape {
     let queues = &config.queues;
@@ -287,6 +370,7 @@ fn shape(config: &Config, kind: DeviceKind, workers: usize, registry: &Registry)
         batch: queues.batch_messages,
         high_water_percent: queues.high_water_percent,
         low_water_percent: queues.low_water_percent,
+        staging_bytes: STAGING_BYTES,
     }
 }
 

@@ -197,11 +197,17 @@ impl Worker {
     fn capture(&mut self, epoch: u64, inbox_end: u64) {
         let out = &mut self.cuts.staged;
         debug_assert!(out.is_empty(), "the node asks for no cut before it has the last one");
+        let whole = self.segment.node().whole.load(Relaxed) != 0;
+        if whole {
+            self.changes.touched.clear();
+            self.changes.removed.clear();
+            self.changes.touched.extend(self.table.iter());
+        }
         for slot in self.changes.touched.drain(..) {
             // SAFETY: slots are never given back to the system; a free one has the type of no actor.
             let held = unsafe { &mut *slot.as_ptr() };
             // Listed twice where it was freed and given to another actor since.
-            if held.type_id == TypeId::default() || held.touched != self.changes.generation {
+            if !whole && (held.type_id == TypeId::default() || held.touched != self.changes.generation) {
                 continue;
             }
             held.touched = 0;

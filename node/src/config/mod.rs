@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rule::{Address, AutoOr, Choice, Name, Optional, PathTo, PowerOfTwo, Range, Rule, Span};
+use rule::{Address, AutoOr, Choice, Name, Names, Optional, PathTo, PowerOfTwo, Range, Rule, Span};
 
 /// Everything a node can be told. `Config::default()` runs a node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,6 +25,7 @@ pub struct Config {
     pub queues: Queues,
     pub actors: Actors,
     pub limits: Limits,
+    pub checkpoints: Checkpoints,
     pub dead_letters: DeadLetters,
     pub supervision: Supervision,
     pub log: Log,
@@ -123,6 +124,18 @@ pub enum Overflow {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Actors {
     pub threads_per_actor: u32,
+    /// The names of the actor types of which nothing goes out before it is durable; the others are `fast`.
+    pub committed: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoints {
+    pub enabled: bool,
+    pub interval: Duration,
+    /// The same where a committed actor type is registered.
+    pub committed_interval: Duration,
+    pub retained_bytes: u64,
+    pub kept: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -218,13 +231,25 @@ impl Default for Queues {
 
 impl Default for Actors {
     fn default() -> Actors {
-        Actors { threads_per_actor: 1_024 }
+        Actors { threads_per_actor: 1_024, committed: Vec::new() }
     }
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         Limits { sessions: 1_024 }
+    }
+}
+
+impl Default for Checkpoints {
+    fn default() -> Checkpoints {
+        Checkpoints {
+            enabled: true,
+            interval: Duration::from_secs(1),
+            committed_interval: Duration::from_millis(10),
+            retained_bytes: 256 << 20,
+            kept: 2,
+        }
     }
 }
 
@@ -378,6 +403,51 @@ impl Config {
             Range::new(1, 1_024),
             "How many GPU threads the registered actor types may use for one actor, at most: a node whose types ask for more \
              does not start. A CPU device runs each handler on one thread.",
+        );
+
+        v.field(
+            "committed",
+            &mut self.actors.committed,
+            Names,
+            "The actor types of grade `committed`: their replies and what they send to other devices goes out only once a \
+             checkpoint with everything that led to it is on the disk. All others are `fast`.",
+        );
+
+        let checkpoints = &mut self.checkpoints;
+        v.section(
+            "checkpoints",
+            "What a device goes on from when its process ends, and a node when it starts: see docs/recovery.md.",
+        );
+        v.field(
+            "enabled",
+            &mut checkpoints.enabled,
+            Choice(&[("on", true), ("off", false)]),
+            "Off: nothing is kept, and the state of a device's actors is lost with its process.",
+        );
+        v.field(
+            "interval",
+            &mut checkpoints.interval,
+            Span::new(1, 3_600_000),
+            "From one checkpoint to the next while anything happens; what a `fast` type did since the last is lost with the node.",
+        );
+        v.field(
+            "committed_interval",
+            &mut checkpoints.committed_interval,
+            Span::new(1, 3_600_000),
+            "The same on a node with a `committed` actor type; one that an answer waits for is made at once.",
+        );
+        v.field(
+            "retained_bytes",
+            &mut checkpoints.retained_bytes,
+            Range::new(1 << 20, 1 << 40),
+            "Messages that each device keeps until a checkpoint covers them, in bytes of memory. At half of it one is made \
+             early; at all of it clients wait.",
+        );
+        v.field(
+            "kept",
+            &mut checkpoints.kept,
+            Range::new(1, 1_000),
+            "Checkpoints of each device that stay on the disk to go back to.",
         );
 
         v.section("limits", "What clients may take of the node.");

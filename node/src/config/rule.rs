@@ -283,6 +283,27 @@ impl Rule<String> for Name {
     }
 }
 
+/// Names, in any order.
+pub struct Names;
+
+impl Rule<Vec<String>> for Names {
+    fn text(&self) -> String {
+        "a list of names, [\"one\", \"another\"]".into()
+    }
+
+    fn read(&self, found: &DeValue<'_>) -> Result<Vec<String>, Option<String>> {
+        if let Some(one) = found.as_str() {
+            return Err(Some(format!("write [{}]", quoted(one))));
+        }
+        let names = found.as_array().ok_or(None)?;
+        names.iter().map(|name| name.get_ref().as_str().map(String::from).ok_or(None)).collect()
+    }
+
+    fn write(&self, value: &Vec<String>) -> Option<String> {
+        Some(format!("[{}]", value.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")))
+    }
+}
+
 /// A path of a file or folder.
 pub struct PathTo;
 

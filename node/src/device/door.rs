@@ -2,15 +2,17 @@
 //!
 //! No clock, task or socket in it: the caller brings the time and carries away what comes out.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
+use ringhold_kernels::checkpoint::{self, Cut, Record};
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::{ActorId, Key, TypeId};
 use ringhold_kernels::link::{Link, Reading, Refused};
-use ringhold_kernels::message::{Header, Kind, Reason, append};
+use ringhold_kernels::message::{Header, Kind, Reason, append, split_first};
 use ringhold_kernels::queue::Queue;
 use ringhold_kernels::segment::Pulse;
 
+use super::retained::Retained;
 use crate::config::Overflow;
 
 /// Messages taken out of a device in one go, from each worker.
@@ -38,6 +40,68 @@ pub struct Door {
     stray: u64,
     /// Why nothing is let in any more: there is no host, and there will be none.
     closed: Option<Reason>,
+    /// Where checkpoints are made: what it takes to go on from the last one.
+    kept: Option<Kept>,
+    /// A host has this term and is not known to have ended.
+    has_host: bool,
+}
+
+/// How a door keeps what its device may have to do again.
+#[derive(Clone, Debug)]
+pub struct Keeping {
+    /// Bytes of messages that it keeps before it takes no more from outside until there is a checkpoint.
+    pub retained_bytes_max: usize,
+    /// The actor types of which nothing goes out before the checkpoint that covers it is durable.
+    pub committed: HashSet<TypeId>,
+    /// The checkpoint that the first host begins with; 0 is the empty one that a new device begins with.
+    pub epoch: u64,
+}
+
+struct Kept {
+    keeping: Keeping,
+    lanes: Vec<KeptLane>,
+    /// A cut whose checkpoint is being made durable.
+    closing: Option<Closing>,
+}
+
+/// What a checkpoint covers, once it is durable.
+struct Closing {
+    epoch: u64,
+    /// For each lane of the cut, the log's number of the first message that the device had not taken.
+    marks: Vec<(usize, u64)>,
+    /// What was held for it, with its lane.
+    outputs: Vec<(usize, (u64, Header, Vec<u8>))>,
+}
+
+/// What is kept of one lane.
+#[derive(Default)]
+struct KeptLane {
+    log: Retained,
+    /// Which message of the log the present host was given first, and what number that had in the ring.
+    log_base: u64,
+    ring_base: u64,
+    /// What came out and may not go on before the checkpoint that covers it: its number in the egress ring, and the message.
+    held: VecDeque<(u64, Header, Vec<u8>)>,
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.log.bytes()).sum()
+    }
+
+    /// Whether this may go on only once it is covered: by the type that sent it, or of a dead letter, that did not handle it.
+    fn holds(&self, header: &Header) -> bool {
+        let by = if header.is(Kind::DeadLetter) { header.to() } else { header.from() };
+        self.keeping.committed.contains(&by.type_id)
+    }
+}
+
+/// The kinds of records that the node adds to a checkpoint.
+mod node_record {
+    /// A message that had been admitted and that no worker had taken: for its lane, in order.
+    pub const ADMITTED: u8 = 7;
+    /// A message that was held back for the checkpoint that has this record.
+    pub const HELD: u8 = 8;
 }
 
 /// What the hosts before the present one did.
@@ -107,9 +171,13 @@ pub struct Loss {
 }
 
 impl Door {
-    pub fn new(link: Link, overflow: Overflow) -> Door {
+    /// A door that keeps, where `keeping` says how, what its device may have to do again.
+    pub fn new(link: Link, overflow: Overflow, keeping: Option<Keeping>) -> Door {
         let shape = *link.segment().shape();
+        let lanes = || (0..link.lanes()).map(|_| KeptLane::default()).collect();
         Door {
+            kept: keeping.map(|keeping| Kept { keeping, lanes: lanes(), closing: None }),
+            has_host: false,
             overflow,
             waiting: Queue::default(),
             waiting_max: shape.ingress_slots as usize * shape.workers as usize,
@@ -143,7 +211,10 @@ impl Door {
         self.clock = self.clock.tick(now);
         header.hlc = self.clock.0;
         let refused = if self.transit.is_empty() && self.waiting.is_empty() {
-            self.link.push(&header, payload).err()
+            if self.keeps_too_much() {
+                return Admitted::Full;
+            }
+            push(&mut self.link, &mut self.kept, &header, payload).err()
         } else {
             Some(Refused::Full)
         };
@@ -158,6 +229,11 @@ impl Door {
             self.asks.insert(header.from().key.0);
         }
         Admitted::Taken
+    }
+
+    /// Whether it waits for a checkpoint before it takes more. No policy drops anything for that: the wait is short.
+    fn keeps_too_much(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.bytes() >= kept.keeping.retained_bytes_max)
     }
 
     fn no_room(&mut self) -> Admitted {
@@ -225,44 +301,49 @@ impl Door {
 
     /// Whether nothing waits any more.
     fn move_in(&mut self) -> bool {
-        let link = &mut self.link;
-        let mut push = |header: &Header, payload: &[u8]| link.push(header, payload).is_ok();
-        self.transit.drain(&mut push);
-        if self.transit.is_empty() {
-            self.waiting.drain(&mut push);
+        let Door { link, kept, transit, waiting, .. } = self;
+        // First what an earlier host was given too.
+        for lane in kept.iter_mut().flat_map(|kept| &mut kept.lanes) {
+            while let Some((header, payload)) = lane.log.peek()
+                && link.push(&header, payload).is_ok()
+            {
+                lane.log.sent();
+            }
         }
-        self.transit.is_empty() && self.waiting.is_empty()
+        let mut push = |header: &Header, payload: &[u8]| push(link, kept, header, payload).is_ok();
+        transit.drain(&mut push);
+        if transit.is_empty() {
+            waiting.drain(&mut push);
+        }
+        self.transit.is_empty() && self.waiting.is_empty() && self.unsent() == 0
+    }
+
+    /// Messages that an earlier host was given and the present one is still to be.
+    fn unsent(&self) -> u64 {
+        self.kept.iter().flat_map(|kept| &kept.lanes).map(|lane| lane.log.unsent()).sum()
     }
 
     /// Takes what the device has sent. Returns how many messages there were.
     pub fn collect(&mut self, out: &mut Outcome) -> usize {
-        let Door { link, asks, unhandled, stray, .. } = self;
-        link.drain(COLLECT_MAX, |header, payload| match header.kind() {
-            Some(Kind::Reply | Kind::Error | Kind::Inspected) => {
-                if asks.remove(&header.to().key.0) {
-                    if let (Some(Kind::Error), Some(reason)) = (header.kind(), header.reason()) {
-                        *unhandled.entry(reason).or_default() += 1;
-                    }
-                    append(&mut out.answers, header, payload);
-                } else {
-                    *stray += 1;
-                }
+        let Door { link, kept, asks, unhandled, stray, .. } = self;
+        link.drain_lanes(COLLECT_MAX, |lane, number, header, payload| match kept {
+            Some(kept) if kept.holds(header) => {
+                kept.lanes[lane].held.push_back((number, *header, payload.to_vec()));
             }
-            Some(Kind::DeadLetter) => {
-                let reason = header.reason().unwrap_or(Reason::Malformed);
-                *unhandled.entry(reason).or_default() += 1;
-                out.letters.push(Letter { header: *header, payload: payload.to_vec(), reason });
-            }
-            Some(Kind::Tell) => append(&mut out.away, header, payload),
-            Some(Kind::Ask | Kind::Inspect) | None => *stray += 1,
+            _ => hand_on(asks, unhandled, stray, header, payload, out),
         })
     }
 
     /// Takes in that the host is gone: what it had sent is collected, and who waits for what it held gets an error.
     /// What still lies in the ingress rings stays there for the next host.
     pub fn lose(&mut self, out: &mut Outcome) -> Loss {
+        self.has_host = false;
         while self.collect(out) > 0 {}
         let readings = self.link.read();
+        if let Some(kept) = &mut self.kept {
+            // What was held is not covered, and will be made again.
+            kept.lanes.iter_mut().for_each(|lane| lane.held.clear());
+        }
         // Not `finished`, which is ahead while a batch runs: what the batch came to is lost with it.
         let begun: u64 = readings.iter().map(|r| r.accepted + r.sent + r.away_waiting).sum();
         let finished: u64 = readings.iter().map(|r| r.finished_published).sum();
@@ -275,16 +356,14 @@ impl Door {
         };
         self.link.for_each_waiting(&mut note);
         self.waiting.for_each(&mut note);
-        let mut lost: Vec<u64> = self.asks.iter().copied().filter(|key| !queued.contains(key)).collect();
+        let forgotten = |key: &u64| self.kept.is_none() && !queued.contains(key);
+        let mut lost: Vec<u64> = self.asks.iter().copied().filter(forgotten).collect();
         // A set has no order, and a run must repeat.
         lost.sort_unstable();
         for key in &lost {
             self.asks.remove(key);
-            let to = ringhold_cluster::frame::client_id((key >> 32) as u32, *key as u32);
-            let header = Header::new(Kind::Error, to, Default::default(), 0, self.clock);
-            append(&mut out.answers, &header.with_reason(Reason::StateLost), &[]);
+            self.answer_error(*key, Reason::StateLost, out);
         }
-        *self.unhandled.entry(Reason::StateLost).or_default() += lost.len() as u64;
         readings.iter().for_each(|r| self.past.add(r));
         for (past, (_, handled, faults)) in self.type_past.iter_mut().zip(self.link.type_counts()) {
             past.0 += handled;
@@ -299,11 +378,26 @@ impl Door {
         Loss { actors, in_hand: begun.saturating_sub(finished), hands, timers, asks: lost.len() as u64 }
     }
 
+    /// Answers an ask that nobody handles, by the key of who waits.
+    fn answer_error(&mut self, key: u64, reason: Reason, out: &mut Outcome) {
+        *self.unhandled.entry(reason).or_default() += 1;
+        let to = ringhold_cluster::frame::client_id((key >> 32) as u32, key as u32);
+        let header = Header::new(Kind::Error, to, Default::default(), 0, self.clock);
+        append(&mut out.answers, &header.with_reason(reason), &[]);
+    }
+
     /// Takes in that there will be no other host, for this reason: what it would have taken is not handled any more, and
     /// nothing is let in. An ask among the letters is for its asker.
     pub fn give_up(&mut self, reason: Reason, out: &mut Outcome) {
         // Since the first time nothing has come in.
         if self.closed.replace(reason).is_some() {
+            return;
+        }
+        if self.kept.is_some() {
+            // The next start of the node begins with it; but who waits now need not wait on.
+            let mut asks: Vec<u64> = self.asks.drain().collect();
+            asks.sort_unstable();
+            asks.into_iter().for_each(|key| self.answer_error(key, reason, out));
             return;
         }
         let Door { link, waiting, transit, asks, unhandled, .. } = self;
@@ -325,7 +419,133 @@ impl Door {
 
     /// Whether nothing is on its way in, out or inside.
     pub fn is_quiet(&mut self) -> bool {
-        self.closed.is_some() || self.transit.is_empty() && self.waiting.is_empty() && self.link.is_quiet()
+        if self.closed.is_some() {
+            return true;
+        }
+        let held = self.kept.iter().flat_map(|kept| &kept.lanes).any(|lane| !lane.held.is_empty());
+        !held && self.transit.is_empty() && self.waiting.is_empty() && self.unsent() == 0 && self.link.is_quiet()
+    }
+
+    /// Begins the term of a new host: from the last checkpoint, where there are any.
+    pub fn begin_term(&mut self) -> u64 {
+        self.has_host = true;
+        let Some(kept) = &mut self.kept else { return self.link.begin_term() };
+        let term = self.link.begin_restored_term(kept.keeping.epoch);
+        for (number, lane) in kept.lanes.iter_mut().enumerate() {
+            lane.log.rewind();
+            (lane.log_base, lane.ring_base) = (lane.log.next(), self.link.pushed(number));
+        }
+        term
+    }
+
+    /// The last checkpoint.
+    pub fn epoch(&self) -> u64 {
+        self.kept.as_ref().map_or(0, |kept| kept.keeping.epoch)
+    }
+
+    pub fn retained_bytes(&self) -> usize {
+        self.kept.as_ref().map_or(0, Kept::bytes)
+    }
+
+    /// Whether a checkpoint should not wait: outputs are held for it, or it keeps half of what it may.
+    pub fn wants_checkpoint(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| {
+            kept.lanes.iter().any(|lane| !lane.held.is_empty()) || kept.bytes() >= kept.keeping.retained_bytes_max / 2
+        })
+    }
+
+    /// Takes up what a node kept of this door's part of a checkpoint. Before the first host.
+    ///
+    /// # Errors
+    /// What of it is no record of this door.
+    pub fn take_up(&mut self, record: &Record<'_>, out: &mut Outcome) -> Result<(), &'static str> {
+        let Door { link, kept, asks, unhandled, stray, .. } = self;
+        let kept = kept.as_mut().expect("only a door that keeps has a checkpoint");
+        if let Record::Queued { header, .. } = record
+            && is_ask(header)
+        {
+            asks.insert(header.from().key.0);
+        }
+        let Record::Node { kind, body } = record else { return Ok(()) };
+        let (header, payload, _) = split_first(body).ok_or("a record of the node is no message")?;
+        match *kind {
+            node_record::ADMITTED => {
+                let lane = link.lane_of(header.to().key).ok_or("a message is for another device")?;
+                if is_ask(&header) {
+                    asks.insert(header.from().key.0);
+                }
+                kept.lanes[lane].log.push(&header, payload);
+                Ok(())
+            }
+            node_record::HELD => {
+                asks.insert(header.to().key.0);
+                hand_on(asks, unhandled, stray, &header, payload, out);
+                Ok(())
+            }
+            _ => Err("a record is of a kind that this build does not know"),
+        }
+    }
+
+    /// Takes in that the device was cut, as its lanes' records say, and adds what the node has of that moment to `part`. What
+    /// came out before the cut is collected.
+    pub fn close_cut(&mut self, cuts: &[Cut], part: &mut Vec<u8>, out: &mut Outcome) {
+        // All of it was in the rings when the lanes said where they stood.
+        while cuts.iter().any(|cut| self.link.taken(cut.lane as usize) < cut.egress) {
+            assert!(self.collect(out) > 0, "a lane had put its messages into its ring before it was cut");
+        }
+        let Some(kept) = &mut self.kept else { return };
+        let mut body = Vec::new();
+        let mut record = |kind, header: &Header, payload: &[u8]| {
+            body.clear();
+            append(&mut body, header, payload);
+            checkpoint::push_node(part, kind, &body);
+        };
+        let (mut marks, mut outputs) = (Vec::new(), Vec::new());
+        for cut in cuts {
+            let number = cut.lane as usize;
+            let lane = &mut kept.lanes[number];
+            let mark = lane.number(cut.ingress);
+            lane.log.for_each_from(mark, |header, payload| record(node_record::ADMITTED, header, payload));
+            marks.push((number, mark));
+            while let Some(held) = lane.held.pop_front_if(|(in_ring, _, _)| *in_ring < cut.egress) {
+                record(node_record::HELD, &held.1, &held.2);
+                outputs.push((number, held));
+            }
+        }
+        for queue in [&self.transit, &self.waiting] {
+            queue.for_each(|header, payload| record(node_record::ADMITTED, header, payload));
+        }
+        let epoch = cuts.first().map_or(0, |cut| cut.epoch);
+        kept.closing = Some(Closing { epoch, marks, outputs });
+    }
+
+    /// Takes in that the checkpoint of the cut that was closed is durable: what was held for it goes on, and what it covers is
+    /// not kept. Its host may have ended since.
+    pub fn commit(&mut self, out: &mut Outcome) {
+        let Door { kept, asks, unhandled, stray, .. } = self;
+        let Some(kept) = kept else { return };
+        let Some(Closing { epoch, marks, outputs }) = kept.closing.take() else { return };
+        kept.keeping.epoch = epoch;
+        for (_, (_, header, payload)) in outputs {
+            hand_on(asks, unhandled, stray, &header, &payload, out);
+        }
+        for (lane, mark) in marks {
+            kept.lanes[lane].log.cover(mark);
+        }
+    }
+
+    /// Takes in that there is no such checkpoint: what was held for it waits for the next one, or is made again.
+    pub fn give_back(&mut self) {
+        let Some(kept) = &mut self.kept else { return };
+        let Some(closing) = kept.closing.take() else { return };
+        if self.has_host {
+            closing.outputs.into_iter().rev().for_each(|(lane, held)| kept.lanes[lane].held.push_front(held));
+        }
+    }
+
+    /// Whether the host of this term is not known to have ended.
+    pub fn has_host(&self) -> bool {
+        self.has_host
     }
 
     /// Messages between this door and its actors.
@@ -360,6 +580,56 @@ impl Door {
     }
 }
 
+impl KeptLane {
+    /// The log's number of what has this number in the ingress ring.
+    fn number(&self, in_ring: u64) -> u64 {
+        self.log_base + (in_ring - self.ring_base)
+    }
+}
+
+/// Pushes a message into its lane's ring, and keeps it there is a need to.
+fn push(link: &mut Link, kept: &mut Option<Kept>, header: &Header, payload: &[u8]) -> Result<(), Refused> {
+    let Some(kept) = kept else { return link.push(header, payload) };
+    let lane = link.lane_of(header.to().key).ok_or(Refused::NotHere)?;
+    let log = &mut kept.lanes[lane].log;
+    if log.unsent() > 0 {
+        return Err(Refused::Full);
+    }
+    link.push(header, payload)?;
+    log.push_sent(header, payload);
+    Ok(())
+}
+
+/// Sorts what came out of a device by where it goes.
+fn hand_on(
+    asks: &mut HashSet<u64>,
+    unhandled: &mut BTreeMap<Reason, u64>,
+    stray: &mut u64,
+    header: &Header,
+    payload: &[u8],
+    out: &mut Outcome,
+) {
+    match header.kind() {
+        Some(Kind::Reply | Kind::Error | Kind::Inspected) => {
+            if asks.remove(&header.to().key.0) {
+                if let (Some(Kind::Error), Some(reason)) = (header.kind(), header.reason()) {
+                    *unhandled.entry(reason).or_default() += 1;
+                }
+                append(&mut out.answers, header, payload);
+            } else {
+                *stray += 1;
+            }
+        }
+        Some(Kind::DeadLetter) => {
+            let reason = header.reason().unwrap_or(Reason::Malformed);
+            *unhandled.entry(reason).or_default() += 1;
+            out.letters.push(Letter { header: *header, payload: payload.to_vec(), reason });
+        }
+        Some(Kind::Tell) => append(&mut out.away, header, payload),
+        Some(Kind::Ask | Kind::Inspect) | None => *stray += 1,
+    }
+}
+
 /// Whether somebody waits for the answer.
 fn is_ask(header: &Header) -> bool {
     header.is(Kind::Ask) || header.is(Kind::Inspect)
@@ -388,7 +658,7 @@ mod tests {
         let segment = Segment::create(shape, 0, &Owners::all_here(1)).unwrap();
         let bell: Arc<dyn Bell> = Arc::new(NotifyBell::default());
         let link = Link::new(segment.clone(), Arc::new(vec![bell]));
-        (segment, Door::new(link, overflow))
+        (segment, Door::new(link, overflow, None))
     }
 
     fn message(kind: Kind, ticket: u32) -> Header {

@@ -5,8 +5,10 @@ pub mod cuda;
 pub mod door;
 pub mod ending;
 pub mod host;
+pub mod keeper;
 pub mod machine;
 mod rate;
+mod retained;
 pub mod supervisor;
 mod watch;
 
@@ -16,7 +18,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringhold_cluster::network::Network;
-use ringhold_cluster::wire::{ClockStatus, DeviceKind, DeviceState, DeviceStatus, WorkerState, WorkerStatus};
+use ringhold_cluster::wire::{
+    CheckpointStatus, ClockStatus, DeviceKind, DeviceState, DeviceStatus, WorkerState, WorkerStatus,
+};
 use ringhold_kernels::clock_host::Known as KnownClock;
 use ringhold_kernels::id::ActorId;
 use ringhold_kernels::link::{Link, Reading};
@@ -27,8 +31,9 @@ use ringhold_kernels::segment::{self, Pulse, Segment, Shape};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use door::{Door, Outcome};
+use door::{Door, Keeping, Outcome};
 use host::{DeviceHost, NodeBell};
+use keeper::Keeper;
 use rate::Rate;
 use supervisor::{Beat, Effect, Event, Limits, Over, State, Supervisor};
 
@@ -53,6 +58,12 @@ pub struct Device {
     carrying: AtomicBool,
     /// Somebody waits for room at this door.
     pub wants_room: AtomicBool,
+    /// Where checkpoints are made.
+    keeper: Option<Keeper>,
+    /// What had been held for the checkpoint that it begins with, until it is handed on.
+    taken_up: Mutex<Outcome>,
+    /// When the last host ended and no other has run since.
+    down_since: Mutex<Option<Instant>>,
     stop: Notify,
     ended: AtomicBool,
     over: Notify,
@@ -88,6 +99,8 @@ pub enum Error {
     Bells(String, std::io::Error),
     #[error("device `{name}` cannot have GPU {gpu}: {why}")]
     Gpu { name: String, gpu: u32, why: String },
+    #[error("device `{0}`: {1}")]
+    Checkpoint(String, keeper::Error),
 }
 
 /// What the configuration says of a device.
@@ -95,12 +108,14 @@ pub struct About {
     pub name: String,
     pub kind: config::DeviceKind,
     pub overflow: config::Overflow,
+    /// Where checkpoints are made: how, and what the door keeps for it.
+    pub keeps: Option<(keeper::Options, Keeping)>,
 }
 
 impl Device {
     /// A device that is not started yet, and the host that will serve it.
     pub fn new(
-        About { name, kind, overflow }: About,
+        About { name, kind, overflow, keeps }: About,
         shape: Shape,
         owners: &Owners,
         registry: &Arc<Registry>,
@@ -111,10 +126,21 @@ impl Device {
         let segment = segment.map_err(|e| Error::Segment(name.clone(), e))?;
         let host = host.map_err(|e| Error::Bells(name.clone(), e))?;
         let bells = host.bells();
+        let (options, keeping) = keeps.unzip();
+        let epoch = keeping.as_ref().map_or(0, |keeping: &Keeping| keeping.epoch);
+        let mut door = Door::new(Link::new(segment.clone(), bells.workers), overflow, keeping);
+        let taken_up = match &options {
+            Some(options) if epoch > 0 => keeper::take_up(options, &name, epoch, registry, &mut door),
+            _ => Ok(Outcome::default()),
+        };
+        let taken_up = taken_up.map_err(|e| Error::Checkpoint(name.clone(), e))?;
         let device = Device {
+            keeper: options.map(Keeper::new),
+            taken_up: Mutex::new(taken_up),
+            down_since: Mutex::default(),
             name,
             kind,
-            door: Mutex::new(Door::new(Link::new(segment.clone(), bells.workers), overflow)),
+            door: Mutex::new(door),
             bell: bells.node,
             segment,
             registry: registry.clone(),
@@ -135,6 +161,11 @@ impl Device {
             over: Notify::new(),
         };
         Ok((Arc::new(device), host))
+    }
+
+    /// Hands on what had been held for the checkpoint that the device begins with. Once, before it starts.
+    pub fn hand_on_taken_up(&self, outlet: &dyn Outlet) {
+        outlet.carry(self, &mut self.taken_up.lock());
     }
 
     /// Asks the device to finish what it has and end.
@@ -159,6 +190,13 @@ impl Device {
                 let mut door = self.door.lock();
                 let collected = door.collect(&mut out);
                 door.let_in();
+                if let Some(keeper) = &self.keeper {
+                    // The bell that woke this task may have rung for them.
+                    keeper.staged.notify_one();
+                    if door.wants_checkpoint() {
+                        keeper.early.notify_one();
+                    }
+                }
                 (collected, self.wants_room.swap(false, SeqCst))
             };
             if collected > 0 {
@@ -184,9 +222,15 @@ impl Device {
         let mut effects = vec![Effect::Launch];
         loop {
             let mut event = None;
+            // What a host begins with is known once no checkpoint is under way.
+            let no_checkpoint = match &self.keeper {
+                Some(keeper) if effects.contains(&Effect::Launch) => Some(keeper.one.lock().await),
+                _ => None,
+            };
             for effect in effects {
                 event = self.apply(effect, &mut *host, &*outlet, origin.elapsed()).or(event);
             }
+            drop(no_checkpoint);
             self.publish(&supervisor);
             if self.ended.load(SeqCst) {
                 return self.over.notify_one();
@@ -198,6 +242,7 @@ impl Device {
             if let (Event::Up, State::Starting { since }) = (&event, supervisor.state()) {
                 let took_ms = (origin.elapsed() - *since).as_millis();
                 tracing::info!(device = self.name, pid = self.known.lock().pid, took_ms, "device is up");
+                self.recovered();
             }
             effects = supervisor.step(origin.elapsed(), event);
         }
@@ -227,10 +272,25 @@ impl Device {
         }
     }
 
-    fn apply(&self, effect: Effect, host: &mut dyn DeviceHost, outlet: &dyn Outlet, now: Duration) -> Option<Event> {
+    fn apply(
+        self: &Arc<Device>,
+        effect: Effect,
+        host: &mut dyn DeviceHost,
+        outlet: &dyn Outlet,
+        now: Duration,
+    ) -> Option<Event> {
         match effect {
             Effect::Launch => {
-                let term = self.door.lock().link().begin_term();
+                let term = self.door.lock().begin_term();
+                if self.keeper.is_some() {
+                    let device = self.clone();
+                    // It ends by itself: with all that there is to send, or with the term.
+                    tokio::spawn(async move {
+                        if let Err(e) = device.restore(term).await {
+                            tracing::error!(device = device.name, "the last checkpoint cannot be read: {e}");
+                        }
+                    });
+                }
                 Some(match host.start(&self.segment) {
                     Ok(pid) => {
                         let mut known = self.known.lock();
@@ -253,6 +313,19 @@ impl Device {
                 let mut out = Outcome::default();
                 let loss = self.door.lock().lose(&mut out);
                 outlet.carry(self, &mut out);
+                if let Some(keeper) = &self.keeper {
+                    keeper.staged.notify_one();
+                    self.down_since.lock().get_or_insert(Instant::now());
+                    let epoch = self.door.lock().epoch();
+                    tracing::error!(
+                        device = self.name,
+                        epoch,
+                        at_ms = now.as_millis(),
+                        "device host is gone ({how}){}; another begins with checkpoint {epoch} and does again what came after it; {remedy}",
+                        self.describe(&loss.hands),
+                    );
+                    return None;
+                }
                 tracing::error!(
                     device = self.name,
                     actors = loss.actors,
@@ -292,7 +365,7 @@ impl Device {
                     loss
                 };
                 outlet.carry(self, &mut out);
-                if loss.in_hand + loss.timers + loss.asks > 0 {
+                if self.keeper.is_none() && loss.in_hand + loss.timers + loss.asks > 0 {
                     tracing::error!(
                         device = self.name,
                         messages = loss.in_hand,
@@ -305,6 +378,16 @@ impl Device {
                 None
             }
         }
+    }
+
+    /// Takes in that a host runs with what its last one left.
+    fn recovered(&self) {
+        let (Some(keeper), Some(since)) = (&self.keeper, self.down_since.lock().take()) else { return };
+        let took = since.elapsed();
+        let mut figures = keeper.figures.lock();
+        figures.recoveries += 1;
+        (figures.recovery, figures.recovery_max) = (took, figures.recovery_max.max(took));
+        tracing::info!(device = self.name, took_ms = took.as_millis(), "device has recovered");
     }
 
     /// Which messages the workers held: what to look at when a host dies again and again.
@@ -362,6 +445,7 @@ impl Device {
         let (readings, totals) = (door.readings(), door.totals());
         let unhandled = door.unhandled().iter().map(|(reason, count)| (*reason as u8, *count)).collect();
         let queued = door.queued();
+        let retained_bytes = door.retained_bytes() as u64;
         drop(door);
         let known = self.known.lock();
         let running = known.state == DeviceState::Running;
@@ -406,6 +490,22 @@ impl Device {
             dead_letters: totals.dead,
             unhandled,
             clock: self.segment.clock().read().map(|clock| clock_status(&clock, at_us)),
+            checkpoints: self.keeper.as_ref().map(|keeper| {
+                let figures = keeper.figures.lock().clone();
+                CheckpointStatus {
+                    epoch: figures.epoch,
+                    count: figures.count,
+                    age_ms: figures.at.map(|at| at.elapsed().as_millis() as u64),
+                    bytes: figures.bytes,
+                    pause_us: figures.pause.as_micros() as u64,
+                    took_us: figures.took.as_micros() as u64,
+                    failed: figures.failed,
+                    retained_bytes,
+                    recoveries: figures.recoveries,
+                    recovery_us: figures.recovery.as_micros() as u64,
+                    recovery_max_us: figures.recovery_max.as_micros() as u64,
+                }
+            }),
         }
     }
 }
@@ -432,7 +532,8 @@ fn worker_status(number: usize, r: &Reading, age_ms: u64, shape: &Shape) -> Work
         number: number as u32,
         state: match r.pulse {
             Pulse::Idle => WorkerState::Idle,
-            Pulse::Busy => WorkerState::Busy,
+            // For a moment, while its device is cut.
+            Pulse::Busy | Pulse::Waiting => WorkerState::Busy,
             Pulse::Starting | Pulse::Stopped => WorkerState::Dead,
         },
         heartbeat_age_ms: age_ms,
@@ -484,7 +585,7 @@ mod tests {
         let shape = Shape { types: 0, ..Shape::default() };
         let (owners, overflow) = (Owners::all_here(1), config::Overflow::Block);
         let network = Arc::new(RealNetwork);
-        let about = About { name: "x".into(), kind: config::DeviceKind::Cpu, overflow };
+        let about = About { name: "x".into(), kind: config::DeviceKind::Cpu, overflow, keeps: None };
         let made = Device::new(about, shape, &owners, &registry, Ok(Box::new(NoHost)), network);
         let (device, _) = made.map_err(|e| e.to_string()).unwrap();
         assert_eq!(device.status().clock, None, "none is known");

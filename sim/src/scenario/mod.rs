@@ -225,6 +225,8 @@ impl World {
                 node_id: "00000000-0000-0000-0000-000000000001".into(),
                 identity,
                 dead_letters: letters.clone(),
+                checkpoints: None,
+                jobs: Arc::new(ringhold::device::keeper::Blocking),
                 folder: None,
             },
         };

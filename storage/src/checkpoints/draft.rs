@@ -62,6 +62,9 @@ impl Draft {
     /// # Errors
     /// Where the bytes are no records, or the disk fails. The draft is of no use any more then.
     pub fn append(&mut self, part: Part, bytes: &[u8]) -> Result<(), Error> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         if !self.parts.contains_key(&part.number()) && self.parts.len() + 1 == PARTS_MAX {
             return Err(Error::Parts { device: self.device.clone(), epoch: self.epoch });
         }

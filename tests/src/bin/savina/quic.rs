@@ -12,6 +12,7 @@ use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
 use ringhold::client::{Client, Options};
 use ringhold::config::{self, Config};
 use ringhold::device::host::RealDevices;
+use ringhold::device::keeper::Blocking;
 use ringhold::node::{Environment, Node, Storage};
 use ringhold::{Key, Registry};
 use ringhold_cluster::counters::Counters;
@@ -124,6 +125,8 @@ fn serve_node(
         node_id: "savina".into(),
         identity: authority.identity(Role::Node, &*network)?,
         dead_letters: Arc::new(InMemory::new(0)),
+        checkpoints: None,
+        jobs: Arc::new(Blocking),
         folder: None,
     };
     let (to_client, address) = mpsc::channel();
