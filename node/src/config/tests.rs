@@ -68,7 +68,14 @@ fn every_field_is_printed_documented_and_read_back() {
             low_water_percent: 99,
             batch_messages: 64,
         },
-        actors: Actors { threads_per_actor: 32 },
+        actors: Actors { threads_per_actor: 32, committed: vec!["account".into()] },
+        checkpoints: Checkpoints {
+            enabled: false,
+            interval: Duration::from_secs(2),
+            committed_interval: Duration::from_millis(5),
+            retained_bytes: 2 << 20,
+            kept: 3,
+        },
         limits: Limits { sessions: 1 },
         dead_letters: DeadLetters { kept: 0 },
         supervision: Supervision {

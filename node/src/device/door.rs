@@ -70,7 +70,7 @@ struct Closing {
     /// For each lane of the cut, the log's number of the first message that the device had not taken.
     marks: Vec<(usize, u64)>,
     /// What was held for it, with its lane.
-    outputs: Vec<(usize, (u64, Header, Vec<u8>))>,
+    outputs: Vec<(usize, Held)>,
 }
 
 /// What is kept of one lane.
@@ -80,9 +80,12 @@ struct KeptLane {
     /// Which message of the log the present host was given first, and what number that had in the ring.
     log_base: u64,
     ring_base: u64,
-    /// What came out and may not go on before the checkpoint that covers it: its number in the egress ring, and the message.
-    held: VecDeque<(u64, Header, Vec<u8>)>,
+    /// What came out and may not go on before the checkpoint that covers it.
+    held: VecDeque<Held>,
 }
+
+/// A message that came out: its number in the egress ring, its header and its payload.
+type Held = (u64, Header, Vec<u8>);
 
 impl Kept {
     fn bytes(&self) -> usize {
