@@ -218,7 +218,7 @@ fn a_signal_in_the_middle_of_a_stream_loses_nothing_that_was_answered() {
 }
 
 #[test]
-fn a_killed_device_host_is_replaced_and_the_node_says_what_was_lost() {
+fn a_killed_device_host_is_replaced_and_goes_on_from_where_it_was() {
     let node = Node::start();
     node.json(&["actor", "ask", "account", "alice", "{\"Deposit\": {\"cents\": 5}}"]);
     let pid = node.json(&["devices"])["devices"][0]["pid"].as_i64().unwrap();
@@ -229,9 +229,11 @@ fn a_killed_device_host_is_replaced_and_the_node_says_what_was_lost() {
     });
     assert_ne!(restarted["pid"].as_i64(), Some(pid));
     let balance = node.json(&["actor", "ask", "account", "alice", "Read"]);
-    assert_eq!(balance, json!({"Balance": {"cents": 0}}));
-    assert!(node.log().contains("state of 1 actors") && node.log().contains("lost"), "{}", node.log());
+    assert_eq!(balance, json!({"Balance": {"cents": 5}}));
+    assert!(node.log().contains("another begins with checkpoint"), "{}", node.log());
     assert!(node.run(&["status"]).stdout.contains("killed by signal 9"));
+    let checkpoints = restarted["checkpoints"].clone();
+    assert_eq!(checkpoints["recoveries"], 1, "{checkpoints}");
 }
 
 #[test]

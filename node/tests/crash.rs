@@ -19,9 +19,18 @@ struct Node {
 
 impl Node {
     fn start(folder: &Path) -> Node {
+        Node::start_with(folder, "")
+    }
+
+    /// With this configuration.
+    fn start_with(folder: &Path, toml: &str) -> Node {
+        let config = folder.join("node.toml");
+        std::fs::write(&config, toml).unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_ringhold"))
-            .args(["node", "start", "--json", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(folder)
+            .args(["node", "start", "--json", "--listen", "127.0.0.1:0", "--config"])
+            .arg(config)
+            .arg("--data-dir")
+            .arg(folder.join("data"))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -39,7 +48,7 @@ impl Node {
     }
 
     async fn client(&self, folder: &Path) -> Client {
-        let options = Options::from_data_dir(&self.address, folder).unwrap().with::<counter::Actor>();
+        let options = Options::from_data_dir(&self.address, folder.join("data")).unwrap().with::<counter::Actor>();
         Client::connect(options).await.unwrap()
     }
 
@@ -62,9 +71,24 @@ async fn device(client: &Client) -> DeviceStatus {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_device_host_is_replaced_and_every_ask_is_answered() {
+async fn a_killed_device_host_is_replaced_and_nothing_is_lost() {
+    askers_under_kills("").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_device_host_is_replaced_and_nothing_is_lost_where_answers_wait_for_the_disk() {
+    askers_under_kills("[actors]\ncommitted = [\"counter\"]\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_checkpoints_state_is_lost_and_every_ask_is_answered() {
+    askers_under_kills("[checkpoints]\nenabled = \"off\"\n").await;
+}
+
+async fn askers_under_kills(toml: &str) {
+    let checkpoints = !toml.contains("off");
     let folder = tempfile::tempdir().unwrap();
-    let node = Node::start(folder.path());
+    let node = Node::start_with(folder.path(), toml);
     let client = node.client(folder.path()).await;
 
     // Askers that never stop; the host is killed under them.
@@ -77,7 +101,10 @@ async fn a_killed_device_host_is_replaced_and_every_ask_is_answered() {
                 while Instant::now() < until {
                     match client.ask(Key(key), counter::Message::Add { amount: 1 }).await {
                         Ok(counter::Reply::Count { count }) => {
-                            assert!(count <= replied + lost + 1, "nothing is handled twice");
+                            match checkpoints {
+                                true => assert_eq!(count, replied + 1, "all before was handled, and once"),
+                                false => assert!(count <= replied + lost + 1, "nothing is handled twice"),
+                            }
                             replied += 1;
                         }
                         Err(AskError::NotHandled { reason: Reason::StateLost, .. }) => lost += 1,
@@ -102,18 +129,37 @@ async fn a_killed_device_host_is_replaced_and_every_ask_is_answered() {
         assert!(r > 0);
         (replied, lost) = (replied + r, lost + l);
     }
-    assert!(lost <= 3 * 8, "each asker had at most one ask under way at each kill: {lost} of {replied}");
+    let lost_max = if checkpoints { 0 } else { 3 * 8 };
+    assert!(lost <= lost_max, "each asker had at most one ask under way at each kill: {lost} of {replied}");
 
     let status = device(&client).await;
     assert_eq!(status.restarts, 3);
-    // The state was lost and says so by starting from zero.
-    let Ok(counter::Reply::Count { count }) = client.ask(Key(0), counter::Message::Read).await else { panic!() };
-    assert!(count < replied);
+    let mut counted = 0;
+    for key in 0..8 {
+        let Ok(counter::Reply::Count { count }) = client.ask(Key(key), counter::Message::Read).await else { panic!() };
+        counted += count;
+    }
+    // Lost, it starts from zero.
+    assert!(if checkpoints { counted == replied } else { counted < replied }, "{counted} of {replied}");
     client.close().await.unwrap();
     let (code, log) = node.terminate();
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(log.matches("killed by signal 9").count(), 3, "{log}");
-    assert!(log.contains("state of 8 actors"), "{log}");
+    assert_eq!(log.contains("state of 8 actors"), !checkpoints, "{log}");
+    if checkpoints {
+        // Another node in its place knows all of it.
+        let node = Node::start_with(folder.path(), toml);
+        let client = node.client(folder.path()).await;
+        for key in 0..8 {
+            let Ok(counter::Reply::Count { count }) = client.ask(Key(key), counter::Message::Read).await else {
+                panic!()
+            };
+            replied -= count;
+        }
+        assert_eq!(replied, 0);
+        client.close().await.unwrap();
+        assert_eq!(node.terminate().0, Some(0));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -191,8 +191,8 @@ fn wrong_types_and_unknown_names_are_told_with_their_lines() {
         &[
             "1 | slot_bytes | 64 | the name of a section | move it under [queues]",
             "2 | node | 5 | a section | write [node], and its fields on the lines below",
-            "3 | zebra | 1 | the name of a section | remove it; there are node, tls, devices, queues, actors, limits, \
-             dead_letters, supervision, log",
+            "3 | zebra | 1 | the name of a section | remove it; there are node, tls, devices, queues, actors, checkpoints, \
+             limits, dead_letters, supervision, log",
         ],
     );
     says(
