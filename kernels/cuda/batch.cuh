@@ -12,20 +12,22 @@ RH_FN bool comes_before(const WorkerShared& shared, u32 a, u32 b) {
     return shared.meta[a] < shared.meta[b];
 }
 
-// Sorts `Group::size` places, those from `count` on filled up with what comes last (Batcher, "Sorting networks and their
-// applications", 1968: the bitonic network). No two are equal, so it is stable.
+// Sorts the first `count` places (Batcher, "Sorting networks and their applications", 1968: the bitonic network, which is
+// for a power of two: the places from there on are filled up with what comes last). No two are equal, so it is stable.
 template <class Group>
 RH_OUTLINE void sort(WorkerShared& shared, u32 count) {
     const u32 me = thread_index();
-    if (me >= count) {
+    u32 places = 2;
+    while (places < count) places *= 2;
+    if (me >= count && me < places) {
         shared.key[me] = ~0ull;
         shared.meta[me] = 0xffff0000u | me;
     }
     Group::sync();
-    for (u32 run = 2; run <= Group::size; run *= 2) {
+    for (u32 run = 2; run <= places; run *= 2) {
         for (u32 apart = run / 2; apart > 0; apart /= 2) {
             const u32 other = me ^ apart;
-            if (other > me) {
+            if (other > me && me < places) {
                 const bool ascending = (me & run) == 0;
                 if (comes_before(shared, other, me) == ascending) {
                     const u64 key = shared.key[me];
@@ -109,7 +111,7 @@ RH_FN u32 step(Worker& worker) {
 
     // What has come: each thread looks at one slot.
     const u64 ticket = shared.head + me;
-    shared.stopped[me] = nullptr;
+    shared.stopped[me] = false;
     const u32 count = leading<Group>(ready(memory, worker.number, ticket), shared.words);
     bool wide = false;
     if (me < count) {
@@ -187,16 +189,16 @@ RH_FN u32 step(Worker& worker) {
     flush(worker.entries, shared.pool, shared.out[me].head);
     shared.out[me] = Chain{0, 0};
     // What a fault gave back goes to the pool.
-    for (u32 at = shared.spare[me].head; at != 0;) {
+    for (u32 at = shared.spare[me]; at != 0;) {
         const u32 next = worker.entries[at].next;
         worker.entries.give(shared.pool, at);
         at = next;
     }
-    shared.spare[me] = Chain{0, 0};
+    shared.spare[me] = 0;
     Group::sync();
     if (me == 0) {
         for (u32 at = 0; at < count; at++) {
-            if (shared.stopped[at] != nullptr) worker.remove(shared.stopped[at]);
+            if (shared.stopped[at]) worker.remove(shared.slot[at]);
         }
         start_timers(worker, now_us, Group::size);
         shared.head += count;

@@ -69,7 +69,7 @@ RH_FN void run_ingress(const Memory& memory, IoShared& shared, u32 lane) {
             store_relaxed_sys(begun, head + count);
         }
         // One warp after the other, so that an earlier message has its ticket before a later one of the same pair.
-        for (u32 turn = 0; turn < warps; turn++) {
+        for (u32 turn = 0; turn * warp_threads < count; turn++) {
             if (warp_index() == turn) {
                 bool waits = destination != ~0u;
                 while (ballot(waits) != 0) {
@@ -182,6 +182,23 @@ struct Sums {
     u64 ended;
 };
 
+// Tells the host an actor that each worker has in hand, each warp those of other workers.
+RH_OUTLINE void carry_hands(const Memory& memory) {
+    for (u32 worker = warp_index(); worker < shape::workers; worker += warps) {
+        u64 type = 0, key = 0;
+        for (u32 thread = lane_index(); thread < shape::threads && type == 0; thread += warp_threads) {
+            const Hand& hand = memory.hand(worker, thread);
+            type = load_relaxed_gpu(&hand.type);
+            key = load_relaxed_gpu(&hand.key);
+        }
+        const u32 found = ballot(type != 0);
+        if (found == 0 || lane_index() != lowest(found)) continue;
+        u64* const to = memory.host_worker(worker, telemetry);
+        store_relaxed_sys(reinterpret_cast<u32*>(to) + 1, (u32)type);
+        store_relaxed_sys(to + 1, key);
+    }
+}
+
 // Carries counters to the host, each thread those of other workers.
 RH_OUTLINE void carry(const Memory& memory, bool last) {
     const u64 now_us = (nanoseconds() + load_relaxed_gpu(&memory.control().epoch_offset_ns.word)) / 1000;
@@ -198,14 +215,6 @@ RH_OUTLINE void carry(const Memory& memory, bool last) {
         if (beat != seen || idle) {
             store_relaxed_sys(to + 3, now_us);
             seen = beat;
-        }
-        for (u32 thread = 0; thread < shape::threads; thread++) {
-            const Hand& hand = memory.hand(worker, thread);
-            const u64 type = load_relaxed_gpu(&hand.type);
-            if (type == 0) continue;
-            store_relaxed_sys(reinterpret_cast<u32*>(to) + 1, (u32)type);
-            store_relaxed_sys(to + 1, load_relaxed_gpu(&hand.key));
-            break;
         }
         const u64 finished = load_relaxed_gpu(&counters.finished);
         const u64* const words[] = {&counters.accepted.word, &counters.sent,    &counters.faults,   &counters.dead,
@@ -317,6 +326,7 @@ RH_FN void run_control(const Memory& memory, IoShared& shared) {
     Mapping mapping{0, 0, 0, 0, 0};
     bool stopping = false, ending = false;
     for (;;) {
+        carry_hands(memory);
         carry(memory, false);
         sync_block();
         if (thread_index() == 0) {

@@ -11,6 +11,7 @@ static constexpr u32 blocks = shape::workers + 1 + 2 * shape::lanes;
 
 RH_SHARED WorkerShared worker_shared;
 RH_SHARED IoShared io_shared;
+static_assert(sizeof(WorkerShared) + sizeof(IoShared) <= 48 * 1024, "a block may have 48 KiB of shared memory without asking");
 
 RH_FN void ring_kernel(const Memory& memory, u64 epoch_offset_ns) {
     const u32 block = block_index();

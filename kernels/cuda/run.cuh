@@ -155,7 +155,8 @@ RH_OUTLINE void run_all(Worker& worker, u32 from, u32 to) {
         add_relaxed_gpu(&worker.memory.counters(worker.number).progress.word, 1);
     }
     store_relaxed_gpu(&hand.type, (u64)0);
-    shared.stopped[from] = running.gone ? running.slot : nullptr;
+    shared.slot[from] = running.slot;
+    shared.stopped[from] = running.gone;
 }
 
 // The same for messages whose type is not registered.

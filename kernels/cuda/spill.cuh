@@ -64,13 +64,13 @@ struct Entries {
         *(chain.tail == 0 ? &chain.head : &(*this)[chain.tail].next) = entry;
         chain.tail = entry;
     }
-    // Moves what was appended since the chain ended at `tail` to the front of another.
-    RH_MEMBER void cut(Chain& chain, u32 tail, Chain& to) const {
+    // Moves what was appended since the chain ended at `tail` to the front of a list.
+    RH_MEMBER void cut(Chain& chain, u32 tail, u32& to) const {
         u32 at = tail == 0 ? chain.head : (*this)[tail].next;
         while (at != 0) {
             const u32 next = (*this)[at].next;
-            (*this)[at].next = to.head;
-            to.head = at;
+            (*this)[at].next = to;
+            to = at;
             at = next;
         }
         if (tail == 0) chain.head = 0;

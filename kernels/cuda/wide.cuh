@@ -5,38 +5,57 @@
 
 namespace rh {
 
-// What the leader asks the others for. In shared memory.
+// What the leader asks the others for. In shared memory, of which a block of 1024 threads has no 64 bytes a thread: so each
+// warp combines what its threads came to, and the leader what the warps came to.
 struct alignas(16) Assist {
     // Runs this thread's iterations; null once the handler has returned.
-    void (*run)(Assist& assist, u32 thread);
-    // Iterations, and the threads that share them.
+    void (*run)(Assist& assist);
+    // Iterations, and the threads that share them: whole warps, or part of the only one.
     u64 count;
     u32 threads;
     alignas(16) u8 loop[loop_bytes_max];
-    alignas(16) u8 partial[shape::threads][partial_bytes_max];
-    // Of each thread, the first fault among its iterations and which one it was.
-    Fault fault[shape::threads];
-    u64 faulted[shape::threads];
+    alignas(16) u8 partial[warps][partial_bytes_max];
+    // Of each warp, the fault of the lowest iteration that had one, and which one it was.
+    Fault fault[warps];
+    u64 faulted[warps];
 };
 
-// The iterations `thread`, `thread + threads`, … of a loop.
+// This thread's iterations of a loop: its own number, that and `threads`, and so on.
 template <class Loop>
-RH_OUTLINE void run_iterations(Assist& assist, u32 thread) {
+RH_OUTLINE void run_iterations(Assist& assist) {
     typedef typename Loop::Partial Partial;
+    const u32 thread = thread_index(), warp = warp_index(), lane = lane_index();
+    if (warp * warp_threads >= assist.threads) return;
     const Loop& loop = *reinterpret_cast<const Loop*>(assist.loop);
     Partial partial = Partial::neutral();
-    assist.fault[thread] = 0;
-    if (thread < assist.threads) {
-        for (u64 i = thread; i < assist.count; i += assist.threads) {
-            const Fault fault = loop.run(i, partial);
-            if (fault != 0) {
-                assist.fault[thread] = fault;
-                assist.faulted[thread] = i;
-                break;
-            }
+    Fault fault = 0;
+    u64 faulted = 0;
+    for (u64 i = thread; i < assist.count; i += assist.threads) {
+        fault = loop.run(i, partial);
+        if (fault != 0) {
+            faulted = i;
+            break;
         }
     }
-    *reinterpret_cast<Partial*>(assist.partial[thread]) = partial;
+    if constexpr (!__is_empty(Partial)) {
+        Partial& all = *reinterpret_cast<Partial*>(assist.partial[warp]);
+        for (u32 turn = 0; turn < warp_threads; turn++) {
+            if (lane == turn) {
+                if (turn == 0) all = partial;
+                else all.combine(partial);
+            }
+            sync_warp();
+        }
+    }
+    if (lane == 0) assist.fault[warp] = 0;
+    if (ballot(fault != 0) == 0) return;
+    for (u32 turn = 0; turn < warp_threads; turn++) {
+        if (lane == turn && fault != 0 && (assist.fault[warp] == 0 || faulted < assist.faulted[warp])) {
+            assist.fault[warp] = fault;
+            assist.faulted[warp] = faulted;
+        }
+        sync_warp();
+    }
 }
 
 // The leader's side of a loop.
@@ -48,15 +67,18 @@ RH_FN Fault assisted(Assist& assist, u32 threads, u64 count, const Loop& loop, t
     assist.threads = threads < shape::threads ? threads : shape::threads;
     assist.run = run_iterations<Loop>;
     sync_apart();
-    run_iterations<Loop>(assist, 0);
+    // As the others call it: what is collective in it is one piece of code for all of a warp.
+    assist.run(assist);
     sync_apart();
     Fault fault = 0;
     u64 first = 0;
-    for (u32 thread = 0; thread < assist.threads; thread++) {
-        into.combine(*reinterpret_cast<const typename Loop::Partial*>(assist.partial[thread]));
-        if (assist.fault[thread] != 0 && (fault == 0 || assist.faulted[thread] < first)) {
-            fault = assist.fault[thread];
-            first = assist.faulted[thread];
+    for (u32 warp = 0; warp * warp_threads < assist.threads; warp++) {
+        if constexpr (!__is_empty(typename Loop::Partial)) {
+            into.combine(*reinterpret_cast<const typename Loop::Partial*>(assist.partial[warp]));
+        }
+        if (assist.fault[warp] != 0 && (fault == 0 || assist.faulted[warp] < first)) {
+            fault = assist.fault[warp];
+            first = assist.faulted[warp];
         }
     }
     return fault;
@@ -71,7 +93,7 @@ RH_FN void assist_until_done(Assist& assist) {
             sync_apart();
             return;
         }
-        assist.run(assist, thread_index());
+        assist.run(assist);
         sync_apart();
     }
 }

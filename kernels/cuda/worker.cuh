@@ -64,12 +64,13 @@ struct WorkerShared {
     u64 key[shape::threads];
     // Type index above the place in the batch: the order of both is the order of the batch.
     u32 meta[shape::threads];
-    // Of a run, at the place where it begins: its actor, and the same again if that has stopped.
+    // Of a run, at the place where it begins: its actor, and whether that has stopped.
     Slot* slot[shape::threads];
-    Slot* stopped[shape::threads];
+    bool stopped[shape::threads];
+    // Of a thread: what it sends now, what it sends later, and entries that it may take before it asks the pool.
     Chain out[shape::threads];
     Chain later[shape::threads];
-    Chain spare[shape::threads];
+    u32 spare[shape::threads];
     u32 words[warps];
     u32 word;
     u64 hlc;
@@ -106,7 +107,8 @@ struct Worker {
 
     RH_MEMBER void set_up() {
         entries.set_up(shared.pool);
-        shared.out[thread_index()] = shared.later[thread_index()] = shared.spare[thread_index()] = Chain{0, 0};
+        shared.out[thread_index()] = shared.later[thread_index()] = Chain{0, 0};
+        shared.spare[thread_index()] = 0;
         if (thread_index() == 0) {
             memory.inbox(number).credits.word = shape::inbox_slots;
             shared.timers = Timers{memory.at<Timer>(arena::timers, (u64)number * shape::timers), 0, 0};
@@ -132,10 +134,10 @@ struct Worker {
 
     // An entry for what a handler sends, or null: then the device has failed, and ends.
     RH_MEMBER u32 take_entry() {
-        Chain& spare = shared.spare[thread_index()];
-        u32 entry = spare.head;
+        u32& spare = shared.spare[thread_index()];
+        u32 entry = spare;
         if (entry != 0) {
-            spare.head = entries[entry].next;
+            spare = entries[entry].next;
         } else {
             entry = entries.take(shared.pool);
             if (entry == 0) fail(out_of_memory);

@@ -35,10 +35,20 @@ const ENTRY: (&str, &str) = ("kernel.cuh", include_str!("../cuda/kernel.cuh"));
 pub const KERNEL: &str = "rh_ring_kernel";
 pub const ARENA_BYTES: &str = "rh_arena_bytes";
 
+/// Threads of a GPU's block where no actor asks for more.
+pub const THREADS_MIN: u32 = 128;
+/// Threads that any GPU runs in one block.
+pub const THREADS_MAX: u32 = 1024;
+
+/// Threads of each block of a device that gives every actor type the threads it asks for, and has `least` at least.
+pub fn threads(registry: &Registry, least: u32) -> u32 {
+    registry.types().iter().map(|actor| actor.schema.threads_per_actor).fold(least, u32::max)
+}
+
 /// What a device's memory and threads are divided into. Workers, lanes and slots are those of its segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Threads of each block: 1 to 16, or 32, 64, 128 or 256.
+    /// Threads of each block: a power of two, at most [`THREADS_MAX`]. See [`threads`].
     pub threads: u32,
     /// Messages that a worker can hold back: sent and without a credit, or waiting for their time. A power of two.
     pub entries: u32,
@@ -91,7 +101,7 @@ pub enum Error {
          queues.slot_bytes to {enough}, or make it smaller"
     )]
     TooLarge { name: String, what: &'static str, bytes: usize, slot_bytes: u32, room: usize, enough: usize },
-    #[error("a ring kernel's blocks have 1 to 16, 32, 64, 128 or 256 threads, not {0}")]
+    #[error("a ring kernel's blocks have 1, 2, 4, … or {THREADS_MAX} threads, not {0}")]
     Threads(u32),
 }
 
@@ -104,7 +114,7 @@ pub enum Error {
 /// If the segment is not framed in flits.
 pub fn source(registry: &Registry, shape: &Shape, plan: &Plan) -> Result<String, Error> {
     assert_eq!(shape.framing, Framing::Flits as u32, "a ring kernel speaks in flits");
-    if !plan.threads.is_power_of_two() || plan.threads > 256 {
+    if !plan.threads.is_power_of_two() || plan.threads > THREADS_MAX {
         return Err(Error::Threads(plan.threads));
     }
     let room = shape.payload_bytes_max();

@@ -241,6 +241,63 @@ pub mod mixer {
     }
 }
 
+/// As wide as actors get: more bricks than a block can have threads, and no multiple of them.
+#[ringhold::actor(threads_per_actor = 1024)]
+pub mod wall {
+    const BRICKS: u32 = 2500;
+
+    pub struct State {
+        pub bricks: [u32; BRICKS],
+    }
+
+    pub enum Message {
+        Paint {
+            seed: u32,
+        },
+        /// Faults in all iterations from `at` on.
+        Crack {
+            at: u32,
+        },
+        Read,
+    }
+
+    pub enum Reply {
+        Wall { sum: u64, least: u32, most: u32 },
+    }
+
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
+        match message {
+            Message::Paint { seed } => {
+                for i in ctx.threads(0..BRICKS) {
+                    state.bricks[i] = (state.bricks[i] + seed ^ i) * 0x9e37_79b9;
+                }
+            }
+            Message::Crack { at } => {
+                let few = [0u32; 2];
+                for i in ctx.threads(0..BRICKS) {
+                    state.bricks[i] = if i < at {
+                        1
+                    } else if i == at {
+                        1 / (i - at)
+                    } else {
+                        few[i]
+                    };
+                }
+            }
+            Message::Read => {}
+        }
+        let mut sum = 0u64;
+        let mut least = u32::MAX;
+        let mut most = 0;
+        for i in ctx.threads(0..BRICKS) {
+            sum += state.bricks[i] as u64 * i as u64;
+            least = least.min(state.bricks[i]);
+            most = most.max(state.bricks[i]);
+        }
+        ctx.reply(Reply::Wall { sum, least, most });
+    }
+}
+
 struct NoBell;
 
 impl Bell for NoBell {
@@ -293,6 +350,8 @@ impl Bench {
         registry.register::<circle::Actor>().unwrap();
         registry.register::<odd::Actor>().unwrap();
         registry.register::<mixer::Actor>().unwrap();
+        registry.register::<wall::Actor>().unwrap();
+        assert_eq!(ring_kernel::threads(&registry, 128), 1024, "as many as the widest of them asks for");
         let registry = Arc::new(registry);
         let count = shape.workers as usize;
         let mut shape = Shape { types: registry.types().len() as u32, slot_bytes: 256, ..shape };
@@ -528,6 +587,47 @@ fn wide_actors_with_messages_at_the_same_time_do_not_meet() {
         bench.run_until_quiet();
         let replies: Vec<_> = (0..24u64).map(|key| bench.ask(mixer::id(key), mixer::Message::Read).unwrap()).collect();
         assert_eq!(expected.get_or_insert(replies.clone()), &replies, "{engine:?}");
+    }
+}
+
+#[test]
+fn a_block_of_1024_threads_runs_what_fewer_run() {
+    let mut expected = None;
+    for engine in [Engine::Cpu, Engine::Emulated(32), Engine::Emulated(1024)] {
+        let slots = 2048;
+        let shape = Shape { inbox_slots: slots, ingress_slots: slots, egress_slots: slots, ..small(1) };
+        let mut bench = Bench::new(engine, shape);
+        // Many at once, for a batch of the whole block: several of one actor in it, of narrow and of wide ones.
+        for number in 0..900u64 {
+            bench.push(Kind::Tell, odd::id(number % 300), 0, odd::Message::Set { value: number as i64 });
+            if number % 100 == 0 {
+                bench.push(Kind::Tell, wall::id(number % 200), 0, wall::Message::Paint { seed: number as u32 });
+            }
+        }
+        for talker in 0..30 {
+            bench.push(Kind::Tell, talker::id(talker), 0, talker::Message::Talk { rounds: 5, listeners: 9 });
+        }
+        bench.run_until_quiet();
+        let mut walls = Vec::new();
+        for key in [0, 100u64] {
+            walls.push(bench.ask(wall::id(key), wall::Message::Read));
+            for at in [0, 31, 32, 1023, 1024, 2499] {
+                let cracked = bench.ask(wall::id(key), wall::Message::Crack { at });
+                assert_eq!(cracked, Err(Reason::FaultDivisionByZero), "{engine:?}: the first to fault is {at}");
+            }
+            walls.push(bench.ask(wall::id(key), wall::Message::Read));
+        }
+        assert!(walls[0] == walls[1] && walls[2] == walls[3] && walls[0] != walls[2], "{engine:?}: {walls:?}");
+        assert_eq!(expected.get_or_insert(walls.clone()), &walls, "{engine:?}");
+        for number in [0, 1, 150, 299u64] {
+            let value = number as i64 + 600;
+            let reply = bench.ask(odd::id(number), odd::Message::Read).unwrap();
+            assert_eq!(reply, odd::Reply::Value { value, ticks: 0 }, "{engine:?}: the last of three");
+        }
+        for listener in 0..9u64 {
+            let reply = bench.ask(listener::id(listener), listener::Message::Read).unwrap();
+            assert_eq!(reply, listener::Reply::Heard { heard: 150, out_of_order: 0 }, "{engine:?}");
+        }
     }
 }
 

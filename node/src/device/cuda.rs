@@ -19,7 +19,7 @@ use ringhold_kernels::gpu::needs::{self, MEMORY_BYTES_MIN, Needs};
 use ringhold_kernels::gpu::nvml::Health;
 use ringhold_kernels::gpu::xid::Xid;
 use ringhold_kernels::registry::Registry;
-use ringhold_kernels::ring_kernel::Plan;
+use ringhold_kernels::ring_kernel::{self, Plan, THREADS_MIN};
 use ringhold_kernels::segment::Segment;
 use ringhold_storage::kernels::{Kernels, Recipe};
 use serde::Deserialize;
@@ -38,9 +38,6 @@ const PROBE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Blocks of a ring kernel that are no workers: one for control, and two for each of four lanes.
 const BLOCKS_BESIDE: u32 = 9;
-
-/// Threads of each block.
-const THREADS: u32 = 128;
 
 /// How long its GPU has to report what an error of the driver came from.
 const REPORT_LIMIT: Duration = Duration::from_millis(500);
@@ -248,8 +245,9 @@ pub fn serve(
     let gpu = gpu(&driver, &compiler, place.gpu)?;
     // A part of all there is, and not of what is free now: the text of the program, and so its place in the cache, is
     // the same at every start. A quarter is left to the driver and to others.
-    let plan =
-        Plan::divide(gpu.memory_bytes / 4 * 3 / u64::from(place.sharers.max(1)), THREADS, registry, segment.shape());
+    let bytes = gpu.memory_bytes / 4 * 3 / u64::from(place.sharers.max(1));
+    let threads = ring_kernel::threads(registry, THREADS_MIN);
+    let plan = Plan::divide(bytes, threads, registry, segment.shape());
     let code = code(&compiler, &gpu, registry, segment, &plan, kernels)?;
 
     let watch = Watch::start(&gpu);

@@ -19,7 +19,7 @@ use ringhold_kernels::message::{Header, Kind, Reason};
 use ringhold_kernels::outbox::{AWAY, Owner, Owners, SHARDS};
 use ringhold_kernels::plain::Plain;
 use ringhold_kernels::registry::Registry;
-use ringhold_kernels::ring_kernel::{self, Plan};
+use ringhold_kernels::ring_kernel::{self, Plan, THREADS_MIN};
 use ringhold_kernels::segment::{Framing, Segment, Shape};
 
 use super::actors;
@@ -115,7 +115,7 @@ impl Kernel {
             Machine::Cuda { gpu, .. } => {
                 let lanes = 4.min(gpu.multiprocessors / 4).max(1);
                 let workers = gpu.multiprocessors.saturating_sub(1 + 2 * lanes).max(lanes);
-                (workers, lanes, 128, gpu.memory_bytes / 2)
+                (workers, lanes, ring_kernel::threads(&registry, THREADS_MIN), gpu.memory_bytes / 2)
             }
         };
         let shape = Shape {

@@ -1,26 +1,79 @@
-//! What the ring kernel with every shipped actor takes of a GPU, by architecture: registers, stack, shared memory.
+//! What the ring kernel takes of a GPU, by architecture: registers, stack, shared memory. Once with every shipped actor, and
+//! once with an actor of 1024 threads too, for which a thread has 64 registers.
 //!
 //! `cargo run -p ringhold-tests --bin kernel-report -- [--source]`
 //!
 //! NVRTC compiles it (`RINGHOLD_NVRTC` names its folder) and `ptxas` assembles it (`RINGHOLD_PTXAS` is its path); without
-//! them the program says that it skips, and ends with 0. It ends with 1 where the kernel is refused or a register spills.
+//! them the program says that it skips, and ends with 0. It ends with 1 where a kernel is refused, where a block of it does
+//! not fit a multiprocessor, or where a register of the shipped actors' kernel spills.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use ringhold_kernels::registry::Registry;
-use ringhold_kernels::ring_kernel::{self, Plan};
+use ringhold_kernels::ring_kernel::{self, Plan, THREADS_MIN};
 use ringhold_kernels::segment::{Framing, Shape};
 use ringhold_tests::differential::nvrtc::{HOW_TO_GET_IT, Nvrtc};
 
 /// What Ringhold promises to run on; of these, those that the compiler knows.
 const ARCHITECTURES: [u32; 8] = [70, 75, 80, 86, 89, 90, 100, 120];
-/// Threads of a block.
-const THREADS: u32 = 128;
+/// Of any of them: registers of a multiprocessor, and bytes that a block may have of its shared memory without asking.
+const REGISTERS: u64 = 64 * 1024;
+const SHARED: u64 = 48 * 1024;
 
-fn main() -> ExitCode {
-    let mut registry = Registry::new();
-    ringhold::shipped::register(&mut registry).expect("the shipped actors have names of their own");
+/// An actor as wide as there are, with a loop of every kind.
+#[ringhold::actor(threads_per_actor = 1024)]
+pub mod widest {
+    const ITEMS: u32 = 4096;
+
+    pub struct State {
+        pub items: [f32; ITEMS],
+        pub next: [f32; ITEMS],
+    }
+
+    pub enum Message {
+        Smooth { by: f32 },
+        Scale { by: i32 },
+    }
+
+    pub enum Reply {
+        Summary { least: f32, most: f32, sum: f32, above: u32 },
+    }
+
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
+        match message {
+            Message::Smooth { by } => {
+                for i in ctx.threads(0..ITEMS) {
+                    let left = state.items[if i > 0 { i - 1 } else { i }];
+                    let right = state.items[(i + 1).min(ITEMS - 1)];
+                    state.next[i] = state.items[i] + (left + right - state.items[i] * 2.0) * by;
+                }
+                for i in ctx.threads(0..ITEMS) {
+                    state.items[i] = state.next[i];
+                }
+            }
+            Message::Scale { by } => {
+                for i in ctx.threads(0..ITEMS) {
+                    state.items[i] *= (1000 / by) as f32;
+                }
+            }
+        }
+        let mut least = f32::INFINITY;
+        let mut most = f32::NEG_INFINITY;
+        let mut sum = 0.0;
+        let mut above = 0;
+        for i in ctx.threads(0..ITEMS) {
+            least = least.min(state.items[i]);
+            most = most.max(state.items[i]);
+            sum += state.items[i];
+            above += (state.items[i] > 1.0) as u32;
+        }
+        ctx.reply(Reply::Summary { least, most, sum, above });
+    }
+}
+
+/// A device's text, and how many threads a block of it has.
+fn kernel(registry: &Registry) -> (u32, String) {
     let shape = Shape {
         workers: 132,
         lanes: 4,
@@ -28,12 +81,21 @@ fn main() -> ExitCode {
         types: registry.types().len() as u32,
         ..Shape::default()
     };
-    let plan = Plan::divide(16 << 30, THREADS, &registry, &shape);
-    let source = ring_kernel::source(&registry, &shape, &plan).expect("shipped actors fit the default slots");
+    let threads = ring_kernel::threads(registry, THREADS_MIN);
+    let plan = Plan::divide(16 << 30, threads, registry, &shape);
+    (threads, ring_kernel::source(registry, &shape, &plan).expect("these actors fit the default slots"))
+}
+
+fn main() -> ExitCode {
+    let mut registry = Registry::new();
+    ringhold::shipped::register(&mut registry).expect("the shipped actors have names of their own");
+    let shipped = kernel(&registry);
     if std::env::args().any(|argument| argument == "--source") {
-        println!("{source}");
+        println!("{}", shipped.1);
         return ExitCode::SUCCESS;
     }
+    registry.register::<widest::Actor>().expect("no shipped actor has its name");
+    let kernels = [("shipped", false, shipped), ("and widest", true, kernel(&registry))];
     let Some(nvrtc) = Nvrtc::find() else {
         println!("skipped: no NVRTC ({HOW_TO_GET_IT})");
         return ExitCode::SUCCESS;
@@ -46,17 +108,22 @@ fn main() -> ExitCode {
     };
     let known = nvrtc.architectures();
     let mut failed = false;
-    println!("arch    threads  registers  stack  spilled  shared");
-    for architecture in ARCHITECTURES.into_iter().filter(|architecture| known.contains(architecture)) {
-        match report(&nvrtc, &ptxas, &source, architecture) {
-            Ok(used) => {
-                failed |= used.spilled > 0;
-                let Used { registers, stack, spilled, shared } = used;
-                println!("sm_{architecture:<5} {THREADS:>6} {registers:>10} {stack:>6} {spilled:>8} {shared:>7}");
-            }
-            Err(said) => {
-                failed = true;
-                println!("sm_{architecture}: {said}");
+    println!("actors      arch    threads  registers  stack  spilled  shared");
+    for (actors, may_spill, (threads, source)) in &kernels {
+        for architecture in ARCHITECTURES.into_iter().filter(|architecture| known.contains(architecture)) {
+            match report(&nvrtc, &ptxas, source, architecture) {
+                Ok(Used { registers, stack, spilled, shared }) => {
+                    let fits = registers * u64::from(*threads) <= REGISTERS && shared <= SHARED;
+                    failed |= !fits || (spilled > 0 && !may_spill);
+                    print!(
+                        "{actors:<11} sm_{architecture:<5} {threads:>6} {registers:>10} {stack:>6} {spilled:>8} {shared:>7}"
+                    );
+                    println!("{}", if fits { "" } else { "  a block does not fit" });
+                }
+                Err(said) => {
+                    failed = true;
+                    println!("{actors:<11} sm_{architecture}: {said}");
+                }
             }
         }
     }
