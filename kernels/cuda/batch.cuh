@@ -103,6 +103,8 @@ RH_FN u32 step(Worker& worker) {
     // Seen before the barrier by all, for behind it the first to unspill count down.
     const bool spilling = shared.pool.spilling > 0;
     if (me == 0) {
+        // Relaxed, at gpu scope: looked at behind the step, when it is here without a wait. See `look_around`.
+        shared.wishes = load_relaxed_gpu(&memory.control().wishes.word);
         max_shared(&shared.hlc, now_us << 12);
         fire_timers(worker, now_us);
     }
@@ -235,19 +237,41 @@ RH_OUTLINE void publish(Worker& worker, bool idle) {
     store_release_gpu(&counters.idle, (u64)idle);
 }
 
+// How long a worker that stands still says that it is well. A host that calibrates a clock takes some milliseconds; one that
+// does not is no host, and the supervisor is to see it.
+static constexpr i64 stand_still_ns_max = 2000000000;
+
+// Waits for as long as the control block wants it, or until the kernel is to end. The first thread, between two steps.
+RH_OUTLINE void stand_still_while_wanted(Worker& worker) {
+    WorkerShared& shared = worker.shared;
+    const u64 since = nanoseconds();
+    for (;;) {
+        // Acquire, at gpu scope: pairs with the release in `run_control`; who goes on does so by the new time.
+        shared.wishes = load_acquire_gpu(&worker.memory.control().wishes.word);
+        if ((shared.wishes & wish::stand_still) == 0 || (shared.wishes & (wish::end | wish::leave)) != 0) return;
+        // Signed, for it is the clock that is in doubt.
+        if ((i64)(nanoseconds() - since) < stand_still_ns_max) shared.steps++;
+        const bool idle = shared.pool.spilling == 0 && shared.out[0].head == 0 &&
+                          !ready(worker.memory, worker.number, shared.head);
+        publish(worker, idle);
+        rest_between_passes();
+    }
+}
+
 // Between two steps; the first thread. Returns whether the worker is to end.
 RH_OUTLINE bool look_around(Worker& worker, u32 count, u32& rounds) {
     WorkerShared& shared = worker.shared;
-    Control& control = worker.memory.control();
     const bool idle = count == 0 && shared.pool.spilling == 0 && shared.out[0].head == 0 && shared.stirred == 0;
     shared.stirred = 0;
     // An idle worker says so once, and again when it has done something.
     if (!idle || rounds < 2) publish(worker, idle);
     rounds = idle ? (rounds < 1000000 ? rounds + 1 : rounds) : 0;
+    if ((shared.wishes & wish::stand_still) != 0) stand_still_while_wanted(worker);
+    if ((shared.wishes & wish::leave) != 0) return true;
     if (!idle) return false;
-    // Relaxed, at gpu scope, both: they only ever go from 0 to 1, and nothing is published with them.
-    if (load_relaxed_gpu(&control.ended.word) != 0) return true;
-    if (load_relaxed_gpu(&control.ending.word) != 0) {
+    // Seen before the step that found nothing: nothing came after it.
+    if ((shared.wishes & wish::end) != 0) return true;
+    if ((shared.wishes & wish::give_up) != 0) {
         for (u32 at = shared.timers.pop(~0ull); at != 0; at = shared.timers.pop(~0ull)) {
             Header& header = worker.entries[at].message.header;
             worker.entries[at].destination = to_away;
@@ -266,6 +290,8 @@ RH_OUTLINE bool look_around(Worker& worker, u32 count, u32& rounds) {
 RH_FN void run_worker(const Memory& memory, WorkerShared& shared, u32 number) {
     Worker worker(memory, shared, number);
     u32 rounds = 0;
+    if (thread_index() == 0) stand_still_while_wanted(worker);
+    sync_block();
     for (;;) {
         u32 count = 0;
         if constexpr (warps > 1) {
@@ -285,10 +311,13 @@ RH_FN void run_worker(const Memory& memory, WorkerShared& shared, u32 number) {
                 count = step<BlockGroup>(worker);
                 if (thread_index() == 0) {
                     shared.whole = 0;
-                    look_around(worker, count, rounds);
+                    const bool over = look_around(worker, count, rounds);
+                    // Not `ended`: that is for the first warp to write, while others may still read this.
+                    shared.next = over ? Next::end : count > warp_threads ? Next::batch : Next::warp;
                 }
                 sync_block();
-            } while (count > warp_threads);
+            } while (shared.next == Next::batch);
+            if (shared.next == Next::end) return;
         } else {
             count = step<BlockGroup>(worker);
             if (thread_index() == 0) shared.ended = look_around(worker, count, rounds);

@@ -24,6 +24,11 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
+#define RH_EXPORT extern "C" __attribute__((visibility("default")))
+
+// How far the device's clock is ahead of the host's. A test sets it while the device runs: clocks are set, and run wrong.
+RH_EXPORT unsigned long long rh_clock_ahead_ns = 0;
+
 // What the threads of a block share: the emulator gives each block its own.
 #define RH_SHARED static thread_local
 // The scheduler is not part of what is tested, and its words are the block's thread's alone.
@@ -241,7 +246,7 @@ RH_FN u32 lowest(u32 bits) { return (u32)__builtin_ctz(bits); }
 RH_FN u64 nanoseconds() {
     timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (u64)now.tv_sec * 1000000000ull + (u64)now.tv_nsec;
+    return (u64)now.tv_sec * 1000000000ull + (u64)now.tv_nsec + __atomic_load_n(&rh_clock_ahead_ns, __ATOMIC_RELAXED);
 }
 // A thread that waits lets the others of its block go on, and other blocks.
 RH_FN void pause(u32) {

@@ -61,7 +61,10 @@ struct alignas(8) Message {
 // Flits that a message of so many payload bytes takes.
 RH_FN u32 flits_of(u32 len) { return (header_bytes + len + 11) / 12; }
 
-// The lap that marks the message with this index in a ring of so many slots; a power of two.
+// The lap that marks the message with this index in a ring of so many slots; a power of two. It wraps after 2^32 rounds. The
+// flits of a header are stored in every round, so a stale one is behind by 1. A later flit is stored only by a message that
+// reaches it: it would be taken for a fresh one if it was last stored exactly 2^32 rounds ago, and then only where a reader
+// comes between two stores of one message.
 RH_FN u32 lap_of(u64 index, u32 slots) { return (u32)(index / slots) + 1u; }
 
 // The flit `number` of a message: words 1 + 3n, 2 + 3n, 3 + 3n of it, for word 0 is the lap.

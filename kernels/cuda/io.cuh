@@ -17,9 +17,10 @@ struct IoShared {
     u64 room;
 };
 
-RH_FN bool has_ended(const Memory& memory) {
-    // Relaxed, at gpu scope: see `look_around`.
-    return load_relaxed_gpu(&memory.control().ended.word) != 0;
+// Whether this block is to return.
+RH_FN bool is_over(const Memory& memory) {
+    // Relaxed, at gpu scope: it only ever becomes so, and nothing is published with it.
+    return (load_relaxed_gpu(&memory.control().wishes.word) & (wish::end | wish::leave)) != 0;
 }
 
 // From the host's ring into the workers' inboxes, in order.
@@ -40,7 +41,7 @@ RH_FN void run_ingress(const Memory& memory, IoShared& shared, u32 lane) {
             empty++;
             // Relaxed, at gpu scope: the control block counts empty looks at the end, and nothing goes with them.
             if (thread_index() == 0) store_relaxed_gpu(polls, empty << 1 | 1);
-            if (any<BlockGroup>(thread_index() == 0 && has_ended(memory), &shared.word)) return;
+            if (any<BlockGroup>(thread_index() == 0 && is_over(memory), &shared.word)) return;
             rest(++rounds);
             continue;
         }
@@ -98,7 +99,7 @@ RH_FN void run_ingress(const Memory& memory, IoShared& shared, u32 lane) {
                         waits = false;
                     }
                     if (ballot(waits) != 0) {
-                        if (ballot(has_ended(memory)) != 0) break;
+                        if (ballot(is_over(memory)) != 0) break;
                         pause(200);
                     }
                 }
@@ -136,7 +137,8 @@ RH_FN void run_egress(const Memory& memory, IoShared& shared, u32 lane) {
     const u64 mine = tail + thread_index();
     if (mine < free_from) {
         Flit* slot = memory.egress_slot(lane, mine);
-        if (load_flit_sys(slot).word[3] == lap_of(mine, shape::host_egress_slots)) store_flit_sys(slot, Flit{{0, 0, 0, 0}});
+        const u32 lap = lap_of(mine, shape::host_egress_slots);
+        if (load_flit_sys(slot).word[3] == lap) store_flit_sys(slot, Flit{{0, 0, 0, lap - 1}});
     }
     sync_block();
     for (u32 rounds = 0;;) {
@@ -150,7 +152,7 @@ RH_FN void run_egress(const Memory& memory, IoShared& shared, u32 lane) {
             sync_block();
         }
         if (count == 0) {
-            if (any<BlockGroup>(thread_index() == 0 && has_ended(memory), &shared.word)) return;
+            if (any<BlockGroup>(thread_index() == 0 && is_over(memory), &shared.word)) return;
             rest(++rounds);
             continue;
         }
@@ -244,10 +246,11 @@ RH_FN Sums sum(const Memory& memory) {
     Sums sums{0, 0, 0, 0};
     for (u32 worker = 0; worker < shape::workers; worker++) {
         const Counters& counters = memory.counters(worker);
+        // First: what a worker sent before it gave up its timers is counted.
+        sums.ended += load_acquire_gpu(&counters.ended);
         sums.idle += load_acquire_gpu(&counters.idle);
         sums.finished += load_relaxed_gpu(&counters.finished);
         sums.begun += load_relaxed_gpu(&counters.accepted.word) + load_relaxed_gpu(&counters.sent);
-        sums.ended += load_acquire_gpu(&counters.ended);
     }
     return sums;
 }
@@ -284,8 +287,9 @@ struct Mapping {
     u64 floor_ns;
 };
 
-// Tells the host the device's time when asked, and the device the host's. The first thread of the control block.
-RH_FN void keep_time(const Memory& memory, Mapping& mapping, u64& answered) {
+// Tells the host the device's time when asked, and the device the host's. Returns whether the device may tell time. The first
+// thread of the control block.
+RH_FN bool keep_time(const Memory& memory, Mapping& mapping, u64& answered, bool may) {
     u64* const line = memory.host<u64>(shape::segment_clock);
     // Acquire, at sys scope: pairs with the release in `ClockHost::step`. The clock is read after the request is seen.
     const u64 request = load_acquire_sys(line);
@@ -295,23 +299,36 @@ RH_FN void keep_time(const Memory& memory, Mapping& mapping, u64& answered) {
         // Release, at sys scope: pairs with the acquire in `ClockHost::reply`; who sees the reply sees the time.
         store_release_sys(line + 2, request);
     }
+    // Acquire, at sys scope: pairs with the last store of `ClockLine::publish`, so that the mapping by which a paused device
+    // goes on is seen below. Paused, it takes up none: what is there is the one that is wrong.
+    if (load_acquire_sys(line + 1) != 0) return false;
     // Acquire, at sys scope, these and those below: the reader's side of the sequence lock in `ClockLine::publish`. Each
     // load is done before the next, so a version that is still the same was the same throughout.
     const u64 version = load_acquire_sys(line + 4);
     if (version != mapping.version && version % 2 == 0) {
-        const bool told = load_acquire_sys(line + 1) == 0 && load_acquire_sys(line + 12) > 0;
+        const bool told = load_acquire_sys(line + 12) > 0;
         const Mapping read{version, load_acquire_sys(line + 5), load_acquire_sys(line + 6), (i64)load_acquire_sys(line + 7),
                            load_acquire_sys(line + 8)};
-        if (told && load_acquire_sys(line + 4) == version) mapping = read;
+        if (told && load_acquire_sys(line + 4) == version) {
+            mapping = read;
+            may = true;
+        }
     }
-    if (mapping.version == 0) return;
+    // Without a mapping it goes by what the launch said: nobody keeps its clock.
+    if (mapping.version == 0) return version == 0;
+    // After a pause it waits for a mapping that it has not had.
+    if (!may) return false;
     const u64 now = nanoseconds();
     const i64 since_us = (i64)(now - mapping.reference_ns) / 1000;
     u64 host = now + mapping.offset_ns + (u64)(since_us * mapping.rate_ppb / 1000000);
     if (host < mapping.floor_ns) host = mapping.floor_ns;
     // Relaxed, at gpu scope: one word that stands for itself. Stamps do not follow time back: see `Worker::now_us`'s users.
     store_relaxed_gpu(&memory.control().epoch_offset_ns.word, host - now);
+    return true;
 }
+
+// How long a device that is asked to stop while its clock is wrong waits until that is right.
+static constexpr u64 right_time_ns_max = 1000000000;
 
 // Heartbeats and counters to the host, the host's wishes to the device, and the end of it all.
 RH_FN void run_control(const Memory& memory, IoShared& shared) {
@@ -322,15 +339,16 @@ RH_FN void run_control(const Memory& memory, IoShared& shared) {
     u32* const failed = up + 1;
     u64* const passes = memory.host<u64>(shape::segment_kernel + 8);
     u64* const still_leaving = memory.host<u64>(shape::segment_kernel + 16);
-    u64 since[shape::lanes], pass = 0, answered = 0;
+    u64 since[shape::lanes], pass = 0, answered = 0, stopping_since = 0;
     Mapping mapping{0, 0, 0, 0, 0};
-    bool stopping = false, ending = false;
+    bool may_tell = false, stopping = false, ending = false;
+    u32 wishes = control.wishes.word;
     for (;;) {
         carry_hands(memory);
         carry(memory, false);
         sync_block();
         if (thread_index() == 0) {
-            keep_time(memory, mapping, answered);
+            may_tell = keep_time(memory, mapping, answered, may_tell);
             store_relaxed_sys(still_leaving, leaving(memory));
             // Release, at sys scope, both: who sees the pass sees what it carried, and what had left before.
             store_release_sys(passes, ++pass);
@@ -338,27 +356,35 @@ RH_FN void run_control(const Memory& memory, IoShared& shared) {
             const u32 why = load_relaxed_gpu(&control.failed.word);
             if (why != 0) {
                 store_release_sys(failed, why);
-                store_relaxed_gpu(&control.ended.word, 1u);
+                wishes |= wish::leave;
             }
             // Acquire, at sys scope: pairs with the release in `Link::stop`; what was pushed before is seen.
-            if (!stopping && load_acquire_sys(stop) != 0) {
+            const u32 asked = load_acquire_sys(stop);
+            if (asked == shape::stop_at_once) wishes |= wish::leave;
+            if (!stopping && asked != 0) {
                 stopping = true;
+                stopping_since = nanoseconds();
                 for (u32 lane = 0; lane < shape::lanes; lane++) {
                     since[lane] = load_relaxed_gpu(&memory.ingress_polls(lane)) >> 1;
                 }
             }
-            if (stopping && !ending && nothing_under_way(memory, since)) {
-                ending = true;
-                store_relaxed_gpu(&control.ending.word, 1u);
+            // A host that wants the end and does not set the clock right gets the end.
+            const bool waits = !may_tell && !(stopping && nanoseconds() - stopping_since > right_time_ns_max);
+            wishes = waits ? wishes | wish::stand_still : wishes & ~wish::stand_still;
+            if (stopping && !waits && !ending && nothing_under_way(memory, since)) ending = true;
+            if (ending) {
+                wishes |= wish::give_up;
+                const Sums sums = sum(memory);
+                if (sums.ended == shape::workers && sums.begun == sums.finished && leaving(memory) == 0) wishes |= wish::end;
             }
-            if (ending && sum(memory).ended == shape::workers && leaving(memory) == 0) {
-                store_relaxed_gpu(&control.ended.word, 1u);
-            }
+            // Release, at gpu scope: pairs with the acquire in `stand_still_while_wanted`; the time is the new one.
+            store_release_gpu(&control.wishes.word, wishes);
         }
-        if (any<BlockGroup>(thread_index() == 0 && has_ended(memory), &shared.word)) break;
+        if (any<BlockGroup>(thread_index() == 0 && is_over(memory), &shared.word)) break;
         rest_between_passes();
     }
-    carry(memory, true);
+    // A device that leaves what it has in hand is told by what it was at, as one whose host was killed.
+    carry(memory, ending);
     sync_block();
     if (thread_index() == 0) store_release_sys(passes, pass + 1);
 }

@@ -21,7 +21,11 @@ RH_FN void ring_kernel(const Memory& memory, u64 epoch_offset_ns) {
         // Relaxed, at sys scope: the table was written before the kernel was started, two shards in each word.
         const u32* from = memory.host<u32>(shape::segment_owners);
         for (u32 i = thread_index(); i < 2048; i += shape::threads) memory.at<u32>(arena::owners)[i] = load_relaxed_sys(from + i);
-        if (thread_index() == 0) memory.control().epoch_offset_ns.word = epoch_offset_ns;
+        if (thread_index() == 0) {
+            memory.control().epoch_offset_ns.word = epoch_offset_ns;
+            // Until the first pass of this block has seen whether the host keeps the clock.
+            memory.control().wishes.word = wish::stand_still;
+        }
         for (u32 lane = thread_index(); lane < shape::lanes; lane += shape::threads) {
             memory.inbox(shape::workers + lane).credits.word = shape::egress_slots;
         }
@@ -53,8 +57,6 @@ rh_ring_kernel(unsigned char* arena, unsigned char* segment, unsigned long long 
 }
 
 #else
-
-#define RH_EXPORT extern "C" __attribute__((visibility("default")))
 
 // Runs the kernel over an arena of its own. Returns 0 when it has ended, or an errno where there is no memory for it.
 RH_EXPORT int rh_ring_kernel(unsigned char* segment, unsigned long long epoch_offset_ns) {

@@ -59,14 +59,24 @@ struct TypeCounts {
     u64 faults;
 };
 
+// What the control block wants of all others: bits of one word, which it alone writes.
+namespace wish {
+// Workers handle nothing and tell no time: the device's clock is being set right.
+static constexpr u32 stand_still = 1;
+// Workers give up their timers.
+static constexpr u32 give_up = 2;
+// Every block returns; a worker once it is idle.
+static constexpr u32 end = 4;
+// Every block returns as soon as it can, whatever is left.
+static constexpr u32 leave = 8;
+}  // namespace wish
+
 // Words for all blocks.
 struct Control {
     // Blocks that have set their part up.
     Line<u32> started;
-    // Not zero once the workers are to give up their timers.
-    Line<u32> ending;
-    // Not zero once every block is to return.
-    Line<u32> ended;
+    // Of `wish`.
+    Line<u32> wishes;
     // Why the device cannot go on: a `DeviceError`, or 0.
     Line<u32> failed;
     // What to add to `nanoseconds()` for nanoseconds since the Unix epoch.

@@ -60,6 +60,14 @@ enum class Class : u32 {
     wide,
 };
 
+// What a block does when all its threads have run a batch.
+enum class Next : u32 {
+    // The first warp goes on alone.
+    warp,
+    batch,
+    end,
+};
+
 struct WorkerShared {
     u64 key[shape::threads];
     // Type index above the place in the batch: the order of both is the order of the batch.
@@ -77,6 +85,9 @@ struct WorkerShared {
     u64 head;
     u32 whole;
     u32 ended;
+    Next next;
+    // What the control block wanted when the last step began: bits of `wish`.
+    u32 wishes;
     // Timers have been fired since the worker last said what it did.
     u32 stirred;
     Pool pool;
@@ -115,7 +126,7 @@ struct Worker {
             shared.hlc = shared.head = shared.steps = shared.finished = shared.faults = shared.dead = 0;
             shared.replies = shared.replies_unasked = shared.actors = shared.created = shared.stopped_count = 0;
             shared.table_bytes = shape::index_slots * sizeof(u64);
-            shared.whole = shared.ended = shared.stirred = 0;
+            shared.whole = shared.ended = shared.wishes = shared.stirred = 0;
         }
     }
 

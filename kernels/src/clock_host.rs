@@ -17,8 +17,9 @@ use crate::segment::{ClockLine, Segment};
 const REPLY_SPIN_NS: u64 = 20_000;
 /// How often it is looked whether such a late reply has come.
 const LATE_LOOK_NS: u64 = 50_000;
-/// A reply that has not come for so long is waited for no more.
-const REPLY_DEADLINE_NS: u64 = 100_000_000;
+/// A reply that has not come for so long is waited for no more. A device that is paused waits for these replies too, so even
+/// one that is slow to answer is heard.
+const REPLY_DEADLINE_NS: u64 = 1_000_000_000;
 
 /// What is known of a device's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

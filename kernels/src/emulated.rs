@@ -35,16 +35,25 @@ pub enum Error {
 }
 
 type Kernel = unsafe extern "C" fn(segment: *mut u8, epoch_offset_ns: u64) -> i32;
+/// The name of a word of the emulated device: see [`Program::set_clock_ahead_ns`].
+const CLOCK_AHEAD: &str = "rh_clock_ahead_ns";
 
-/// At rest an emulated device looks for requests once a millisecond, or when its processor has time for it.
+/// At rest an emulated device looks for requests once a millisecond, or when its processor has time for it. So its clock is
+/// known no better, and a mapping that turns out to be off by less is none to be paused for.
 const CLOCK_ROUND_TRIP_MAX_NS: u64 = 5_000_000;
 
 /// A compiled ring kernel.
 pub struct Program {
     kernel: Kernel,
+    clock_ahead_ns: *const AtomicU64,
     // Last, so that it is unloaded after what points into it is gone.
     _library: libloading::Library,
 }
+
+// SAFETY: what it points at is code, and a word that is only accessed as an atomic.
+unsafe impl Send for Program {}
+// SAFETY: as above.
+unsafe impl Sync for Program {}
 
 impl Program {
     /// Compiles the text of [`ring_kernel::source`] in a folder, or takes what was compiled there from the same text.
@@ -63,8 +72,18 @@ impl Program {
             .map_err(|error| Error::Load { path: library.clone(), error })?;
         // SAFETY: `kernel.cuh` defines it with this type.
         let kernel = unsafe { loaded.get::<Kernel>(ring_kernel::KERNEL.as_bytes()) };
-        let kernel = *kernel.map_err(|error| Error::Load { path: library, error })?;
-        Ok(Program { kernel, _library: loaded })
+        let kernel = *kernel.map_err(|error| Error::Load { path: library.clone(), error })?;
+        // SAFETY: `emulated.cuh` defines it as a word of 64 bits, and accesses it as an atomic.
+        let clock_ahead_ns = unsafe { loaded.get::<*const AtomicU64>(CLOCK_AHEAD.as_bytes()) };
+        let clock_ahead_ns = *clock_ahead_ns.map_err(|error| Error::Load { path: library, error })?;
+        Ok(Program { kernel, clock_ahead_ns, _library: loaded })
+    }
+
+    /// Sets the clock of this program's devices so far ahead of the host's, or behind it: what a device does whose clock
+    /// was set, or runs wrong.
+    pub fn set_clock_ahead_ns(&self, ahead_ns: i64) {
+        // SAFETY: it lies in the library, which is unloaded after this.
+        unsafe { (*self.clock_ahead_ns).store(ahead_ns as u64, Relaxed) }
     }
 
     /// Starts a device that serves the segment, and returns at once. The node is told by the segment and its bell.
@@ -74,6 +93,13 @@ impl Program {
     pub fn start(self: &Arc<Program>, segment: &Arc<Segment>, node: Arc<dyn Bell>) -> Result<Host, Error> {
         let (program, served) = (self.clone(), segment.clone());
         let thread = |error| Error::Io { what: "cannot start a thread for", path: "the device".into(), error };
+        // Before the kernel, which is to tell no time of its own from the start.
+        let options = Options {
+            round_trip_max_ns: CLOCK_ROUND_TRIP_MAX_NS,
+            pause_ns: CLOCK_ROUND_TRIP_MAX_NS,
+            ..Options::default()
+        };
+        let mut pump = Pump::new(segment.clone(), node, options);
         let kernel = std::thread::Builder::new()
             .name("ring-kernel".into())
             .spawn(move || {
@@ -84,8 +110,6 @@ impl Program {
                 }
             })
             .map_err(thread)?;
-        let options = Options { round_trip_max_ns: CLOCK_ROUND_TRIP_MAX_NS, ..Options::default() };
-        let mut pump = Pump::new(segment.clone(), node, options);
         let pumped = std::thread::Builder::new()
             .name("pump".into())
             .spawn(move || {

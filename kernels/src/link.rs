@@ -11,7 +11,7 @@ use crate::message::Header;
 use crate::outbox::{AWAY, Owners};
 use crate::queue::parts;
 use crate::ring::{Consumer, Producer};
-use crate::segment::{Framing, Pulse, Segment, SegmentRing, Telemetry};
+use crate::segment::{Framing, Pulse, STOP_AT_ONCE, Segment, SegmentRing, Telemetry};
 use crate::staging::{self, Reader, Writer};
 
 /// See the module's documentation. One thread uses it at a time.
@@ -339,6 +339,12 @@ impl Link {
     pub fn stop(&mut self) {
         self.segment.node().stop.store(1, Release);
         self.workers.iter().for_each(|bell| bell.ring());
+    }
+
+    /// Asks a ring kernel to end as soon as it can, whatever it has in hand: that is lost, as if its host were killed. A
+    /// worker that does not come back from a handler keeps it from ending.
+    pub fn stop_at_once(&mut self) {
+        self.segment.node().stop.store(STOP_AT_ONCE, Release);
     }
 
     pub fn read(&self) -> Vec<Reading> {

@@ -2,7 +2,8 @@
 //!
 //! A slot's first word is its *lap*: a slot with index `n` of a ring of `c` slots holds a message once its lap is
 //! `n / c + 1`. The writer stores the lap last, with release; the reader loads it with acquire, so that seeing
-//! the lap is seeing the message, and no other word need be read to know that one has come.
+//! the lap is seeing the message, and no other word need be read to know that one has come. Laps wrap after 2³² rounds of the
+//! ring, which is harmless: every round stores every slot's lap, so a stale one is behind by 1 and not by 2³².
 //!
 //! Two shapes share these slots:
 //! - [`Producer`] and [`Consumer`]: one writer, one reader (node to worker, worker to node). The reader publishes

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use crate::cuda::{self, Source};
 use crate::message::payload_bytes_max;
 use crate::registry::Registry;
-use crate::segment::{Framing, Shape};
+use crate::segment::{Framing, STOP_AT_ONCE, Shape};
 
 /// The device runtime, in the order in which its parts stand on each other. They stand on [`cuda::PRELUDE`], the
 /// device's sizes, and, from `worker.cuh` on, the actors.
@@ -162,6 +162,7 @@ fn sizes(text: &mut String, registry: &Registry, shape: &Shape, plan: &Plan) {
         ("index_slots", plan.index_slots as u64),
         ("pages", plan.pages as u64),
         ("state_bytes_max", state_bytes as u64),
+        ("stop_at_once", u64::from(STOP_AT_ONCE)),
     ];
     let large = [
         ("page_bytes", plan.page_bytes),

@@ -259,10 +259,13 @@ struct Head {
 }
 const _: () = assert!(size_of::<Head>() == 72 && size_of::<Head>() <= NODE_LINE);
 
+/// What [`NodeLine::stop`] is once a ring kernel is to end as soon as it can. To a CPU device it is as any other.
+pub const STOP_AT_ONCE: u32 = 2;
+
 /// The words the node writes.
 #[repr(C, align(128))]
 pub struct NodeLine {
-    /// Not zero once the host is to finish what is queued and end.
+    /// Not zero once the host is to finish what is queued and end; [`STOP_AT_ONCE`] once a ring kernel is to leave it.
     pub stop: AtomicU32,
     /// Not zero while the node waits for its bell.
     pub parked: AtomicU32,

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::{Duration, Instant};
 
 use ringhold_kernels::bell::Bell;
@@ -17,7 +18,7 @@ use ringhold_kernels::plain::Plain;
 use ringhold_kernels::registry::Registry;
 use ringhold_kernels::ring_kernel::{self, Plan};
 use ringhold_kernels::rt::Actor as _;
-use ringhold_kernels::segment::{Framing, Segment, Shape};
+use ringhold_kernels::segment::{Framing, Pulse, Segment, Shape};
 use ringhold_kernels::worker::{Bells, Worker, workers};
 
 extern crate ringhold_kernels as ringhold;
@@ -136,6 +137,7 @@ pub mod odd {
         TickIn { us: u64 },
         TickAt { us: u64, key: u64 },
         Tick,
+        SetIn { us: u64, value: i64 },
     }
 
     pub enum Reply {
@@ -161,6 +163,7 @@ pub mod odd {
             Message::TickIn { us } => ctx.send_after(us, ctx.id(), Message::Tick),
             Message::TickAt { us, key } => ctx.send_after(us, id(key), Message::Tick),
             Message::Tick => state.ticks += 1,
+            Message::SetIn { us, value } => ctx.send_after(us, ctx.id(), Message::Set { value }),
         }
         ctx.reply(Reply::Value { value: state.value, ticks: state.ticks });
     }
@@ -395,7 +398,14 @@ impl Bench {
             Running::Workers(workers) => {
                 workers.iter_mut().for_each(|worker| while !worker.may_end(true) {});
             }
-            Running::Kernel { host, .. } => host.take().unwrap().join().unwrap(),
+            Running::Kernel { host, .. } => {
+                let host = host.take().unwrap();
+                while !host.is_over() {
+                    self.collect();
+                    std::thread::sleep(Duration::from_micros(50));
+                }
+                host.join().unwrap();
+            }
         }
         while self.collect() > 0 {}
         self.link.begin_term();
@@ -451,6 +461,15 @@ impl Bench {
         panic!("the device does not come to rest: {:#?}", self.link.read());
     }
 
+    /// The newest answer that was collected.
+    fn last_answer(&mut self) -> (Header, Vec<u8>) {
+        self.answers.last().unwrap_or_else(|| panic!("an ask has an answer: {:#?}", self.link.read())).clone()
+    }
+
+    fn clock(&self) -> Option<ringhold_kernels::clock_host::Known> {
+        self.segment.clock().read()
+    }
+
     fn worker(&mut self) -> &mut Worker {
         let Running::Workers(workers) = &mut self.running else { panic!("a test of the CPU device") };
         &mut workers[0]
@@ -464,8 +483,8 @@ impl Bench {
         self.answers.clear();
         self.push(Kind::Ask, to, 77, message);
         self.run_until_quiet();
-        let (header, payload) =
-            self.answers.pop().unwrap_or_else(|| panic!("an ask has an answer: {:#?}", self.link.read()));
+        let (header, payload) = self.last_answer();
+        self.answers.pop();
         assert!(self.answers.iter().all(|(h, _)| h.kind() == Some(Kind::DeadLetter)), "and only one");
         assert_eq!(header.to().key, Key(77));
         match header.kind() {
@@ -727,6 +746,50 @@ fn timers_that_wait_when_a_worker_ends_become_dead_letters() {
 }
 
 #[test]
+fn timers_of_an_idle_kernel_fire_in_their_order_and_not_before_their_time() {
+    for threads in [1, 64] {
+        let mut bench = Bench::new(Engine::Emulated(threads), small(2));
+        let waiting = |bench: &mut Bench| bench.link.read().iter().map(|r| r.timers).sum::<u64>();
+        let began = Instant::now();
+        for key in 0..6u64 {
+            // The later one first, so that what is left in the end tells the order.
+            bench.ask(odd::id(key), odd::Message::SetIn { us: 400_000, value: 4 }).unwrap();
+            bench.ask(odd::id(key), odd::Message::SetIn { us: 200_000, value: 2 }).unwrap();
+        }
+        assert!(began.elapsed() > Duration::from_millis(150) || waiting(&mut bench) == 12);
+        for (left, after) in [(11, 200), (5, 400)] {
+            wait_until(&mut bench, "no timer fires", |bench| waiting(bench) <= left);
+            assert!(began.elapsed() >= Duration::from_millis(after), "{threads}: after {:?}", began.elapsed());
+        }
+        wait_until(&mut bench, "a timer does not fire", |bench| waiting(bench) == 0);
+        bench.run_until_quiet();
+        for key in 0..6u64 {
+            let reply = bench.ask(odd::id(key), odd::Message::Read).unwrap();
+            assert_eq!(reply, odd::Reply::Value { value: 4, ticks: 0 }, "{threads}");
+        }
+    }
+}
+
+#[test]
+fn timers_that_wait_when_a_kernel_ends_become_dead_letters() {
+    for threads in [1, 64] {
+        let mut bench = Bench::new(Engine::Emulated(threads), small(2));
+        let keys = 0..40u64;
+        for key in keys.clone() {
+            bench.ask(odd::id(key), odd::Message::TickAt { us: 60_000_000, key: key + 1_000 }).unwrap();
+        }
+        bench.answers.clear();
+        // More than the rings hold: the kernel's end waits for the node.
+        bench.relaunch();
+        let mut given_up: Vec<_> = bench.answers.iter().map(|(h, _)| (h.kind(), h.reason(), h.to().key.0)).collect();
+        given_up.sort_by_key(|(.., key)| *key);
+        let expected = keys.map(|key| (Some(Kind::DeadLetter), Some(Reason::Stopping), key + 1_000));
+        assert_eq!(given_up, expected.collect::<Vec<_>>(), "{threads}");
+        assert_eq!(bench.link.read().iter().map(|r| r.timers).sum::<u64>(), 0);
+    }
+}
+
+#[test]
 fn what_lies_in_the_ingress_ring_outlives_the_host() {
     let mut bench = Bench::new(Engine::Cpu, small(2));
     for number in 0..10u64 {
@@ -762,7 +825,7 @@ fn what_a_host_had_begun_is_not_begun_again() {
     bench.push(Kind::Tell, odd::id(1u64), 0, odd::Message::Set { value: 7 });
     bench.push(Kind::Tell, odd::id(2u64), 0, odd::Message::Set { value: 7 });
     // As if the host had died while it ran the first message.
-    bench.segment.worker(0).ingress.0.begun.store(1, std::sync::atomic::Ordering::Release);
+    bench.segment.worker(0).ingress.0.begun.store(1, Release);
     let mut waiting = vec![];
     bench.link.for_each_waiting(|header, _| waiting.push(header.to().key.0));
     assert_eq!(waiting, [2]);
@@ -793,6 +856,145 @@ fn a_kernel_tells_its_hosts_time() {
     let (header, _) = bench.answers.pop().unwrap();
     let (at, slack) = (Hlc(header.hlc).us(), 20_000);
     assert!(before - slack <= at && at <= us() + slack, "the reply was stamped {at}, asked for at {before}");
+}
+
+/// Waits until something holds, with the device given its moments.
+fn wait_until(bench: &mut Bench, what: &str, mut holds: impl FnMut(&mut Bench) -> bool) {
+    let began = Instant::now();
+    while !holds(bench) {
+        assert!(began.elapsed() < Duration::from_secs(60), "{what}: {:#?} {:?}", bench.link.read(), bench.clock());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_device_whose_clock_is_paused_stands_still_and_is_not_stalled() {
+    for threads in [1, 64] {
+        let mut bench = Bench::new(Engine::Emulated(threads), small(1));
+        bench.push(Kind::Ask, odd::id(1u64), 0, odd::Message::Set { value: 7 });
+        bench.run_until_quiet();
+        let (before, _) = bench.last_answer();
+        let pause = |bench: &mut Bench| {
+            // As its host does when it finds that the clock is off.
+            bench.segment.clock().paused.store(1, Release);
+            let pass = bench.segment.kernel().passes.load(Acquire);
+            wait_until(bench, "no pass", |bench| bench.segment.kernel().passes.load(Acquire) > pass + 10);
+        };
+        pause(&mut bench);
+        // More than the inbox takes from outside, so that the ingress block waits too, and no more than the ring holds.
+        let asked = 16;
+        for ticket in 1..=asked {
+            bench.push(Kind::Ask, odd::id(1u64), ticket, odd::Message::Read);
+        }
+        wait_until(&mut bench, "not busy", |bench| bench.link.read()[0].pulse == Pulse::Busy);
+        let began = Instant::now();
+        let mut last = bench.link.read()[0];
+        // The supervisor's rule: a busy worker is well as long as something of this moves.
+        while began.elapsed() < Duration::from_secs(1) {
+            std::thread::sleep(Duration::from_millis(200));
+            let now = bench.link.read()[0];
+            assert!(now.pulse == Pulse::Busy && now.beat_us > last.beat_us, "{threads}: {last:?} {now:?}");
+            assert!(now.finished == 1 && bench.collect() == 0, "{threads}: something was handled: {now:?}");
+            last = now;
+        }
+        // But not for ever: a host that has stopped to keep the clock is one that hangs.
+        let mut still = Instant::now();
+        wait_until(&mut bench, "still well", |bench| {
+            let now = bench.link.read()[0].beat_us;
+            if now != last.beat_us {
+                (last.beat_us, still) = (now, Instant::now());
+            }
+            still.elapsed() > Duration::from_millis(500)
+        });
+
+        bench.answers.clear();
+        // The host's next mapping is one by which the device goes on.
+        bench.segment.clock().paused.store(0, Release);
+        wait_until(&mut bench, "no answer", |bench| {
+            bench.collect();
+            bench.answers.len() as u64 == asked
+        });
+        let stamps = bench.answers.iter().map(|(header, _)| header.hlc);
+        let stamps: Vec<u64> = [before.hlc].into_iter().chain(stamps).collect();
+        assert!(stamps.is_sorted_by(|a, b| a < b), "{threads}: {stamps:?}");
+
+        // One that is asked to stop does what it has, though nobody sets its clock right.
+        pause(&mut bench);
+        bench.answers.clear();
+        bench.push(Kind::Ask, odd::id(1u64), 1, odd::Message::Read);
+        bench.relaunch();
+        assert_eq!(bench.answers.len(), 1);
+        assert_eq!(bench.ask(odd::id(1u64), odd::Message::Read).unwrap(), odd::Reply::Value { value: 0, ticks: 0 });
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_pauses_the_device_until_it_is_known_anew() {
+    // A shape of its own, so that no other test's device has this clock.
+    let mut bench = Bench::new(Engine::Emulated(32), Shape { inbox_slots: 32, ..small(1) });
+    let Running::Kernel { program, .. } = &bench.running else { unreachable!("it is an emulated device") };
+    let program = program.clone();
+    let mut last = 0;
+    let mut ask = |bench: &mut Bench| {
+        bench.push(Kind::Ask, odd::id(1u64), 1, odd::Message::Read);
+        wait_until(bench, "no answer", |bench| bench.collect() > 0);
+        let (header, _) = bench.last_answer();
+        assert!(header.hlc > last, "time ran back from {last} to {}", header.hlc);
+        last = header.hlc;
+        let wall_us = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64;
+        Hlc(header.hlc).us().abs_diff(wall_us)
+    };
+    wait_until(&mut bench, "no mapping", |bench| bench.clock().is_some_and(|clock| !clock.paused));
+    assert!(ask(&mut bench) < 20_000);
+    for (pauses, ahead_ns) in [-5_000_000_000, 1_500_000_000, 0].into_iter().enumerate() {
+        program.set_clock_ahead_ns(ahead_ns);
+        let began = Instant::now();
+        while bench.clock().is_some_and(|clock| clock.pauses as usize <= pauses || clock.paused) {
+            ask(&mut bench);
+            assert!(began.elapsed() < Duration::from_secs(60), "set by {ahead_ns} ns: {:?}", bench.clock());
+        }
+        // It may have told a time that is too late until it was paused; then it stands still until that has come.
+        while ask(&mut bench) > 20_000 {
+            assert!(began.elapsed() < Duration::from_secs(60), "set by {ahead_ns} ns: {:?}", bench.clock());
+        }
+    }
+}
+
+#[test]
+fn a_kernel_that_is_to_end_at_once_leaves_what_it_has_in_hand() {
+    for threads in [1, 64] {
+        let mut bench = Bench::new(Engine::Emulated(threads), small(2));
+        for start in 0..50u64 {
+            let token = circle::Message::Token { left: u32::MAX, double: 0, members: 97 };
+            bench.push(Kind::Tell, circle::id(start), 0, token);
+        }
+        bench.push(Kind::Tell, odd::id(1u64), 0, odd::Message::TickIn { us: 60_000_000 });
+        wait_until(&mut bench, "not begun", |bench| {
+            let readings = bench.link.read();
+            readings.iter().all(|r| r.finished > 1000) && readings.iter().any(|r| r.timers > 0)
+        });
+        bench.link.stop_at_once();
+        let Running::Kernel { host, .. } = &mut bench.running else { unreachable!("it is an emulated device") };
+        let host = host.take().unwrap();
+        wait_until(&mut bench, "it does not end", |_| host.is_over());
+        host.join().unwrap();
+        // What the node makes of it is as if the host had been killed: who was at work, and what is not accounted for.
+        let readings = bench.link.read();
+        assert!(readings.iter().all(|r| r.pulse != Pulse::Stopped), "{readings:?}");
+        assert!(
+            readings.iter().any(|r| r.pulse == Pulse::Busy && r.hand_type == circle::Actor::TYPE.0),
+            "{readings:?}"
+        );
+        let begun: u64 = readings.iter().map(|r| r.accepted + r.sent).sum();
+        let finished: u64 = readings.iter().map(|r| r.finished_published).sum();
+        assert!(begun > finished, "{begun} were begun, and {finished} finished");
+        assert_eq!(readings.iter().map(|r| r.timers).sum::<u64>(), 1);
+        // Another takes over, and has none of it.
+        bench.link.begin_term();
+        let Running::Kernel { program, host } = &mut bench.running else { unreachable!("it is an emulated device") };
+        *host = Some(program.start(&bench.segment, bench.bells.node.clone()).unwrap());
+        assert_eq!(bench.ask(odd::id(1u64), odd::Message::Read).unwrap(), odd::Reply::Value { value: 0, ticks: 0 });
+    }
 }
 
 #[test]
