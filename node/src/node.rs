@@ -27,7 +27,7 @@ use crate::device::door::Keeping;
 use crate::device::host::{Devices, RealDevices};
 use crate::device::keeper::{self, Blocking, Jobs};
 use crate::device::supervisor::Limits;
-use crate::device::{self, About, Device, Outlet};
+use crate::device::{self, About, Device, Outlet, leave_timeout};
 use crate::router::{Parts, Router};
 use crate::server::{self, Doors, Server, Sessions};
 
@@ -217,9 +217,11 @@ impl Node {
         for (device, _) in &made {
             device.hand_on_taken_up(&*router);
         }
-        let limits = Limits {
+        let start_timeout = start_timeout(config);
+        let limits = |kind| Limits {
             stalled_after: config.supervision.stalled_after,
-            start_timeout: start_timeout(config),
+            start_timeout,
+            leave_timeout: leave_timeout(kind),
             backoff_min: config.supervision.restart_backoff_min,
             backoff_max: config.supervision.restart_backoff_max,
         };
@@ -227,10 +229,11 @@ impl Node {
             let outlet: Arc<dyn Outlet> = router.clone();
             tasks.spawn(device.clone().pump(outlet.clone()));
             tasks.spawn(device.clone().keep(outlet.clone()));
+            let limits = limits(device.kind);
             tasks.spawn(device.supervise(host, limits, outlet));
         }
         let node = Node { server, router, tasks, storage, drain_timeout: config.node.drain_timeout };
-        node.wait_until_up(limits.start_timeout).await?;
+        node.wait_until_up(start_timeout).await?;
         Ok(node)
     }
 
@@ -280,19 +283,22 @@ impl Node {
         for device in self.router.devices() {
             device.stop();
         }
-        let ended = async {
+        let ended = async || {
             for device in self.router.devices() {
                 device.ended().await;
             }
         };
+        let in_order = timeout(left(self.drain_timeout).max(Duration::from_secs(1)), ended()).await.is_ok();
         // Workers that hold a message for ever do not end by themselves; they are killed with the tasks.
-        let ended = timeout(left(self.drain_timeout).max(Duration::from_secs(1)), ended).await.is_ok();
+        if !in_order && self.router.devices().iter().filter(|device| device.leave()).count() > 0 {
+            let _ = timeout(leave_timeout(DeviceKind::Cuda), ended()).await;
+        }
         self.tasks.shutdown().await;
         if let Err(e) = self.storage.dead_letters.flush() {
             tracing::error!("the dead letters could not be flushed: {e}");
         }
         Drained {
-            complete: drained.complete && settled && ended,
+            complete: drained.complete && settled && in_order,
             unanswered: drained.unanswered,
             took: started.elapsed(),
         }

@@ -156,6 +156,85 @@ fn a_gpu_that_cannot_be_had_is_told_at_once() {
     );
 }
 
+#[test]
+fn a_gpu_that_does_not_answer_ends_its_host_before_a_kernel_runs() {
+    let machine = Machine::new(&["GIB=1", "HANGS=1"]);
+    let mut child = machine
+        .command(&["node", "start", "--config", "node.toml", "--listen", "127.0.0.1:0"])
+        .stderr(fs::File::create(machine.folder.path().join("log")).unwrap())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    let asked =
+        "cuda:0 (Fake H100, PCI 0000:3b:00.0) was asked how much of its memory is free and has not answered for 20 s";
+    while !machine.log().contains("the GPU does not answer; its log says to what") {
+        assert!(child.try_wait().unwrap().is_none(), "the node lives on: {}", machine.log());
+        assert!(began.elapsed() < PATIENCE, "{}", machine.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(machine.log().contains(asked), "{}", machine.log());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_stalled_kernel_is_asked_to_leave_and_its_host_is_killed_only_if_it_does_not() {
+    let machine = Machine::new(&["GIB=1"]);
+    let mut config = fs::read_to_string(machine.folder.path().join("node.toml")).unwrap();
+    config += "[supervision]\nstalled_after = \"500ms\"\n[node]\ndrain_timeout = \"1s\"\n";
+    fs::write(machine.folder.path().join("node.toml"), config).unwrap();
+    let node = machine.node();
+    let wait_for = |what: &str, count: usize| {
+        let began = Instant::now();
+        while machine.log().matches(what).count() < count {
+            assert!(began.elapsed() < PATIENCE, "{what}: {}", machine.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let restarted = |restarts: u64| {
+        let began = Instant::now();
+        loop {
+            let device = node.json(&["devices"])["devices"][0].clone();
+            if device["restarts"] == restarts && device["state"] == "running" {
+                return device;
+            }
+            assert!(began.elapsed() < PATIENCE, "{device}: {}", machine.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    // A rod that is never at rest. Its host is stopped under it, which looks like a handler that does not come back; once it
+    // goes on it finds that it is to leave.
+    for (restarts, goes_on) in [(1, true), (2, false)] {
+        let pid = restarted(restarts - 1)["pid"].as_i64().unwrap();
+        let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+        node.json(&["actor", "ask", "rod", "r", r#"{"Flow": {"steps": 1000000000}}"#]);
+        kill_process(pid, Signal::STOP).unwrap();
+        wait_for("asking the device host to end with what it has in hand: worker", restarts as usize);
+        if goes_on {
+            kill_process(pid, Signal::CONT).unwrap();
+        }
+        wait_for("device host is gone (worker", restarts as usize);
+        assert_eq!(
+            machine.log().matches("killing the device host").count(),
+            usize::from(!goes_on),
+            "{}",
+            machine.log()
+        );
+        // What it was at is told in either case.
+        assert_eq!(
+            machine.log().matches("it was running a message of rod").count(),
+            restarts as usize,
+            "{}",
+            machine.log()
+        );
+        restarted(restarts);
+    }
+    // A node that ends while its kernel is busy has it leave too, and hears what is lost.
+    node.json(&["actor", "ask", "rod", "r", r#"{"Flow": {"steps": 1000000000}}"#]);
+    assert!(!node.end().success(), "not all was done: {}", machine.log());
+    assert!(machine.log().contains("device host did not end in order"), "{}", machine.log());
+}
+
 /// A node whose device host ends again and again, until its log has said all of this twice: it is started again.
 fn ends_twice(machine: &Machine, said: &[&str]) {
     let mut child = machine

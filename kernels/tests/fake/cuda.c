@@ -1,6 +1,7 @@
 /* A driver that is none, for tests: what it answers is decided when it is compiled. */
 #include <stddef.h>
 #include <string.h>
+#include <unistd.h>
 
 #ifndef INIT
 #define INIT 0
@@ -14,6 +15,10 @@
 /* Memory of the first GPU. */
 #ifndef GIB
 #define GIB 80
+#endif
+/* Not zero for a GPU in disorder: a call that needs it does not come back. */
+#ifndef HANGS
+#define HANGS 0
 #endif
 /* The number of a GPU that does not answer. */
 #ifndef LOST
@@ -62,6 +67,7 @@ int cuDevicePrimaryCtxRelease_v2(int device) { return current ? 999 : 0 * device
 int cuCtxPushCurrent_v2(void* context) { current = context; return 0; }
 int cuCtxPopCurrent_v2(void** context) { *context = current; current = NULL; return 0; }
 int cuMemGetInfo_v2(size_t* free, size_t* total) {
+    while (HANGS) pause();
     if (current != (void*)10) return 2; /* out of memory */
     *free = (size_t)79 << 30;
     *total = (size_t)80 << 30;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use ringhold_kernels::bell::Bell;
@@ -20,10 +21,10 @@ use ringhold_kernels::gpu::nvml::Health;
 use ringhold_kernels::gpu::xid::Xid;
 use ringhold_kernels::registry::Registry;
 use ringhold_kernels::ring_kernel::{self, Plan, THREADS_MIN};
-use ringhold_kernels::segment::Segment;
+use ringhold_kernels::segment::{STOP_AT_ONCE, Segment};
 use ringhold_storage::kernels::{Kernels, Recipe};
 use serde::Deserialize;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Error;
 use super::ending::Ending;
@@ -42,8 +43,12 @@ const BLOCKS_BESIDE: u32 = 9;
 /// How long its GPU has to report what an error of the driver came from.
 const REPORT_LIMIT: Duration = Duration::from_millis(500);
 
-/// How long a kernel whose node is gone has to finish what it has.
+/// How long a kernel whose node is gone has to finish what it has, and then to leave it.
 const LAST_WORK_LIMIT: Duration = Duration::from_secs(5);
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a GPU has to answer before its kernel runs: to a question, and to the first small launches.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// What a node needs to know of this machine's GPUs.
 #[derive(Debug, Default, Deserialize)]
@@ -243,6 +248,10 @@ pub fn serve(
     let driver = Driver::open()?;
     let compiler = Compiler::find().map_err(|e| Failed::new(Ending::NoKernel, e))?;
     let gpu = gpu(&driver, &compiler, place.gpu)?;
+    // A process that died under its kernel may have left the GPU in disorder. Whether it still answers is seen before anything
+    // is trusted to it: first a context and a question, and after the compiler, small launches that come before the kernel's.
+    let asked = answering(&gpu, "how much of its memory is free", || driver.memory_free_bytes(&gpu));
+    asked.map_err(|e| no_answer(gpu.number, e))?;
     // A part of all there is, and not of what is free now: the text of the program, and so its place in the cache, is
     // the same at every start. A quarter is left to the driver and to others.
     let bytes = gpu.memory_bytes / 4 * 3 / u64::from(place.sharers.max(1));
@@ -254,7 +263,9 @@ pub fn serve(
     // What the driver says of a GPU that is gone differs from call to call.
     let explain = |error: launch::Error| watch.fatal(REPORT_LIMIT).map_or_else(|| error.into(), untrusted);
     // SAFETY: the compiler has made the code of this segment's shape and this plan, now or earlier: its hash says so.
-    let device = unsafe { launch::Device::start(driver, &gpu, &code, &plan, segment, node) }.map_err(explain)?;
+    let start = || unsafe { launch::Device::start(driver, &gpu, &code, &plan, segment, node) };
+    let device =
+        answering(&gpu, "what time it is, in the launches before that of the ring kernel", start).map_err(explain)?;
     // Never dropped while the kernel runs, not by a panic either: see its documentation.
     let mut device = ManuallyDrop::new(device);
     let mut alone: Option<Instant> = None;
@@ -270,8 +281,9 @@ pub fn serve(
         if node_gone.load(Ordering::Acquire) {
             let since = *alone.get_or_insert_with(Instant::now);
             // The word is the node's, and there is none any more.
-            segment.node().stop.store(1, Ordering::Release);
-            if since.elapsed() > LAST_WORK_LIMIT {
+            let stop = if since.elapsed() > LAST_WORK_LIMIT { STOP_AT_ONCE } else { 1 };
+            segment.node().stop.store(stop, Ordering::Release);
+            if since.elapsed() > LAST_WORK_LIMIT + LEAVE_LIMIT {
                 return Err(Failed::new(Ending::Failed, "the node is gone, and the kernel does not end"));
             }
         }
@@ -288,6 +300,41 @@ fn untrusted(xid: Xid) -> Failed {
     )
 }
 
+/// Makes a call that a GPU in disorder does not come back from. Then the process ends: nothing else gets it out of the call.
+fn answering<T>(gpu: &Gpu, question: &'static str, call: impl FnOnce() -> T) -> T {
+    let name = format!("cuda:{} ({}, PCI {})", gpu.number, gpu.name, gpu.pci_bus_id);
+    within(ANSWER_LIMIT, call, move || {
+        error!(
+            "{name} was asked {question} and has not answered for {} s: look at it with `nvidia-smi`; if it does not answer \
+             there either, reset it (`nvidia-smi --gpu-reset`), or restart the machine",
+            ANSWER_LIMIT.as_secs()
+        );
+        // What a driver does at a process's end may wait for that call too.
+        std::thread::spawn(|| {
+            std::thread::sleep(LEAVE_LIMIT);
+            std::process::abort()
+        });
+        std::process::exit(Ending::NoAnswer.code().into())
+    })
+}
+
+/// Makes a call, and does something in another thread if it has not come back by then.
+fn within<T>(limit: Duration, call: impl FnOnce() -> T, late: impl FnOnce() + Send + 'static) -> T {
+    let (back, waited) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if waited.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+            late();
+        }
+    });
+    let result = call();
+    drop(back);
+    result
+}
+
+fn no_answer(number: u32, error: driver::Error) -> Failed {
+    Failed::new(Ending::Driver(Class::of(error.code)), format!("cuda:{number} does not answer: {error}"))
+}
+
 /// The GPU, if it can run a device.
 fn gpu(driver: &Driver, compiler: &Compiler, number: u32) -> Result<Gpu, Failed> {
     let mut gpus = driver.gpus()?;
@@ -296,8 +343,7 @@ fn gpu(driver: &Driver, compiler: &Compiler, number: u32) -> Result<Gpu, Failed>
         return Err(Failed::new(Ending::Driver(Class::Fatal), message));
     }
     let gpu = gpus.swap_remove(number as usize);
-    let gpu =
-        gpu.map_err(|e| Failed::new(Ending::Driver(Class::of(e.code)), format!("cuda:{number} does not answer: {e}")))?;
+    let gpu = gpu.map_err(|e| no_answer(number, e))?;
     let needs = Needs { memory_bytes: MEMORY_BYTES_MIN, compiler: Some(compiler.toolchain().clone()) };
     let unmet: Vec<_> = needs::check(&gpu, &needs).iter().map(|unmet| unmet.to_string()).collect();
     if unmet.is_empty() {
@@ -387,6 +433,17 @@ mod tests {
         assert_eq!(planned(two, vec![usable(132)]), Ok(expected.into()));
         let few = config::Device { workers: Some(3), ..device(DeviceKind::Cuda) };
         assert_eq!(planned(vec![few], vec![usable(132)]), Ok(vec![("cuda0".into(), 0, Some(3))]));
+    }
+
+    #[test]
+    fn a_call_is_late_only_if_it_has_not_come_back() {
+        let (late, heard) = mpsc::channel();
+        let told = late.clone();
+        assert_eq!(within(Duration::from_secs(60), || 7, move || told.send(()).unwrap()), 7);
+        assert!(heard.try_recv().is_err());
+        let told = late.clone();
+        // It comes back once it is late.
+        within(Duration::from_millis(1), || heard.recv().unwrap(), move || told.send(()).unwrap());
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub enum Ending {
     OutOfMemory,
     /// There is no compiler, or it does not compile the device's program.
     NoKernel,
+    /// The driver has not come back from a call.
+    NoAnswer,
     /// The kernel ended in an error after which nothing works in its process any more: the driver's code (`CUresult`),
     /// or 0 where it fits no exit code.
     Sticky(i32),
@@ -43,6 +45,7 @@ const NO_KERNEL: i32 = 73;
 const DRIVER_RESOURCE: i32 = 74;
 const DRIVER_PROGRAMMER: i32 = 75;
 const DRIVER_FATAL: i32 = 76;
+const NO_ANSWER: i32 = 77;
 const STICKY: i32 = 80;
 const XID: i32 = 110;
 /// Each fatal Xid has its own.
@@ -69,6 +72,7 @@ impl Ending {
             Ending::LaunchRefused => LAUNCH_REFUSED,
             Ending::OutOfMemory => OUT_OF_MEMORY,
             Ending::NoKernel => NO_KERNEL,
+            Ending::NoAnswer => NO_ANSWER,
             Ending::Sticky(code) if OF_KERNELS.contains(&code) => code - OF_KERNELS.start + OF_KERNELS_FROM,
             Ending::Sticky(code) if OF_HARDWARE.contains(&code) => code,
             Ending::Sticky(_) => STICKY,
@@ -84,7 +88,7 @@ impl Ending {
         match self {
             Ending::InOrder | Ending::Failed | Ending::Usage | Ending::Panicked | Ending::Other(_) => None,
             Ending::Driver(class) => Some(class),
-            Ending::LaunchRefused | Ending::OutOfMemory | Ending::NoKernel => Some(Class::Resource),
+            Ending::LaunchRefused | Ending::OutOfMemory | Ending::NoKernel | Ending::NoAnswer => Some(Class::Resource),
             Ending::Sticky(code) => Some(Class::of(code)),
             Ending::Xid(_) => Some(Class::Fatal),
         }
@@ -121,6 +125,7 @@ impl From<i32> for Ending {
             LAUNCH_REFUSED => Ending::LaunchRefused,
             OUT_OF_MEMORY => Ending::OutOfMemory,
             NO_KERNEL => Ending::NoKernel,
+            NO_ANSWER => Ending::NoAnswer,
             STICKY => Ending::Sticky(0),
             XID => Ending::Xid(0),
             code if XIDS.iter().any(|known| known.0 == code) => {
@@ -165,6 +170,7 @@ impl fmt::Display for Ending {
             Ending::LaunchRefused => write!(f, "the GPU cannot run the kernel; its log says what it lacks"),
             Ending::OutOfMemory => write!(f, "the GPU's memory is not enough; its log says what was asked for"),
             Ending::NoKernel => write!(f, "there is no kernel for the GPU; its log says what the compiler said"),
+            Ending::NoAnswer => write!(f, "the GPU does not answer; its log says to what"),
             Ending::Sticky(0) => write!(f, "the kernel ended in {}; its log has the code", meaning(0)),
             Ending::Sticky(code) => write!(f, "the kernel ended in {} (CUDA error {code})", meaning(*code)),
             Ending::Xid(0) => write!(f, "the GPU is not to be trusted; its log says what the GPU reported"),
@@ -190,6 +196,7 @@ mod tests {
             Ending::LaunchRefused,
             Ending::OutOfMemory,
             Ending::NoKernel,
+            Ending::NoAnswer,
             Ending::Sticky(0),
             Ending::Xid(0),
             Ending::Panicked,

@@ -42,7 +42,7 @@ use crate::config;
 /// A device of this node. Shared by its tasks and the router.
 pub struct Device {
     pub name: String,
-    kind: config::DeviceKind,
+    pub kind: config::DeviceKind,
     pub door: Mutex<Door>,
     bell: Arc<dyn NodeBell>,
     segment: Arc<Segment>,
@@ -89,6 +89,15 @@ pub trait Outlet: Send + Sync {
 /// How often a running device's heartbeats are looked at, and a starting one is asked whether it is up.
 const BEAT_EVERY: Duration = Duration::from_millis(100);
 const UP_EVERY: Duration = Duration::from_millis(2);
+
+/// How long a device has to end by itself before its host is killed. A ring kernel can leave, unless a handler does not come
+/// back; a worker of a CPU device that holds a message for too long cannot.
+pub fn leave_timeout(kind: config::DeviceKind) -> Duration {
+    match kind {
+        config::DeviceKind::Auto | config::DeviceKind::Cpu => Duration::ZERO,
+        config::DeviceKind::Cuda | config::DeviceKind::Emulated => Duration::from_secs(1),
+    }
+}
 
 /// Why a device could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +180,16 @@ impl Device {
     /// Asks the device to finish what it has and end.
     pub fn stop(&self) {
         self.stop.notify_one();
+    }
+
+    /// Asks a device that can to end at once, with what it has in hand: before its host is killed, which can leave a GPU in
+    /// disorder. False if it cannot.
+    pub fn leave(&self) -> bool {
+        let can = !leave_timeout(self.kind).is_zero();
+        if can {
+            self.door.lock().link().stop_at_once();
+        }
+        can
     }
 
     /// Resolves once there is no host any more, after [`Device::stop`].
@@ -304,6 +323,11 @@ impl Device {
                     }
                 })
             }
+            Effect::AskToLeave(why) => {
+                tracing::error!(device = self.name, "asking the device host to end with what it has in hand: {why}");
+                self.leave();
+                None
+            }
             Effect::Kill(why) => {
                 tracing::error!(device = self.name, "killing the device host: {why}");
                 host.kill();
@@ -407,10 +431,10 @@ impl Device {
             State::Starting { .. } if supervisor.restarts > 0 => (DeviceState::Restarting, String::new()),
             State::Starting { .. } => (DeviceState::Starting, String::new()),
             State::Running { .. } => (DeviceState::Running, String::new()),
-            State::Killed { why } => (DeviceState::Stalled, why.clone()),
+            State::Leaving { why, .. } | State::Killed { why } => (DeviceState::Stalled, why.clone()),
             State::Waiting { why, .. } => (DeviceState::Restarting, why.clone()),
             State::GivenUp { why } => (DeviceState::Failed, why.clone()),
-            State::Stopping => (DeviceState::Stopping, String::new()),
+            State::Stopping { .. } => (DeviceState::Stopping, String::new()),
             State::Stopped => (DeviceState::Stopped, String::new()),
         };
         let mut known = self.known.lock();

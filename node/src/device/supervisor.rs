@@ -1,4 +1,4 @@
-//! When to start, kill and restart a device's host: decisions only.
+//! When to start, end and restart a device's host: decisions only.
 //!
 //! A state machine with no clock, process or segment in it. Its driver ([`super::Device::supervise`]) tells it what happened and
 //! does what it says.
@@ -13,6 +13,8 @@ pub struct Limits {
     pub stalled_after: Duration,
     /// How long a host may take until its workers are up.
     pub start_timeout: Duration,
+    /// How long a host that is to die has to leave by itself, once asked; zero where it is killed unasked.
+    pub leave_timeout: Duration,
     /// How long to wait before the first restart; doubles with each that follows soon, up to the most.
     pub backoff_min: Duration,
     pub backoff_max: Duration,
@@ -88,6 +90,8 @@ impl<T: Into<String>> From<T> for Over {
 pub enum Effect {
     /// Begin a new term and start a host for it.
     Launch,
+    /// Ask the host to leave what it has and end, for this reason: it is killed if it does not.
+    AskToLeave(String),
     /// Kill the host, for this reason.
     Kill(String),
     /// The host is gone and its actors' state with it: answer whoever waits for it, and say so.
@@ -110,6 +114,11 @@ pub enum State {
         since: Duration,
         workers: Vec<Progress>,
     },
+    /// It was asked to leave, and is killed at `until`.
+    Leaving {
+        until: Duration,
+        why: String,
+    },
     /// It was told to die, and has not yet.
     Killed {
         why: String,
@@ -123,7 +132,10 @@ pub enum State {
     GivenUp {
         why: String,
     },
-    Stopping,
+    Stopping {
+        /// When the host is killed, where it was leaving already.
+        kill_at: Option<Duration>,
+    },
     Stopped,
 }
 
@@ -162,17 +174,26 @@ impl Supervisor {
         match (&mut self.state, event) {
             (State::Stopped, _) => vec![],
             (State::Starting { .. } | State::Running { .. }, Event::Stop) => {
-                self.state = State::Stopping;
+                self.state = State::Stopping { kill_at: None };
                 vec![Effect::AskToEnd]
             }
             (State::Waiting { .. } | State::GivenUp { .. }, Event::Stop) => self.end(),
             (State::GivenUp { .. }, _) => vec![],
-            // What it was killed for still holds; its end is near.
-            (State::Killed { .. } | State::Stopping, Event::Stop) => {
-                self.state = State::Stopping;
+            // What it was to die for still holds; its end is near.
+            (State::Leaving { until, .. }, Event::Stop) => {
+                self.state = State::Stopping { kill_at: Some(*until) };
                 vec![]
             }
-            (State::Stopping, Event::Over(_) | Event::LaunchFailed(_)) => self.end(),
+            (State::Killed { .. }, Event::Stop) => {
+                self.state = State::Stopping { kill_at: None };
+                vec![]
+            }
+            (State::Stopping { .. }, Event::Stop) => vec![],
+            (State::Stopping { .. }, Event::Over(_) | Event::LaunchFailed(_)) => self.end(),
+            (State::Stopping { kill_at }, Event::Tick) if kill_at.is_some_and(|at| now >= at) => {
+                *kill_at = None;
+                vec![Effect::Kill("it did not leave, and its node ends".into())]
+            }
 
             (State::Starting { .. }, Event::Up) => {
                 self.state = State::Running { since: now, workers: vec![] };
@@ -186,12 +207,17 @@ impl Supervisor {
                 if now < *since + self.limits.start_timeout {
                     return vec![];
                 }
-                self.kill(format!("its workers were not up after {} ms", self.limits.start_timeout.as_millis()))
+                let limit_ms = self.limits.start_timeout.as_millis();
+                self.give_up_on(now, format!("its workers were not up after {limit_ms} ms"))
             }
             (State::Running { workers, .. }, Event::Beats(beats)) => match stalled(workers, beats, now, self.limits) {
-                Some(why) => self.kill(why),
+                Some(why) => self.give_up_on(now, why),
                 None => vec![],
             },
+            (State::Leaving { until, why }, Event::Tick | Event::Beats(_)) if now >= *until => {
+                let why = std::mem::take(why);
+                self.kill(why)
+            }
             (State::Running { since, .. }, Event::Over(over)) => {
                 if now >= *since + PROVEN_AFTER {
                     self.failures = 0;
@@ -199,7 +225,7 @@ impl Supervisor {
                 self.lose(now, over)
             }
             (State::Starting { .. }, Event::Over(over)) => self.lose(now, over),
-            (State::Killed { why }, Event::Over(over)) => {
+            (State::Leaving { why, .. } | State::Killed { why }, Event::Over(over)) => {
                 let how = std::mem::take(why);
                 self.lose(now, Over { how, ..over })
             }
@@ -209,13 +235,29 @@ impl Supervisor {
                 vec![Effect::Launch]
             }
             (
-                State::Running { .. } | State::Killed { .. } | State::Waiting { .. } | State::Stopping,
+                State::Running { .. }
+                | State::Leaving { .. }
+                | State::Killed { .. }
+                | State::Waiting { .. }
+                | State::Stopping { .. },
                 Event::Tick | Event::Beats(_) | Event::Up,
             )
             | (_, Event::Launched)
             | (State::Waiting { .. }, Event::Over(_))
-            | (State::Running { .. } | State::Killed { .. } | State::Waiting { .. }, Event::LaunchFailed(_)) => vec![],
+            | (
+                State::Running { .. } | State::Leaving { .. } | State::Killed { .. } | State::Waiting { .. },
+                Event::LaunchFailed(_),
+            ) => vec![],
         }
+    }
+
+    /// The host is to die: asked first, where it can be.
+    fn give_up_on(&mut self, now: Duration, why: String) -> Vec<Effect> {
+        if self.limits.leave_timeout.is_zero() {
+            return self.kill(why);
+        }
+        self.state = State::Leaving { until: now + self.limits.leave_timeout, why: why.clone() };
+        vec![Effect::AskToLeave(why)]
     }
 
     fn kill(&mut self, why: String) -> Vec<Effect> {
@@ -271,6 +313,7 @@ mod tests {
     const LIMITS: Limits = Limits {
         stalled_after: Duration::from_secs(5),
         start_timeout: Duration::from_secs(10),
+        leave_timeout: Duration::ZERO,
         backoff_min: Duration::from_millis(100),
         backoff_max: Duration::from_secs(1),
     };
@@ -322,6 +365,51 @@ mod tests {
         assert!(matches!(&effects[..], [Effect::Lost(over)] if over.how.contains("held one message")));
         assert_eq!(s.step(at(64_100), Event::Tick), vec![Effect::Launch]);
         assert_eq!(s.restarts, 1);
+    }
+
+    /// One that runs a ring kernel, stalled at 6,000 ms.
+    fn leaving() -> Supervisor {
+        let limits = Limits { leave_timeout: Duration::from_secs(1), ..LIMITS };
+        let mut s = Supervisor::new(limits, at(0));
+        s.step(at(0), Event::Launched);
+        s.step(at(1), Event::Up);
+        s.step(at(1_000), beats(true, 7));
+        let effects = s.step(at(6_000), beats(true, 7));
+        assert!(matches!(&effects[..], [Effect::AskToLeave(why)] if why.contains("held one message")), "{effects:?}");
+        s
+    }
+
+    #[test]
+    fn a_ring_kernel_is_asked_to_leave_before_its_host_is_killed() {
+        let mut s = leaving();
+        assert_eq!(s.step(at(6_999), Event::Tick), vec![]);
+        assert_eq!(s.step(at(6_999), beats(false, 8)), vec![], "it is to go, though it goes on");
+        let effects = s.step(at(7_000), Event::Tick);
+        assert!(matches!(&effects[..], [Effect::Kill(why)] if why.contains("held one message")), "{effects:?}");
+        assert_eq!(s.step(at(7_001), Event::Tick), vec![], "once");
+        let effects = s.step(at(7_002), Event::Over("killed by signal 9".into()));
+        assert!(matches!(&effects[..], [Effect::Lost(over)] if over.how.contains("held one message")), "{effects:?}");
+    }
+
+    #[test]
+    fn what_a_host_had_that_leaves_when_asked_is_lost_as_after_a_kill() {
+        let mut s = leaving();
+        let effects = s.step(at(6_500), Event::Over("ended in order".into()));
+        assert!(matches!(&effects[..], [Effect::Lost(over)] if over.how.contains("held one message")), "{effects:?}");
+        assert_eq!(s.step(at(7_000), Event::Tick), vec![Effect::Launch], "there is nobody to kill");
+    }
+
+    #[test]
+    fn a_host_that_was_asked_to_leave_is_killed_though_its_node_ends() {
+        let mut s = leaving();
+        assert_eq!(s.step(at(6_500), Event::Stop), vec![], "what it was asked for is more");
+        assert_eq!(s.step(at(6_999), Event::Tick), vec![]);
+        assert!(matches!(&s.step(at(7_000), Event::Tick)[..], [Effect::Kill(_)]));
+        assert_eq!(s.step(at(7_001), Event::Tick), vec![]);
+        assert_eq!(s.step(at(7_002), Event::Over("killed by signal 9".into())), vec![Effect::Ended]);
+        let mut s = leaving();
+        s.step(at(6_500), Event::Stop);
+        assert_eq!(s.step(at(6_600), Event::Over("ended in order".into())), vec![Effect::Ended]);
     }
 
     #[test]
