@@ -971,7 +971,8 @@ fn a_kernel_that_is_to_end_at_once_leaves_what_it_has_in_hand() {
         bench.push(Kind::Tell, odd::id(1u64), 0, odd::Message::TickIn { us: 60_000_000 });
         wait_until(&mut bench, "not begun", |bench| {
             let readings = bench.link.read();
-            readings.iter().all(|r| r.finished > 1000) && readings.iter().any(|r| r.timers > 0)
+            let timers: u64 = readings.iter().map(|r| r.timers).sum();
+            timers > 0 && readings.iter().all(|r| r.finished > 1000 && r.hand_type != 0)
         });
         bench.link.stop_at_once();
         let Running::Kernel { host, .. } = &mut bench.running else { unreachable!("it is an emulated device") };
