@@ -369,6 +369,7 @@ impl Doors for Router {
                 rest = after;
             }
             door.link().ring();
+            device.look_for_early(&door);
         }
         self.keep("", letters);
         batch.len() - rest.len()

@@ -212,10 +212,8 @@ impl Device {
                 if let Some(keeper) = &self.keeper {
                     // The bell that woke this task may have rung for them.
                     keeper.staged.notify_one();
-                    if door.wants_checkpoint() {
-                        keeper.early.notify_one();
-                    }
                 }
+                self.look_for_early(&door);
                 (collected, self.wants_room.swap(false, SeqCst))
             };
             if collected > 0 {
@@ -231,6 +229,15 @@ impl Device {
             } else if self.door.lock().link().park() {
                 self.bell.rung().await;
             }
+        }
+    }
+
+    /// Has a checkpoint made at once, where one should not wait.
+    pub fn look_for_early(&self, door: &Door) {
+        if let Some(keeper) = &self.keeper
+            && door.wants_checkpoint()
+        {
+            keeper.early.notify_one();
         }
     }
 
