@@ -75,6 +75,8 @@ pub(super) struct Keeper {
     /// A checkpoint should not wait for its time.
     pub early: Notify,
     pub figures: Mutex<Figures>,
+    /// How much of a cut has come, while the device is to send more of it.
+    pub awaited: Mutex<Option<u64>>,
     /// Held while a checkpoint is made, and while a host's term begins.
     pub one: tokio::sync::Mutex<()>,
     pub next_epoch: AtomicU64,
@@ -112,6 +114,7 @@ impl Keeper {
             staged: Notify::new(),
             early: Notify::new(),
             figures: Mutex::default(),
+            awaited: Mutex::default(),
             whole_next: Mutex::new(false),
             compacting: Arc::default(),
         }
@@ -265,6 +268,7 @@ impl Device {
             {
                 let mut door = self.door.lock();
                 if !door.has_host() {
+                    *keeper.awaited.lock() = None;
                     return Err(Error::HostEnded);
                 }
                 for (lane, part) in parts.iter_mut().enumerate().filter(|(_, part)| !part.whole) {
@@ -273,6 +277,7 @@ impl Device {
             }
             let collected: usize = parts.iter().map(|part| part.bytes.len()).sum();
             if collected == 0 {
+                *keeper.awaited.lock() = Some(bytes);
                 tokio::select! {
                     biased;
                     () = keeper.staged.notified() => {}
@@ -280,6 +285,7 @@ impl Device {
                 }
                 continue;
             }
+            *keeper.awaited.lock() = None;
             bytes += collected as u64;
             for part in &mut parts {
                 part.look()?;

@@ -290,7 +290,8 @@ impl Device {
                     State::Starting { .. } if starting && door.link().is_running() => Event::Up,
                     State::Running { .. } => {
                         self.rate.lock().look(self.origin.elapsed(), door.totals().finished);
-                        Event::Beats(door.readings().iter().map(beat).collect())
+                        let awaited = self.keeper.as_ref().and_then(|keeper| *keeper.awaited.lock());
+                        Event::Beats(door.readings().iter().map(|reading| beat(reading, awaited)).collect())
                     }
                     _ => Event::Tick,
                 }
@@ -553,8 +554,13 @@ fn clock_status(clock: &KnownClock, at_us: u64) -> ClockStatus {
     }
 }
 
-fn beat(reading: &Reading) -> Beat {
-    Beat { busy: reading.pulse == Pulse::Busy, finished: reading.finished, begun_us: reading.beat_us }
+/// `awaited`: how much of a cut has come, while more of it is awaited.
+fn beat(reading: &Reading, awaited: Option<u64>) -> Beat {
+    // A host that was hung while it had nothing to do says that it is idle, for ever.
+    let waiting = reading.queued + reading.ingress_waiting;
+    let busy = reading.pulse == Pulse::Busy || waiting > 0 || awaited.is_some();
+    let begun_us = reading.beat_us.wrapping_add(awaited.unwrap_or(0));
+    Beat { busy, finished: reading.finished, begun_us }
 }
 
 fn worker_status(number: usize, r: &Reading, age_ms: u64, shape: &Shape) -> WorkerStatus {
