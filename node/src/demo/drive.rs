@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use ringhold_cluster::wire::{DeviceKind, DeviceStatus, Request, Response};
 use ringhold_kernels::id::ActorId;
 use ringhold_kernels::message::Reason;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
+use super::chaos::{self, Chaos, Recovery};
 use super::feed;
 use super::flights::Flight;
 use super::progress::Progress;
@@ -24,6 +25,8 @@ pub struct Driven {
     pub actors: u64,
     /// The devices, for people and programs.
     pub device: String,
+    /// Of the devices, where there was chaos.
+    pub recoveries: Option<Vec<Recovery>>,
 }
 
 /// Why the flights did not get through.
@@ -31,6 +34,8 @@ pub struct Driven {
 pub enum Error {
     #[error(transparent)]
     Client(#[from] client::Error),
+    #[error(transparent)]
+    Chaos(#[from] chaos::Error),
     #[error("the node still had {queued} messages queued after {} s; `ringhold status` shows where", waited.as_secs())]
     Unsettled { queued: u64, waited: Duration },
     #[error("the node answered {asked} with something else")]
@@ -48,17 +53,18 @@ const INSPECTIONS_AT_ONCE: usize = 32;
 /// Flights between two looks at the progress.
 const PROGRESS_STEP: u64 = 512;
 
-/// Streams all flights, at most `rate` a second, and returns the states of `actors` that exist after the last
+/// Streams all flights, at most `rate` a second and through what chaos there is, and returns the states of `actors` that exist after the last
 /// message was handled.
 pub async fn drive(
     client: &Client,
     flights: &[Flight],
     rate: Option<u32>,
+    chaos: Option<Chaos>,
     actors: &[ActorId],
 ) -> Result<Driven, Error> {
     let before = devices(client).await?;
     let started = Instant::now();
-    stream(client, flights, rate).await?;
+    let recoveries = stream(client, flights, rate, chaos).await?;
     let settled = client.settle(SETTLE_LIMIT).await?;
     let streaming = started.elapsed();
     if !settled.settled {
@@ -72,24 +78,53 @@ pub async fn drive(
         handled: handled(&after).saturating_sub(handled(&before)),
         actors: after.iter().map(|device| device.actors).sum(),
         device: name(&after),
+        recoveries,
     })
 }
 
-async fn stream(client: &Client, flights: &[Flight], rate: Option<u32>) -> Result<(), Error> {
+/// Returns the recoveries from chaos, where there is any.
+async fn stream(
+    client: &Client,
+    flights: &[Flight],
+    rate: Option<u32>,
+    mut chaos: Option<Chaos>,
+) -> Result<Option<Vec<Recovery>>, Error> {
     let mut progress = Progress::new(flights.len() as u64);
+    let mut recoveries = Vec::new();
+    let mut under_way = JoinSet::new();
     let started = Instant::now();
     // Paced flights go a hundredth of a second's worth at a time.
     let step = rate.map_or(PROGRESS_STEP, |rate| (rate as u64 / 100).clamp(1, PROGRESS_STEP));
     for ((aircraft, message), number) in feed::messages(flights).zip(1u64..) {
         client.tell(aircraft, message).await?;
+        while let Some(blow) = chaos.as_mut().and_then(|chaos| chaos.due(number)) {
+            // One blow at a time. Flights stream while a device recovers, but not past the next blow.
+            recovered(under_way.join_next().await, &progress, &mut recoveries)?;
+            under_way.spawn(blow);
+        }
         if number % step == 0 {
             progress.sent(number);
+            recovered(under_way.try_join_next(), &progress, &mut recoveries)?;
             if let Some(rate) = rate {
                 let due = started + Duration::from_secs_f64(number as f64 / rate as f64);
                 tokio::time::sleep_until(due.into()).await;
             }
         }
     }
+    recovered(under_way.join_next().await, &progress, &mut recoveries)?;
+    Ok(chaos.map(|_| recoveries))
+}
+
+/// Shows a recovery, where there was one, and takes it down.
+fn recovered(
+    joined: Option<Result<Result<Recovery, chaos::Error>, JoinError>>,
+    progress: &Progress,
+    recoveries: &mut Vec<Recovery>,
+) -> Result<(), Error> {
+    let Some(joined) = joined else { return Ok(()) };
+    let recovery = joined.expect("a blow neither panics nor is aborted while it is waited for")?;
+    progress.say(&recovery.to_string());
+    recoveries.push(recovery);
     Ok(())
 }
 

@@ -48,6 +48,15 @@ impl Progress {
         }
     }
 
+    /// A line for people, above the bar.
+    pub fn say(&self, line: &str) {
+        match &self.shown {
+            Shown::Bar(bar) => bar.println(line),
+            // Where standard error is closed, there is nobody to tell.
+            Shown::Lines => drop(writeln!(stderr(), "{line}")),
+        }
+    }
+
     fn every(&self) -> Duration {
         match self.shown {
             Shown::Bar(_) => BAR_EVERY,

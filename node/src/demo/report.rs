@@ -8,6 +8,7 @@ use ringhold_kernels::id::Key;
 use serde_json::{Value, json};
 
 use super::actors::{airport, carrier};
+use super::chaos::Recovery;
 use super::flights::{Flight, NO_TAIL};
 use super::names::Names;
 use super::states::{Check, States};
@@ -26,6 +27,8 @@ pub struct Run<'a> {
     pub streaming: Duration,
     /// What the actors ran on.
     pub device: String,
+    /// From chaos, where there was any.
+    pub recoveries: Option<Vec<Recovery>>,
 }
 
 impl Run<'_> {
@@ -45,7 +48,7 @@ impl Run<'_> {
             .iter()
             .map(|d| json!({"actor": d.actor, "field": d.field, "expected": d.expected, "found": d.found}))
             .collect();
-        json!({
+        let mut json = json!({
             "events": self.flights.len(),
             "lost": self.check.lost,
             "duplicated": self.check.duplicated,
@@ -59,7 +62,12 @@ impl Run<'_> {
             "seconds": self.streaming.as_secs_f64(),
             "states_that_differ": self.check.differing,
             "differences": differences,
-        })
+        });
+        if let Some(recoveries) = &self.recoveries {
+            json["recoveries"] = recoveries.len().into();
+            json["recovery_ms_max"] = longest(recoveries).into();
+        }
+        json
     }
 
     /// The tables and the check, for people.
@@ -183,8 +191,14 @@ impl Run<'_> {
         line("device", self.device.clone());
         line("events", rate(events));
         line("messages handled", rate(self.messages));
-        if self.messages != self.messages_expected {
-            line("", format!("{} were expected", thousands(self.messages_expected as i64)));
+        let again = self.messages.saturating_sub(self.messages_expected);
+        match &self.recoveries {
+            // What came after the last checkpoint.
+            Some(_) if again > 0 => line("", format!("{} of them again, after a recovery", thousands(again as i64))),
+            _ if self.messages != self.messages_expected => {
+                line("", format!("{} were expected", thousands(self.messages_expected as i64)));
+            }
+            _ => {}
         }
         line("lost", thousands(check.lost as i64));
         line("duplicated", thousands(check.duplicated as i64));
@@ -192,6 +206,9 @@ impl Run<'_> {
         line("states that differ", thousands(check.differing as i64));
         for difference in &check.differences {
             line("", difference.to_string());
+        }
+        if let Some(recoveries) = &self.recoveries {
+            line("recoveries", format!("{}, the longest in {} ms", recoveries.len(), longest(recoveries)));
         }
         if check.passed() {
             text += "Every actor's state is what a plain sequential computation of the same flights gives.\n";
@@ -203,6 +220,10 @@ impl Run<'_> {
         }
         text
     }
+}
+
+fn longest(recoveries: &[Recovery]) -> u64 {
+    recoveries.iter().map(|recovery| recovery.took.as_millis() as u64).max().unwrap_or(0)
 }
 
 /// A title, headings and rows. Headings that start with `<` are of columns of text, to the left; the others' are

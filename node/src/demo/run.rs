@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use ringhold_cluster::network::RealNetwork;
 use ringhold_cluster::tls::{self, Files, Identity, Role};
@@ -12,6 +14,7 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::actors::{aircraft, airport, carrier};
+use super::chaos::{self, Chaos};
 use super::drive::{self, Driven, drive};
 use super::flights::{self, Flight};
 use super::reference::Reference;
@@ -30,6 +33,11 @@ pub struct Options {
     /// Send at most so many flights a second, to have time to look on
     #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
+
+    /// While the flights stream, kill and hang the node's device hosts at random moments; every state is checked all the
+    /// same
+    #[arg(long)]
+    pub chaos: bool,
 
     /// What runs the actors: auto (a GPU, else the CPU), cpu, cuda, or emulated (a GPU's ring kernel run by threads; needs
     /// a C++ compiler, and is slow)
@@ -75,9 +83,16 @@ pub enum Error {
     Connect(client::Error),
     #[error("the flights did not get through: {0}")]
     Drive(#[from] drive::Error),
+    #[error("no chaos: {0}")]
+    Chaos(#[from] chaos::Error),
     #[error("interrupted: the demo's node was stopped in good order, and nothing was checked")]
     Interrupted,
 }
+
+/// Of the node that chaos is done to.
+const STALLED_AFTER: Duration = Duration::from_millis(500);
+const BACKOFF: Duration = Duration::from_millis(10);
+const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Runs the demo with a node in this process, whose device host is a process of its own. The registry is the
 /// binary's own. SIGINT and SIGTERM end it early, with [`Error::Interrupted`].
@@ -106,6 +121,7 @@ pub fn run(options: &Options, registry: Registry) -> Result<Report, Error> {
         messages_expected: reference.messages,
         streaming: driven.streaming,
         device: driven.device,
+        recoveries: driven.recoveries,
     };
     Ok(Report { passed: check.passed(), json: run.json(), text: run.text() })
 }
@@ -127,6 +143,13 @@ async fn with_node(
     config.node.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     config.devices.0[0].kind = options.device.unwrap_or(DeviceKind::Auto);
     let rate = options.rate;
+    if options.chaos {
+        // What is done to the hosts is no fault of theirs: the next one need not wait, and a hang ends soon.
+        config.supervision.stalled_after = STALLED_AFTER;
+        (config.supervision.restart_backoff_min, config.supervision.restart_backoff_max) = (BACKOFF, BACKOFF);
+        // A stream of seconds is to see checkpoints between the blows too.
+        config.checkpoints.interval = CHECKPOINT_INTERVAL;
+    }
     let node = Node::start(&config, registry, Environment::real(&config)?).await?;
 
     if rate.is_some() {
@@ -138,6 +161,10 @@ async fn with_node(
         );
     }
 
+    let chaos = match options.chaos {
+        true => Some(Chaos::new(node.router().devices(), Arc::new(RealNetwork), flights.len() as u64)?),
+        false => None,
+    };
     let actors = reference.states.ids();
     let driven = tokio::select! {
         biased;
@@ -145,7 +172,7 @@ async fn with_node(
         _ = terminate.recv() => Err(Error::Interrupted),
         driven = async {
             let client = connect(&node, folder.path()).await?;
-            let driven = drive(&client, flights, rate, &actors).await?;
+            let driven = drive(&client, flights, rate, chaos, &actors).await?;
             client.close().await.map_err(drive::Error::Client)?;
             Ok(driven)
         } => driven,

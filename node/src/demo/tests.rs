@@ -177,6 +177,7 @@ fn the_report_names_the_worst_and_gives_the_verdict() {
         messages_expected: reference.messages,
         streaming: Duration::from_secs(2),
         device: "cpu".into(),
+        recoveries: None,
     };
     let text = run(&check).text();
     for line in ["DCA", "Ronald Reagan Washington Natl", "Frontier Airlines Inc.", "336,776 (168,388 a second)"] {

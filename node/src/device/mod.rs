@@ -464,6 +464,21 @@ impl Device {
         self.known.lock().state == DeviceState::Running
     }
 
+    /// The process that the device runs in, while it runs in one.
+    pub fn running_pid(&self) -> Option<u32> {
+        let known = self.known.lock();
+        known.pid.filter(|_| known.state == DeviceState::Running)
+    }
+
+    pub fn makes_checkpoints(&self) -> bool {
+        self.keeper.is_some()
+    }
+
+    /// Whether one is being made at this moment.
+    pub fn is_making_checkpoint(&self) -> bool {
+        self.keeper.as_ref().is_some_and(|keeper| keeper.one.try_lock().is_err())
+    }
+
     /// Why there is no host and will be none, if so.
     pub fn given_up(&self) -> Option<String> {
         let known = self.known.lock();
