@@ -14,7 +14,7 @@ use ringhold_kernels::id::TypeId;
 use ringhold_kernels::outbox::{AWAY, Owner, Owners, SHARDS};
 use ringhold_kernels::registry::Registry;
 use ringhold_kernels::segment::{Framing, Shape};
-use ringhold_storage::blocks::{self, Sled};
+use ringhold_storage::blocks::{self, Reopening};
 use ringhold_storage::checkpoints::{self, Checkpoints};
 use ringhold_storage::dead_letters::{self, DeadLetters};
 use ringhold_storage::folder::{self, DataFolder};
@@ -73,7 +73,7 @@ impl Storage {
         let letters = dead_letters::Sled::open(&folder.dead_letters_path(), config.dead_letters.kept)?;
         let checkpoints = match config.checkpoints.enabled {
             true => {
-                let blocks = Arc::new(Sled::open(&folder.checkpoints_path())?);
+                let blocks = Arc::new(Reopening::open(&folder.checkpoints_path())?);
                 Some(Checkpoints::open(blocks, checkpoints::Options { kept: config.checkpoints.kept as usize })?)
             }
             false => None,

@@ -21,8 +21,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 /// The largest value.
@@ -50,12 +50,17 @@ pub trait Blocks: Send + Sync {
     fn lost_syncs(&self) -> u64 {
         0
     }
+
+    /// How often it has been opened anew since a failure. What had been written and not synced before may be gone.
+    fn reopened(&self) -> u64 {
+        0
+    }
 }
 
-/// What can go wrong. After any of these the store is to be opened anew before it is written to.
+/// What can go wrong. After any of these the store is to be opened anew before it is written to: [`Reopening`] does.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("no space is left on the disk of {}: free some and start again; what is committed there is whole", .0.display())]
+    #[error("no space is left on the disk of {}: free some, and it goes on; what is committed there is whole", .0.display())]
     DiskFull(PathBuf),
     #[error("{} is in use by another process: stop it, or use another folder", .0.display())]
     InUse(PathBuf),
@@ -220,6 +225,97 @@ impl Blocks for Sled {
 
     fn lost_syncs(&self) -> u64 {
         self.lost_syncs
+    }
+}
+
+/// A [`Sled`] that is opened anew after its disk has failed, with the first call that succeeds in it: it goes on by itself
+/// once there is room.
+pub struct Reopening {
+    path: PathBuf,
+    /// `None` from a failure on. Held for writing while it is opened, when nobody may have a handle.
+    sled: RwLock<Option<Sled>>,
+    reopened: AtomicU64,
+}
+
+impl Reopening {
+    /// As [`Sled::open`].
+    pub fn open(path: &Path) -> Result<Reopening, Error> {
+        let sled = RwLock::new(Some(Sled::open(path)?));
+        Ok(Reopening { path: path.into(), sled, reopened: AtomicU64::new(0) })
+    }
+
+    fn with<T>(&self, what: impl FnOnce(&Sled) -> Result<T, Error>) -> Result<T, Error> {
+        let done = {
+            let mut sled = self.sled.read().unwrap_or_else(PoisonError::into_inner);
+            if sled.is_none() {
+                drop(sled);
+                self.reopen()?;
+                sled = self.sled.read().unwrap_or_else(PoisonError::into_inner);
+            }
+            match &*sled {
+                Some(sled) => what(sled),
+                None => return Err(self.failed_again()),
+            }
+        };
+        // Sled does nothing any more once a write has failed, whatever its disk could do by then.
+        if matches!(done, Err(Error::DiskFull(_) | Error::Io { .. })) {
+            *self.sled.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        done
+    }
+
+    fn reopen(&self) -> Result<(), Error> {
+        let mut sled = self.sled.write().unwrap_or_else(PoisonError::into_inner);
+        if sled.is_some() {
+            return Ok(());
+        }
+        let opened = Sled::open(&self.path)?;
+        if opened.lost_syncs > 0 {
+            return Err(damaged(&self.path, format!("{} syncs are lost", opened.lost_syncs)));
+        }
+        // Before anybody can write to it.
+        self.reopened.fetch_add(1, Ordering::SeqCst);
+        *sled = Some(opened);
+        Ok(())
+    }
+
+    fn failed_again(&self) -> Error {
+        let source = io::Error::other("it failed again as soon as it was open");
+        Error::Io { doing: "open", path: self.path.clone(), source }
+    }
+}
+
+impl Blocks for Reopening {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.with(|sled| sled.get(key))
+    }
+
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        self.with(|sled| sled.put(key, value))
+    }
+
+    fn remove(&self, key: &[u8]) -> Result<(), Error> {
+        self.with(|sled| sled.remove(key))
+    }
+
+    fn first_from(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.with(|sled| sled.first_from(key))
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        self.with(Sled::sync)
+    }
+
+    fn bytes_on_disk(&self) -> u64 {
+        tree_bytes(&self.path)
+    }
+
+    fn lost_syncs(&self) -> u64 {
+        self.sled.read().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Sled::lost_syncs)
+    }
+
+    fn reopened(&self) -> u64 {
+        self.reopened.load(Ordering::SeqCst)
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Draft {
     epoch: u64,
     base: Option<u64>,
     set: u64,
+    /// How often the store had been opened anew when this began.
+    reopened: u64,
     parts: BTreeMap<u32, Writing>,
     /// Actors, and messages to them.
     counts: HashMap<TypeId, (u64, u64)>,
@@ -54,7 +56,8 @@ impl Draft {
             state.next_set - 1
         };
         let (parts, counts) = Default::default();
-        Draft { store, place, device: device.into(), epoch, base, set, parts, counts }
+        let reopened = store.blocks.reopened();
+        Draft { store, place, device: device.into(), epoch, base, set, reopened, parts, counts }
     }
 
     /// Appends bytes of records to a part; a record may come in several pieces.
@@ -106,9 +109,10 @@ impl Draft {
             }
         }
         self.store.blocks.sync()?;
+        self.store.check_open(self.reopened)?;
         let manifest = Arc::new(self.manifest(about.at_us, about.lanes));
-        let published = self.store.publish(&manifest, self.place);
-        if matches!(published, Ok(()) | Err(Error::Blocks(_))) {
+        let published = self.store.publish(&manifest, self.place, self.reopened);
+        if matches!(published, Ok(()) | Err(Error::Blocks(_) | Error::Reopened)) {
             // The chunks are the checkpoint's now. Where the disk has failed its manifest may be there all the same.
             self.parts.clear();
         }
@@ -168,8 +172,16 @@ impl Drop for Draft {
 }
 
 impl Store {
+    /// What was written before the store was opened anew need not be there, though a later sync succeeds.
+    fn check_open(&self, reopened: u64) -> Result<(), Error> {
+        match self.blocks.reopened() == reopened {
+            true => Ok(()),
+            false => Err(Error::Reopened),
+        }
+    }
+
     /// Writes a manifest, whose chunks are durable, and syncs it.
-    fn publish(&self, manifest: &Arc<Manifest>, place: Place) -> Result<(), Error> {
+    fn publish(&self, manifest: &Arc<Manifest>, place: Place, reopened: u64) -> Result<(), Error> {
         let _manifests = hold(&self.manifests);
         // Those whose places it takes.
         let mut over: BTreeMap<u64, Option<Arc<Manifest>>> = BTreeMap::new();
@@ -189,6 +201,7 @@ impl Store {
         }
         self.blocks.put(&manifest.key(), &manifest.to_value())?;
         self.blocks.sync()?;
+        self.check_open(reopened)?;
         let mut state = hold(&self.state);
         let device = state.devices.entry(manifest.device.clone()).or_default();
         let newest = device.epochs.keys().next_back().copied();

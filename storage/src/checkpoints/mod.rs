@@ -95,6 +95,8 @@ struct Loose {
 pub enum Error {
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
+    #[error("the disk failed while the checkpoint was written, and has been opened anew since")]
+    Reopened,
     #[error(
         "the checkpoints have format {found}, and this build of Ringhold reads {FORMAT}: use the Ringhold that wrote them"
     )]
