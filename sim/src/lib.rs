@@ -8,8 +8,10 @@
 
 pub mod crypto;
 pub mod devices;
+pub mod disk;
 pub mod network;
 pub mod observed;
 pub mod random;
+pub mod recovery;
 pub mod scenario;
 pub mod trace;

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
-use ringhold_sim::scenario::{Figures, Options, Report, run};
+use clap::{Parser, ValueEnum};
+use ringhold_sim::scenario::Report;
+use ringhold_sim::{recovery, scenario};
 use ringhold_sim::trace::say;
 use serde_json::{Map, Value, json};
 
@@ -20,6 +21,10 @@ struct Arguments {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
+    /// What is simulated.
+    #[arg(long, value_enum, default_value_t = Scenario::Node)]
+    scenario: Scenario,
+
     /// Print everything that happens.
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -27,6 +32,39 @@ struct Arguments {
     /// Print one JSON object as the last line.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    /// A node through bad weather and crashes of its devices, without checkpoints.
+    Node,
+    /// A node that goes on from its checkpoints when devices crash and when its power fails.
+    Recovery,
+}
+
+impl Scenario {
+    fn run(self, seed: u64, print: bool) -> Report<Vec<(&'static str, u64)>> {
+        match self {
+            Scenario::Node => {
+                let report = scenario::run(seed, scenario::Options { print, plant: None });
+                let figures = report.figures.named().to_vec();
+                report.with(figures)
+            }
+            Scenario::Recovery => {
+                let report = recovery::run(seed, recovery::Options { print, plant: None });
+                let figures = report.figures.named().to_vec();
+                report.with(figures)
+            }
+        }
+    }
+
+    /// What the command line needs to replay a seed of it.
+    fn flag(self) -> &'static str {
+        match self {
+            Scenario::Node => "",
+            Scenario::Recovery => " --scenario recovery",
+        }
+    }
 }
 
 fn range(text: &str) -> Result<std::ops::Range<u64>, String> {
@@ -46,8 +84,8 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let mut sum = Sum::default();
     for seed in seeds {
-        let report = run(seed, Options { print: arguments.trace, plant: None });
-        tell(&report, arguments.seed.is_some());
+        let report = arguments.scenario.run(seed, arguments.trace);
+        tell(arguments.scenario, &report, arguments.seed.is_some());
         sum.add(&report);
     }
     let wall = started.elapsed();
@@ -59,7 +97,7 @@ fn main() -> ExitCode {
     if sum.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn tell(report: &Report, alone: bool) {
+fn tell(scenario: Scenario, report: &Report<Vec<(&str, u64)>>, alone: bool) {
     let seed = report.seed;
     if alone {
         say(format_args!("seed {seed}: trace {:016x}, {} events", report.hash, report.events));
@@ -68,7 +106,8 @@ fn tell(report: &Report, alone: bool) {
         say(format_args!("seed {seed} FAILED: {violation}"));
     }
     if !report.violations.is_empty() && !alone {
-        say(format_args!("    replay: cargo run --release -p ringhold-sim -- --seed {seed} --trace"));
+        let flag = scenario.flag();
+        say(format_args!("    replay: cargo run --release -p ringhold-sim --{flag} --seed {seed} --trace"));
     }
 }
 
@@ -78,18 +117,21 @@ struct Sum {
     failures: Vec<u64>,
     simulated: Duration,
     events: u64,
-    figures: Figures,
+    figures: Vec<(&'static str, u64)>,
 }
 
 impl Sum {
-    fn add(&mut self, report: &Report) {
+    fn add(&mut self, report: &Report<Vec<(&'static str, u64)>>) {
         self.seeds += 1;
         if !report.violations.is_empty() {
             self.failures.push(report.seed);
         }
         self.simulated += report.simulated;
         self.events += report.events;
-        self.figures.add(&report.figures);
+        if self.figures.is_empty() {
+            self.figures = report.figures.iter().map(|(name, _)| (*name, 0)).collect();
+        }
+        self.figures.iter_mut().zip(&report.figures).for_each(|(sum, (_, value))| sum.1 += value);
     }
 
     fn speed(&self, wall: Duration) -> f64 {
@@ -103,14 +145,14 @@ impl Sum {
         say(format_args!("simulated_seconds  {simulated:.1}"));
         say(format_args!("wall_seconds       {wall_s:.2}"));
         say(format_args!("speed              {:.0} x real time", self.speed(wall)));
-        for (name, value) in self.figures.named() {
+        for (name, value) in &self.figures {
             say(format_args!("{name:<18} {value}"));
         }
     }
 
     fn to_json(&self, wall: Duration) -> Value {
         let figures: Map<String, Value> =
-            self.figures.named().into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+            self.figures.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         json!({
             "seeds": self.seeds,
             "failures": self.failures,

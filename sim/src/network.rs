@@ -56,6 +56,8 @@ struct Inner {
     sent: u64,
     sockets: BTreeMap<SocketAddr, Inbox>,
     next_port: u16,
+    /// Numbers sockets: one that is bound again is another.
+    bound: u64,
     /// Wakes the task that delivers: something may be due earlier than what it waits for.
     earlier: Arc<Notify>,
 }
@@ -68,6 +70,7 @@ struct Datagram {
 
 #[derive(Default)]
 struct Inbox {
+    socket: u64,
     arrived: VecDeque<(SocketAddr, Vec<u8>)>,
     waker: Option<Waker>,
 }
@@ -88,6 +91,7 @@ impl Net {
             sent: 0,
             sockets: BTreeMap::new(),
             next_port: 49_152,
+            bound: 0,
             earlier: Arc::default(),
         })));
         tokio::spawn(net.clone().deliver());
@@ -111,6 +115,12 @@ impl Net {
             inner.cut.remove(&pair);
         }
         inner.trace.event(format_args!("network {} {} {}", if cut { "cut" } else { "mended" }, pair.0, pair.1));
+    }
+
+    /// Has a machine lose its power: its sockets send and receive nothing any more, though the program that had them may not
+    /// know it yet, and others can be bound in their place.
+    pub fn power_off(&self, machine: &Machine) {
+        self.0.lock().sockets.retain(|address, _| address.ip() != machine.address);
     }
 
     /// Datagrams sent so far.
@@ -233,8 +243,10 @@ impl Network for Machine {
         if inner.sockets.contains_key(&address) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        inner.sockets.insert(address, Inbox::default());
-        Ok(Arc::new(Socket { net: self.net.clone(), address }))
+        inner.bound += 1;
+        let number = inner.bound;
+        inner.sockets.insert(address, Inbox { socket: number, ..Inbox::default() });
+        Ok(Arc::new(Socket { net: self.net.clone(), address, number }))
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {
@@ -294,11 +306,22 @@ impl ConnectionIdGenerator for SeededIds {
 struct Socket {
     net: Net,
     address: SocketAddr,
+    number: u64,
+}
+
+impl Inner {
+    /// The inbox of a socket, unless its machine has lost its power since.
+    fn inbox(&mut self, socket: &Socket) -> Option<&mut Inbox> {
+        self.sockets.get_mut(&socket.address).filter(|inbox| inbox.socket == socket.number)
+    }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.net.0.lock().sockets.remove(&self.address);
+        let mut inner = self.net.0.lock();
+        if inner.inbox(self).is_some() {
+            inner.sockets.remove(&self.address);
+        }
     }
 }
 
@@ -310,6 +333,9 @@ impl AsyncUdpSocket for Socket {
     fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
         let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
         let mut inner = self.net.0.lock();
+        if inner.inbox(self).is_none() {
+            return Ok(());
+        }
         for datagram in transmit.contents.chunks(size) {
             inner.send(self.address, transmit.destination, datagram);
         }
@@ -323,7 +349,7 @@ impl AsyncUdpSocket for Socket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let mut inner = self.net.0.lock();
-        let inbox = inner.sockets.get_mut(&self.address).expect("a socket has its inbox as long as it lives");
+        let Some(inbox) = inner.inbox(self) else { return Poll::Pending };
         let mut received = 0;
         for (buffer, meta) in buffers.iter_mut().zip(meta) {
             let Some((from, bytes)) = inbox.arrived.pop_front() else { break };

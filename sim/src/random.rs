@@ -17,6 +17,7 @@ pub enum Stream {
     Network = 2,
     Device = 3,
     Plan = 4,
+    Disk = 5,
     /// Clients; each adds its own number.
     Client = 1 << 32,
 }

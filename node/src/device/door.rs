@@ -12,6 +12,7 @@ use ringhold_kernels::message::{Header, Kind, Reason, append, split_first};
 use ringhold_kernels::queue::Queue;
 use ringhold_kernels::segment::Pulse;
 
+use super::mistake::{self, Mistake};
 use super::retained::Retained;
 use crate::config::Overflow;
 
@@ -95,7 +96,7 @@ impl Kept {
     /// Whether this may go on only once it is covered: by the type that sent it, or of a dead letter, that did not handle it.
     fn holds(&self, header: &Header) -> bool {
         let by = if header.is(Kind::DeadLetter) { header.to() } else { header.from() };
-        self.keeping.committed.contains(&by.type_id)
+        self.keeping.committed.contains(&by.type_id) && !mistake::is_made(Mistake::ReleasesEarly)
     }
 }
 
@@ -343,7 +344,9 @@ impl Door {
         self.has_host = false;
         while self.collect(out) > 0 {}
         let readings = self.link.read();
-        if let Some(kept) = &mut self.kept {
+        if let Some(kept) = &mut self.kept
+            && !mistake::is_made(Mistake::KeepsHeld)
+        {
             // What was held is not covered, and will be made again.
             kept.lanes.iter_mut().for_each(|lane| lane.held.clear());
         }
@@ -533,7 +536,12 @@ impl Door {
             hand_on(asks, unhandled, stray, &header, &payload, out);
         }
         for (lane, mark) in marks {
-            kept.lanes[lane].log.cover(mark);
+            let log = &mut kept.lanes[lane].log;
+            log.cover(match mark {
+                mark if mistake::is_made(Mistake::CoversLess) => mark.saturating_sub(2),
+                mark if mistake::is_made(Mistake::CoversMore) => log.next().min(mark + 2),
+                mark => mark,
+            });
         }
     }
 

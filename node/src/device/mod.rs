@@ -7,6 +7,7 @@ pub mod ending;
 pub mod host;
 pub mod keeper;
 pub mod machine;
+pub mod mistake;
 mod rate;
 mod retained;
 pub mod supervisor;

@@ -63,7 +63,7 @@ pub enum Plant {
 
 /// What came of a seed.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct Report<F = Figures> {
     pub seed: u64,
     /// What was not kept; empty if everything was.
     pub violations: Vec<String>,
@@ -71,7 +71,15 @@ pub struct Report {
     pub hash: u64,
     pub events: u64,
     pub simulated: Duration,
-    pub figures: Figures,
+    pub figures: F,
+}
+
+impl<F> Report<F> {
+    /// The same with other figures.
+    pub fn with<G>(self, figures: G) -> Report<G> {
+        let Report { seed, violations, hash, events, simulated, .. } = self;
+        Report { seed, violations, hash, events, simulated, figures }
+    }
 }
 
 /// What happened in a run: whether it was worth running.
@@ -141,6 +149,11 @@ fn watch_panics() {
 
 /// Runs one seed. A panic anywhere in it is one of its violations.
 pub fn run(seed: u64, options: Options) -> Report {
+    in_runtime(seed, simulate(seed, options))
+}
+
+/// Runs a simulation on a runtime of its own, whose every choice is the seed's.
+pub(crate) fn in_runtime<F: Default>(seed: u64, simulation: impl Future<Output = Report<F>>) -> Report<F> {
     watch_panics();
     PANICS.with(|panics| *panics.borrow_mut() = Some(Vec::new()));
     let result = catch_unwind(AssertUnwindSafe(|| {
@@ -150,7 +163,7 @@ pub fn run(seed: u64, options: Options) -> Report {
         builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
         let runtime = builder.build().expect("a runtime of timers alone needs nothing of the system");
         seed_secrets(seed);
-        runtime.block_on(simulate(seed, options))
+        runtime.block_on(simulation)
     }));
     let panics = PANICS.with(|panics| panics.borrow_mut().take()).unwrap_or_default();
     let mut report = result.unwrap_or_else(|_| Report {
@@ -159,7 +172,7 @@ pub fn run(seed: u64, options: Options) -> Report {
         hash: 0,
         events: 0,
         simulated: Duration::ZERO,
-        figures: Figures::default(),
+        figures: F::default(),
     });
     report.violations.extend(panics);
     report
@@ -412,7 +425,7 @@ async fn connect(options: ClientOptions) -> Result<Client, Error> {
 }
 
 /// A request goes with its connection; this asks again on the next.
-async fn ask_node(client: &Client, request: Request) -> Result<Response, Error> {
+pub(crate) async fn ask_node(client: &Client, request: Request) -> Result<Response, Error> {
     loop {
         match client.request(request.clone(), Duration::from_secs(60)).await {
             Err(Error::ConnectionLost { lost, .. }) if lost != Lost::Here => {}
@@ -530,7 +543,7 @@ impl Driver {
     }
 }
 
-fn said(answer: Result<Vec<u8>, AskError>) -> Said {
+pub(crate) fn said(answer: Result<Vec<u8>, AskError>) -> Said {
     match answer {
         Ok(reply) => Said::Reply(reply),
         Err(AskError::NotHandled { reason, .. }) => Said::Error(reason),

@@ -114,7 +114,7 @@ impl Plan {
     }
 }
 
-fn mishaps(r: &mut Random) -> std::collections::VecDeque<Mishap> {
+pub fn mishaps(r: &mut Random) -> std::collections::VecDeque<Mishap> {
     let mut one = || match r.below(10) {
         0 | 1 => Mishap::Crash(Point::Step(r.between(1, 300))),
         2 | 3 => Mishap::Crash(Point::Message(r.between(1, 400))),

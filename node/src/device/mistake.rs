@@ -1,0 +1,50 @@
+//! Mistakes on purpose in what recovery stands on, to see that the simulator notices them.
+//!
+//! Without the feature `mistakes` none can be made. With it, as in the simulator, a thread makes the one it was told to make.
+
+/// A mistake in a mechanism of recovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// A checkpoint covers a few messages less than it holds, so that they are done twice.
+    CoversLess,
+    /// A checkpoint covers a few messages more than it holds, so that they are lost.
+    CoversMore,
+    /// What a committed type sends goes out before it is durable.
+    ReleasesEarly,
+    /// What a dead host had sent goes out beside what its successor sends for the same messages.
+    KeepsHeld,
+    /// A host begins with an older checkpoint than the last.
+    BeginsOlder,
+}
+
+#[cfg(feature = "mistakes")]
+mod planted {
+    use std::cell::Cell;
+
+    use super::Mistake;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Mistake>> = const { Cell::new(None) };
+    }
+
+    /// Has this thread make a mistake from now on, or none.
+    pub fn plant(mistake: Option<Mistake>) {
+        PLANTED.set(mistake);
+    }
+
+    pub(in crate::device) fn is_made(mistake: Mistake) -> bool {
+        PLANTED.get() == Some(mistake)
+    }
+}
+
+#[cfg(not(feature = "mistakes"))]
+mod planted {
+    pub(in crate::device) const fn is_made(_: super::Mistake) -> bool {
+        false
+    }
+}
+
+#[cfg(feature = "mistakes")]
+pub use planted::plant;
+
+pub(super) use planted::is_made;

@@ -1,0 +1,463 @@
+//! The second scenario: a node that goes on from its checkpoints, when its devices crash and when its power fails.
+
+pub mod actors;
+pub mod check;
+pub mod plan;
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use ringhold::client::{Client, Error, Options as ClientOptions};
+use ringhold::device::mistake::{self, Mistake};
+use ringhold::node::{Environment, Node, Storage};
+use ringhold::{ActorId, Registry};
+use ringhold_cluster::network::Network;
+use ringhold_cluster::tls::{Authority, Role};
+use ringhold_cluster::wire::{Request, Response};
+use ringhold_kernels::message::Reason;
+use ringhold_storage::checkpoints::{self, Checkpoints};
+use ringhold_storage::dead_letters::{DeadLetters, InMemory};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::actors::{journal, sketch};
+use self::check::Evidence;
+use self::plan::{DELAY_MAX, Failure, OWN, Operation, Plan, SHARED, operation};
+use crate::devices::SimDevices;
+use crate::disk::{Handle, SimDisk};
+use crate::network::{Machine, Net};
+use crate::observed::{self, Observed};
+use crate::random::{Random, Stream};
+use crate::scenario::check::Said;
+use crate::scenario::{Report, ask_node, in_runtime, said};
+use crate::trace::Trace;
+
+/// How a seed is run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Print the trace as it grows.
+    pub print: bool,
+    /// Make a mistake on purpose, to see that it is noticed.
+    pub plant: Option<Plant>,
+}
+
+/// A mistake made on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// In the node.
+    Node(Mistake),
+    /// The manifest of a checkpoint is durable before its chunks are.
+    ManifestsFirst,
+}
+
+/// What happened in a run: whether it was worth running.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    pub answers: u64,
+    pub device_restarts: u64,
+    pub power_failures: u64,
+    pub syncs: u64,
+    pub writes_lost: u64,
+    pub writes_torn: u64,
+    pub writes_without_room: u64,
+    pub reconnects: u64,
+}
+
+impl Figures {
+    pub fn named(&self) -> [(&'static str, u64); 8] {
+        [
+            ("answers", self.answers),
+            ("device_restarts", self.device_restarts),
+            ("power_failures", self.power_failures),
+            ("syncs", self.syncs),
+            ("writes_lost", self.writes_lost),
+            ("writes_torn", self.writes_torn),
+            ("no_room_on_disk", self.writes_without_room),
+            ("reconnects", self.reconnects),
+        ]
+    }
+}
+
+/// In simulated time: everything is handled, and the node has drained, within this.
+const SETTLE_BUDGET: Duration = Duration::from_secs(60);
+/// In simulated time: a node that starts on a disk is up, and then answers a client that it has not seen before, within this.
+const UP_BUDGET: Duration = Duration::from_secs(10);
+/// In simulated time: a whole run ends within this.
+const RUN_BUDGET: Duration = Duration::from_secs(1_800);
+/// How long an ask waits.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Runs one seed. A panic anywhere in it is one of its violations.
+pub fn run(seed: u64, options: Options) -> Report<Figures> {
+    mistake::plant(match options.plant {
+        Some(Plant::Node(mistake)) => Some(mistake),
+        _ => None,
+    });
+    let report = in_runtime(seed, simulate(seed, options));
+    mistake::plant(None);
+    report
+}
+
+async fn simulate(seed: u64, options: Options) -> Report<Figures> {
+    let trace = Trace::new(options.print);
+    let _logs = trace.take_logs();
+    let mut plan = Plan::new(seed);
+    plan.disk.manifests_first = options.plant == Some(Plant::ManifestsFirst);
+    trace.event(format_args!("plan {plan:?}"));
+    observed::begin(&trace, None);
+    let net = Net::start(seed, plan.weather, trace.clone());
+    let mut world = World {
+        seed,
+        plan,
+        trace: trace.clone(),
+        net,
+        devices: Vec::new(),
+        violations: Vec::new(),
+        figures: Figures::default(),
+    };
+    if timeout(RUN_BUDGET, world.run()).await.is_err() {
+        world.violations.push(format!("it had not ended after {} s of simulated time", RUN_BUDGET.as_secs()));
+    }
+    observed::take();
+    Report {
+        seed,
+        violations: world.violations,
+        hash: trace.hash(),
+        events: trace.events(),
+        simulated: trace.elapsed(),
+        figures: world.figures,
+    }
+}
+
+struct World {
+    seed: u64,
+    plan: Plan,
+    trace: Trace,
+    net: Net,
+    /// Those of each start of the node.
+    devices: Vec<Arc<SimDevices>>,
+    violations: Vec<String>,
+    figures: Figures,
+}
+
+/// What a client has done and heard.
+type Log = Arc<Mutex<Vec<(Operation, Said)>>>;
+
+/// The node's machine, and what stays of it when its power fails.
+struct Site {
+    machine: Arc<Machine>,
+    authority: Authority,
+    disk: SimDisk,
+    letters: Arc<dyn DeadLetters>,
+}
+
+impl World {
+    async fn run(&mut self) {
+        let machine = self.net.machine(1, 0);
+        let network: Arc<dyn Network> = machine.clone();
+        let authority = Authority::in_memory(&*network).expect("an authority can be made");
+        let (net, off) = (self.net.clone(), machine.clone());
+        let off = Box::new(move || net.power_off(&off));
+        let disk = SimDisk::new(self.seed, self.plan.disk.clone(), self.trace.clone(), off);
+        let letters = Arc::new(InMemory::new(self.plan.config.dead_letters.kept));
+        let site = Site { machine, authority, disk, letters };
+
+        let (mut working, mut logs) = (JoinSet::new(), Vec::new());
+        for source in 0..self.plan.clients.len() as u32 {
+            let log = Log::default();
+            let driver = Driver {
+                source,
+                plan: self.plan.clients[source as usize].clone(),
+                random: Random::new(self.seed, Stream::Client, u64::from(source)),
+                log: log.clone(),
+                trace: self.trace.clone(),
+            };
+            working.spawn(driver.run(self.client_options(&site, 10 + source as u8)));
+            logs.push(log);
+        }
+        for failure in self.plan.failures.clone() {
+            let (writes, after) = match failure {
+                Failure::After(after) => (None, after),
+                Failure::Write(write) => (Some(write), RUN_BUDGET),
+            };
+            let handle = site.disk.power_on(writes);
+            // Where it has come to the end of its work first, its power fails then.
+            tokio::select! {
+                biased;
+                () = site.disk.failure() => {}
+                () = sleep(after) => {}
+                _ = self.live(&site, handle, &mut working) => {}
+            }
+            self.stay_dark(&site).await;
+        }
+        let handle = site.disk.power_on(None);
+        if let Some(node) = self.live(&site, handle, &mut working).await {
+            self.end(&site, node, logs).await;
+        }
+
+        let disk = site.disk.figures();
+        self.figures.syncs = disk.syncs;
+        (self.figures.writes_lost, self.figures.writes_torn) = (disk.lost, disk.torn);
+        self.figures.writes_without_room = disk.full;
+        self.violations.extend(site.disk.violations());
+    }
+
+    /// A start of the node, until the clients have done all they wanted and it has handled that.
+    async fn live(&mut self, site: &Site, handle: Handle, working: &mut JoinSet<Client>) -> Option<Node> {
+        let node = self.start(site, handle).await?;
+        self.probe(site).await;
+        while let Some(client) = working.join_next().await {
+            let client = client.expect("a client's panic is noted where it happens");
+            self.figures.reconnects += client.stats().reconnects;
+        }
+        self.settle(&node).await;
+        Some(node)
+    }
+
+    /// Starts the node on what its disk has.
+    async fn start(&mut self, site: &Site, handle: Handle) -> Option<Node> {
+        let began = Instant::now();
+        let network: Arc<dyn Network> = site.machine.clone();
+        let identity = site.authority.identity(Role::Node, &*network).expect("an identity can be made");
+        let options = checkpoints::Options { kept: self.plan.config.checkpoints.kept as usize };
+        let store = match Checkpoints::open(Arc::new(handle.clone()), options) {
+            Ok(store) => store,
+            Err(error) => {
+                self.not_started(site, &error);
+                return None;
+            }
+        };
+        self.look_back(site, &store);
+        let number = self.devices.len();
+        let devices = SimDevices::new(
+            self.seed ^ (number as u64) << 48,
+            site.machine.clone(),
+            self.trace.clone(),
+            self.plan.devices[number].clone(),
+        );
+        self.devices.push(Arc::new(devices));
+        let environment = Environment {
+            network,
+            devices: self.devices[number].clone(),
+            storage: Storage {
+                node_id: "00000000-0000-0000-0000-000000000001".into(),
+                identity,
+                dead_letters: site.letters.clone(),
+                checkpoints: Some(store),
+                jobs: Arc::new(handle),
+                folder: None,
+            },
+        };
+        let node = match Node::start(&self.plan.config, registry(), environment).await {
+            Ok(node) => node,
+            Err(error) => {
+                self.not_started(site, &error);
+                return None;
+            }
+        };
+        if began.elapsed() > UP_BUDGET {
+            self.violations.push(format!("the node took {} ms to start", began.elapsed().as_millis()));
+        }
+        Some(node)
+    }
+
+    /// Without power it need not.
+    fn not_started(&mut self, site: &Site, error: &dyn std::error::Error) {
+        self.trace.event(format_args!("the node did not start: {error}"));
+        if site.disk.has_power() {
+            self.violations.push(format!("the node did not start: {error}"));
+        }
+    }
+
+    /// Of each device the newest checkpoint that was durable is there.
+    fn look_back(&mut self, site: &Site, store: &Checkpoints) {
+        for index in 0..self.plan.config.devices.0.len() {
+            let device = self.plan.config.device_name(index);
+            let durable = site.disk.epoch(&device);
+            let found = store.latest(&device).map(|found| found.checkpoint.map_or(0, |manifest| manifest.epoch));
+            self.trace.event(format_args!("device {device} has checkpoint {found:?}, and {durable} was durable"));
+            if site.disk.has_power() && found.as_ref().is_ok_and(|found| *found < durable) {
+                self.violations.push(format!("{device} goes back to {found:?}, and checkpoint {durable} was durable"));
+            }
+        }
+    }
+
+    /// A client that the node has not seen before is served.
+    async fn probe(&mut self, site: &Site) {
+        let options = self.client_options(site, 100 + self.devices.len() as u8);
+        let served = async {
+            let client = connect(options).await;
+            let request = Request::Inspect { type_id: sketch::id(0).type_id, key: sketch::id(0).key.into() };
+            let answer = ask_node(&client, request).await;
+            let _ = client.close().await;
+            answer
+        };
+        match timeout(UP_BUDGET, served).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(Error::Failed(failed))) if failed.reason() == Some(Reason::NoActor) => {}
+            other => self.violations.push(format!("a node that had started did not serve a new client: {other:?}")),
+        }
+    }
+
+    /// Takes the power away, if it is there still, and waits a while.
+    async fn stay_dark(&mut self, site: &Site) {
+        site.disk.power_off();
+        self.figures.power_failures += 1;
+        sleep(Duration::from_millis(site.disk.draw(2_000))).await;
+    }
+
+    async fn settle(&mut self, node: &Node) {
+        if !node.router().settled(SETTLE_BUDGET).await {
+            self.violations.push(format!("not everything was handled within {} s", SETTLE_BUDGET.as_secs()));
+        }
+    }
+
+    /// Once all is done: looks at what there is, and whether a drain and another start change anything of it.
+    async fn end(&mut self, site: &Site, node: Node, logs: Vec<Log>) {
+        let failures = self.figures.power_failures;
+        self.devices.last().expect("one is running").disarm();
+        // Past every timer; and a device that is just being restarted is up again.
+        sleep(DELAY_MAX + Duration::from_secs(1)).await;
+        self.settle(&node).await;
+        let states = self.look(site).await;
+        let drained = node.drain().await;
+        self.trace.event(format_args!("{drained:?}"));
+        if !drained.complete {
+            self.violations.push(format!("the drain was not complete: {drained:?}"));
+        }
+        self.stay_dark(site).await;
+        let handle = site.disk.power_on(None);
+        if let Some(node) = self.start(site, handle).await {
+            self.devices.last().expect("one is running").disarm();
+            for (before, after) in states.iter().zip(self.look(site).await) {
+                if *before != after {
+                    self.violations.push(format!("{:?} was {:x?} before the drain, and is {:x?}", before.0, before.1, after.1));
+                }
+            }
+            node.drain().await;
+        }
+        let crashed = self.devices.iter().flat_map(|devices| devices.crashed()).any(|crashed| crashed);
+        self.figures.device_restarts =
+            self.devices.iter().flat_map(|devices| devices.terms()).map(|terms| u64::from(terms.saturating_sub(1))).sum();
+        let operations: Vec<Vec<(Operation, Said)>> = logs.iter().map(|log| std::mem::take(&mut *log.lock())).collect();
+        let answered = |(_, said): &&(Operation, Said)| matches!(said, Said::Reply(_));
+        self.figures.answers = operations.iter().flatten().filter(answered).count() as u64;
+        let evidence = Evidence { plan: &self.plan, operations, states, failures, crashed };
+        self.violations.extend(check::check(&evidence));
+    }
+
+    /// The state of every actor there may be.
+    async fn look(&mut self, site: &Site) -> Vec<(ActorId, Option<Vec<u8>>)> {
+        let client = connect(self.client_options(site, 200 + self.devices.len() as u8)).await;
+        let keys = (0..SHARED).chain((0..self.plan.clients.len() as u64).map(|source| OWN + source));
+        let mut states = Vec::new();
+        for id in keys.flat_map(|key| [journal::id(key), sketch::id(key)]) {
+            let request = Request::Inspect { type_id: id.type_id, key: id.key.into() };
+            match ask_node(&client, request).await {
+                Ok(Response::Inspected(found)) => states.push((id, Some(found.state))),
+                Err(Error::Failed(failed)) if failed.reason() == Some(Reason::NoActor) => states.push((id, None)),
+                other => self.violations.push(format!("{id:?} could not be looked at: {other:?}")),
+            }
+        }
+        let _ = client.close().await;
+        states
+    }
+
+    fn client_options(&self, site: &Site, machine: u8) -> ClientOptions {
+        let identity = site.authority.identity(Role::Client, &*site.machine).expect("an identity can be made");
+        let address = site.machine.socket_address(self.plan.config.node.listen.port());
+        let mut options = ClientOptions::new(address.to_string(), identity)
+            .with::<journal::Actor>()
+            .with::<sketch::Actor>();
+        options.network = self.net.machine(machine, 0);
+        options.name = format!("client {machine}");
+        options
+    }
+}
+
+fn registry() -> Registry {
+    let mut registry = Registry::new();
+    registry.register::<Observed<journal::Actor>>().expect("it is the first");
+    registry.register::<Observed<sketch::Actor>>().expect("it has a name of its own");
+    registry
+}
+
+/// A node that is down comes up again.
+async fn connect(options: ClientOptions) -> Client {
+    loop {
+        match Client::connect(options.clone()).await {
+            Ok(client) => return client,
+            Err(_) => sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// What a client does from its first operation to its last.
+struct Driver {
+    source: u32,
+    plan: plan::Client,
+    random: Random,
+    log: Log,
+    trace: Trace,
+}
+
+type Asking = Pin<Box<dyn Future<Output = Said> + Send>>;
+
+impl Driver {
+    async fn run(mut self, options: ClientOptions) -> Client {
+        let client = connect(options).await;
+        let mut asks = JoinSet::new();
+        for seq in 1..=self.plan.operations {
+            let (operation, payload) = operation(&mut self.random, self.source, seq);
+            self.perform(&client, operation, payload, &mut asks).await;
+            while asks.len() >= self.plan.asks_max {
+                asks.join_next().await;
+            }
+            if self.random.per_mille(self.plan.pause_per_mille) {
+                let pause_ms = self.random.between(1, self.plan.pause_max.as_millis() as u64);
+                sleep(Duration::from_millis(pause_ms)).await;
+            }
+        }
+        while asks.join_next().await.is_some() {}
+        // A connection that is lost meanwhile is made again, and what it took with it is counted where the actors are.
+        while let Err(error) = client.flush().await {
+            self.trace.event(format_args!("client {} flushes: {error}", self.source));
+            if error.is_final() {
+                break;
+            }
+        }
+        client
+    }
+
+    /// Sends one message, in the order of these calls, and leaves its answer to a task.
+    async fn perform(&mut self, client: &Client, operation: Operation, payload: Vec<u8>, asks: &mut JoinSet<()>) {
+        let (what, to) = (operation.what, operation.to);
+        self.trace.event(format_args!("client {} sends {operation:?}", self.source));
+        let place = self.log.lock().len();
+        if !operation.asks {
+            let said = match client.tell_raw(to, &payload).await {
+                Ok(()) => Said::Told,
+                Err(_) => Said::NotSent,
+            };
+            return self.log.lock().push((operation, said));
+        }
+        let client = client.clone();
+        let mut asking: Asking = Box::pin(async move { said(client.ask_raw(to, &payload, PATIENCE).await) });
+        // It is sent when it is first polled: here, so that the order is this one.
+        let first = poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx))).await;
+        self.log.lock().push((operation, Said::Left));
+        let (log, trace) = (self.log.clone(), self.trace.clone());
+        asks.spawn(async move {
+            let said = match first {
+                Poll::Ready(said) => said,
+                Poll::Pending => asking.await,
+            };
+            trace.event(format_args!("{what:x} heard {said:?}"));
+            log.lock()[place].1 = said;
+        });
+    }
+}
