@@ -9,7 +9,8 @@
 //!   after `flush`. A power failure could then cost what was synced long ago. Therefore the file is also fsynced each
 //!   time that an eighth of a segment has been put: a segment is reused a whole segment later at the earliest.
 //! - Pages over a quarter of a segment go to files of their own, which are not fsynced and leak. A page has about twenty
-//!   values at most, so 8 MiB segments and values of at most 64 KiB make none.
+//!   values at most, so 4 MiB segments and values of at most 32 KiB make none. Larger ones would do, but a commit waits
+//!   for the segment that is being written.
 //! - A damaged log ends, for it, at the damage, and what comes after is dropped in silence. [`Blocks::lost_syncs`] tells:
 //!   the number of the last sync stands in sled and in a file beside it.
 //! - Opening fails while an earlier handle is still closing, so it is tried again; and it can panic over a damaged file,
@@ -26,7 +27,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 /// The largest value.
-pub const VALUE_BYTES_MAX: usize = 64 * 1024;
+pub const VALUE_BYTES_MAX: usize = 32 * 1024;
 
 /// Keys and values that survive. All of it may be called from several threads; all of it blocks.
 pub trait Blocks: Send + Sync {
@@ -101,7 +102,7 @@ pub struct Sled {
     fsynced: Option<Mutex<Vec<u8>>>,
 }
 
-const SEGMENT_BYTES: usize = 8 << 20;
+const SEGMENT_BYTES: usize = 4 << 20;
 const CACHE_BYTES: u64 = 32 << 20;
 const OPEN_ATTEMPTS: u32 = 40;
 const OPEN_PAUSE: Duration = Duration::from_millis(50);

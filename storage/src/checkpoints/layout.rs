@@ -18,7 +18,7 @@ const CRC_BYTES: usize = 4;
 /// The most a chunk carries.
 pub(super) const CHUNK_BYTES: usize = VALUE_BYTES_MAX - CRC_BYTES;
 /// Parts a checkpoint may have, so that its manifest fits a value.
-pub const PARTS_MAX: usize = 4_000;
+pub const PARTS_MAX: usize = 2_000;
 const MANIFEST_BYTES: usize = 36;
 const PART_BYTES: usize = 16;
 const _: () = assert!(CRC_BYTES + MANIFEST_BYTES + PARTS_MAX * PART_BYTES <= VALUE_BYTES_MAX);

@@ -369,7 +369,7 @@ impl Checkpoints {
     /// Turns the chain of a device's newest checkpoint into one full checkpoint in its place, and removes what is not
     /// kept any more. Commits go on meanwhile. `None` where there was nothing to do.
     ///
-    /// `progress` is told the bytes done, of as many as the chain has.
+    /// `progress` is told the bytes done, of as many as the chain has. It may rest, to leave the disk to commits.
     pub fn compact(&self, device: &str, progress: &mut dyn FnMut(u64)) -> Result<Option<Compacted>, Error> {
         let newest = hold(&self.0.state).newest(device);
         let chain = newest.map(|epoch| self.chain(device, epoch)).transpose()?.unwrap_or_default();

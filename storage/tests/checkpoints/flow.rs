@@ -252,7 +252,9 @@ fn what_cannot_be_a_checkpoint_is_refused_and_leaves_nothing() {
     draft.append(Part::Lane(0), &bytes[..150_000]).unwrap();
     assert!(matches!(draft.commit(about(2)), Err(Error::Records { .. })));
     let mut draft = store.begin("cpu0", 2, None).unwrap();
-    let many = (0..=PARTS_MAX as u32).find_map(|lane| draft.append(Part::Lane(lane), &[]).err());
+    let mut removed = Vec::new();
+    checkpoint::push_removed(&mut removed, ActorId::new(TypeId(1), Key(1)));
+    let many = (0..=PARTS_MAX as u32).find_map(|lane| draft.append(Part::Lane(lane), &removed).err());
     assert!(matches!(many, Some(Error::Parts { .. })));
     // Another was quicker.
     let mut late = store.begin("cpu0", 2, None).unwrap();
