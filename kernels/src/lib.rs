@@ -46,6 +46,8 @@ pub mod segment;
 #[cfg(not(loom))]
 pub mod staging;
 pub mod suggest;
+#[cfg(not(loom))]
+pub mod suspects;
 pub mod table;
 pub mod trial;
 #[cfg(not(loom))]

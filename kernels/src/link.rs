@@ -94,6 +94,8 @@ pub struct Reading {
     pub throttled: bool,
     pub finished_published: u64,
     pub away_waiting: u64,
+    pub hand_hlc: u64,
+    pub hand_hash: u64,
     /// Messages in the worker's ingress ring.
     pub ingress_waiting: u64,
 }
@@ -380,6 +382,8 @@ impl Link {
             throttled: t.throttled.load(Relaxed) != 0,
             finished_published: t.finished_published.load(Relaxed),
             away_waiting: t.away_waiting.load(Relaxed),
+            hand_hlc: t.hand_hlc.load(Relaxed),
+            hand_hash: t.hand_hash.load(Relaxed),
             ingress_waiting: ring.map_or(0, |ring| ring.pushed() - ring.consumed()),
         }
     }

@@ -119,10 +119,12 @@ pub enum Reason {
     DeadlineExceeded = 17,
     #[error("the connection to the node was lost before the reply came")]
     ConnectionLost = 18,
+    #[error("the message stalled or crashed its worker twice, and was put aside")]
+    Poison = 19,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 18] = [
+    pub const ALL: [Reason; 19] = [
         Reason::UnknownType,
         Reason::Malformed,
         Reason::TooLarge,
@@ -141,6 +143,7 @@ impl Reason {
         Reason::OutOfMemory,
         Reason::DeadlineExceeded,
         Reason::ConnectionLost,
+        Reason::Poison,
     ];
 
     pub fn from_u8(value: u8) -> Option<Reason> {

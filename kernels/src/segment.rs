@@ -10,6 +10,7 @@
 //! | 384 | [`DeviceLine`]: the device host's words |
 //! | 512 | [`ClockLine`]: samples of the device's clock, and what its host makes of them |
 //! | 640 | [`KernelLine`]: a ring kernel's words |
+//! | 1024 | [`Suspects`]: messages that ended a host, written by the node before the next one starts |
 //! | 4096 | the shard table: 4096 × u16, each the owning worker, or [`AWAY`](crate::outbox::AWAY) |
 //! | 12288 | [`WorkerBlock`]s, 1024 bytes each |
 //! | then | for each worker, a [`TypeCounts`] for each actor type |
@@ -37,12 +38,13 @@ use crate::staging::StagingWords;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ringhold");
 /// Grows with every change of the layout: both ends must be of one build.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 const NODE_LINE: usize = 256;
 const DEVICE_LINE: usize = 384;
 const CLOCK_LINE: usize = 512;
 const KERNEL_LINE: usize = 640;
+const SUSPECTS: usize = 1024;
 const SHARD_TABLE: usize = 4096;
 const WORKER_BLOCKS: usize = SHARD_TABLE + SHARDS * size_of::<Owner>();
 const PAGE: usize = 4096;
@@ -355,6 +357,26 @@ const _: () = {
     assert!(offset_of!(ClockLine, samples) == 96 && offset_of!(ClockLine, pauses) == 104);
 };
 
+/// Messages that may have ended a host, and those of them that are not to be run again: see [`crate::suspects`].
+#[repr(C, align(128))]
+pub struct Suspects {
+    pub count: AtomicU64,
+    pub entries: [SuspectWords; SUSPECTS_MAX],
+}
+
+/// [`Suspect`](crate::suspects::Suspect).
+#[repr(C)]
+pub struct SuspectWords {
+    pub key: AtomicU64,
+    pub type_id: AtomicU32,
+    pub condemned: AtomicU32,
+    pub hlc: AtomicU64,
+    pub hash: AtomicU64,
+}
+
+pub const SUSPECTS_MAX: usize = 16;
+const _: () = assert!(size_of::<SuspectWords>() == 32 && SUSPECTS + size_of::<Suspects>() <= SHARD_TABLE);
+
 /// One worker's words. Every counter counts from the start of its host.
 #[repr(C, align(128))]
 pub struct WorkerBlock {
@@ -426,7 +448,11 @@ pub struct Telemetry {
     pub finished_published: AtomicU64,
     /// Messages for other devices and dead letters that wait to leave.
     pub away_waiting: AtomicU64,
-    _spare: [u64; 59],
+    /// The stamp of the message in hand; zero between two steps.
+    pub hand_hlc: AtomicU64,
+    /// Of a message in hand for a suspect actor, [`hash_of`](crate::suspects::hash_of) it; otherwise zero.
+    pub hand_hash: AtomicU64,
+    _spare: [u64; 57],
 }
 const _: () = assert!(size_of::<Telemetry>() == 640);
 
@@ -574,6 +600,11 @@ impl Segment {
     pub fn kernel(&self) -> &KernelLine {
         // SAFETY: as for `node`.
         unsafe { self.base.add(KERNEL_LINE).cast().as_ref() }
+    }
+
+    pub fn suspects(&self) -> &Suspects {
+        // SAFETY: as for `node`.
+        unsafe { self.base.add(SUSPECTS).cast().as_ref() }
     }
 
     /// The mapping's first byte. It is [`Shape::bytes`] long and aligned to a page.

@@ -22,6 +22,7 @@ use crate::queue::{Queue, parts};
 use crate::registry::{ActorType, Ran, Registry, Run};
 use crate::ring::{Consumer, Inbox, InboxEnd, Producer};
 use crate::segment::{LocalRing, Pulse, Segment, SegmentRing, Telemetry};
+use crate::suspects::{self, Suspect};
 use crate::table::{Slot, Table, state_of};
 use cut::{Changes, Cuts, Meeting};
 
@@ -49,6 +50,7 @@ pub struct Worker {
     room_made: u64,
     changes: Changes,
     cuts: Cuts,
+    suspects: Vec<Suspect>,
     counts: Counts,
 }
 
@@ -165,6 +167,7 @@ pub fn workers(segment: &Arc<Segment>, registry: &Arc<Registry>, bells: &Bells) 
         timers_made: 0,
         throttled: false,
         room_made: 0,
+        suspects: suspects::read(segment),
         changes: Changes::new(segment),
         cuts: Cuts::new(meeting.clone(), segment, index),
         counts: Counts::default(),
@@ -366,11 +369,28 @@ impl Worker {
         let telemetry = self.telemetry();
         telemetry.hand_key.store(id.key.0, Relaxed);
         telemetry.hand_type.store(id.type_id.0, Relaxed);
+        telemetry.hand_hlc.store(header.hlc, Relaxed);
+        if !self.suspects.is_empty() && self.is_condemned(at) {
+            return self.not_handled(at, Reason::Poison, None);
+        }
         self.outbox.hlc = self.outbox.hlc.merge(Hlc(header.hlc));
         match slot {
             Some(slot) => self.run_on(slot, at),
             None => self.create_and_run(at),
         }
+    }
+
+    /// Whether the message ended two hosts. Where it is for an actor that a message of was suspected, says which it is.
+    #[cold]
+    fn is_condemned(&self, at: NonNull<Header>) -> bool {
+        // SAFETY: as for `run`.
+        let (header, payload) = unsafe { parts(at) };
+        let mut found = Suspect { actor: header.to(), hlc: header.hlc, hash: 0, condemned: false };
+        if self.suspects.iter().any(|suspect| suspect.actor == found.actor) {
+            found.hash = suspects::hash_of(header, payload);
+        }
+        self.telemetry().hand_hash.store(found.hash, Relaxed);
+        self.suspects.iter().any(|suspect| suspect.condemned && suspect.is(&found))
     }
 
     #[inline(always)]
@@ -570,6 +590,7 @@ impl Worker {
     fn report(&self, idle: bool) {
         let telemetry = self.telemetry();
         let counts = &self.counts;
+        telemetry.hand_hlc.store(0, Relaxed);
         telemetry.sent.store(self.outbox.sent(), Relaxed);
         telemetry.faults.store(counts.faults, Relaxed);
         telemetry.dead.store(self.outbox.dead, Relaxed);

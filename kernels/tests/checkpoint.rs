@@ -11,11 +11,12 @@ use ringhold_kernels::checkpoint::{self, Cut, Record};
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::{ActorId, Key};
 use ringhold_kernels::link::{Link, Refused};
-use ringhold_kernels::message::{Header, Kind};
+use ringhold_kernels::message::{Header, Kind, Reason};
 use ringhold_kernels::outbox::Owners;
 use ringhold_kernels::plain::Plain;
 use ringhold_kernels::registry::Registry;
 use ringhold_kernels::segment::{Segment, Shape};
+use ringhold_kernels::suspects::{self, Suspect};
 use ringhold_kernels::worker::{Bells, Worker, workers};
 
 extern crate ringhold_kernels as ringhold;
@@ -402,4 +403,37 @@ fn a_device_that_dies_goes_on_from_its_last_checkpoint_as_if_it_had_not() {
         assert_eq!(steps, expected.values().map(|(steps, _)| steps).sum::<u64>(), "seed {seed}");
     }
     assert!(crashes > 300 && commits > 2_000 && queued > 1_000, "{crashes} {commits} {queued}");
+}
+
+/// What the node says of a message that ended two hosts is heeded, by its stamp or by what it is; nobody else's is.
+#[test]
+fn a_condemned_message_is_put_aside_and_others_of_its_actor_are_run() {
+    let mut registry = Registry::new();
+    registry.register::<walker::Actor>().unwrap();
+    registry.register::<listener::Actor>().unwrap();
+    let registry = Arc::new(registry);
+    let mut device = device(&registry, 1);
+    let message = |token: u64, stamp| {
+        let from = ActorId::new(Default::default(), Key(9));
+        let payload = walker::Message::Walk { left: 0, token }.to_bytes();
+        (Header::new(Kind::Tell, walker::id(1), from, payload.len(), Hlc(stamp)), payload)
+    };
+    let (by_hash, payload) = message(2, 0);
+    let suspect = |hlc, hash, condemned| Suspect { actor: walker::id(1), hlc, hash, condemned };
+    let of_token_2 = suspects::hash_of(&by_hash, &payload);
+    suspects::write(&device.segment, &[suspect(101, 0, true), suspect(0, of_token_2, true), suspect(103, 0, false)]);
+    device.link.begin_term();
+    let mut worker = start(&device.segment, &registry).pop().unwrap();
+    for (token, stamp) in [(1, 101), (2, 102), (3, 103), (4, 104)] {
+        let (header, payload) = message(token, stamp);
+        device.link.push(&header, &payload).unwrap();
+    }
+    worker.step(1);
+    worker.step(2);
+    let mut letters = Vec::new();
+    device.link.drain(100, |header, _| letters.push((header.reason(), header.hlc)));
+    assert_eq!(letters, [(Some(Reason::Poison), 101), (Some(Reason::Poison), 102)]);
+    let reading = device.link.read()[0];
+    assert_eq!(reading.hand_hlc, 0, "nothing is in hand between two steps");
+    assert_eq!(reading.finished, 4 + 2, "with the notes that the two others sent");
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use ringhold_sim::scenario::Report;
-use ringhold_sim::{recovery, scenario};
 use ringhold_sim::trace::say;
+use ringhold_sim::{recovery, scenario};
 use serde_json::{Map, Value, json};
 
 /// Runs whole nodes in simulated time, one run a seed, and checks what they promise.

@@ -205,6 +205,7 @@ fn reason_code(reason: Reason) -> u8 {
         | Reason::StateLost
         | Reason::NoActor
         | Reason::NoDevice
-        | Reason::OutOfMemory => exit::ACTOR,
+        | Reason::OutOfMemory
+        | Reason::Poison => exit::ACTOR,
     }
 }

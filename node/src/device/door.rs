@@ -11,8 +11,10 @@ use ringhold_kernels::link::{Link, Reading, Refused};
 use ringhold_kernels::message::{Header, Kind, Reason, append, split_first};
 use ringhold_kernels::queue::Queue;
 use ringhold_kernels::segment::Pulse;
+use ringhold_kernels::suspects::{self, Suspect};
 
 use super::mistake::{self, Mistake};
+use super::poison::Poison;
 use super::retained::Retained;
 use crate::config::Overflow;
 
@@ -63,6 +65,7 @@ struct Kept {
     lanes: Vec<KeptLane>,
     /// A cut whose checkpoint is being made durable.
     closing: Option<Closing>,
+    poison: Poison,
 }
 
 /// What a checkpoint covers, once it is durable.
@@ -168,6 +171,8 @@ pub struct Loss {
     pub in_hand: u64,
     /// The actors whose messages the workers ran when it ended.
     pub hands: Vec<ActorId>,
+    /// Those messages, as far as the workers say what they are.
+    pub in_hand_now: Vec<Suspect>,
     /// Messages that waited for their time.
     pub timers: u64,
     /// Of those, how many were asks, which have been answered with an error.
@@ -180,7 +185,7 @@ impl Door {
         let shape = *link.segment().shape();
         let lanes = || (0..link.lanes()).map(|_| KeptLane::default()).collect();
         Door {
-            kept: keeping.map(|keeping| Kept { keeping, lanes: lanes(), closing: None }),
+            kept: keeping.map(|keeping| Kept { keeping, lanes: lanes(), closing: None, poison: Poison::default() }),
             has_host: false,
             overflow,
             waiting: Queue::default(),
@@ -378,10 +383,17 @@ impl Door {
         let actors = readings.iter().map(|r| r.actors).sum();
         let timers = readings.iter().map(|r| r.timers).sum();
         let busy = readings.iter().filter(|r| r.pulse == Pulse::Busy && r.hand_type != 0);
+        let message = |r: &Reading| Suspect {
+            actor: ActorId::new(TypeId(r.hand_type), Key(r.hand_key)),
+            hlc: r.hand_hlc,
+            hash: r.hand_hash,
+            condemned: false,
+        };
+        let in_hand_now = busy.clone().filter(|r| r.hand_hlc != 0).map(message).collect();
         let hands = busy.map(|r| ActorId::new(TypeId(r.hand_type), Key(r.hand_key))).collect();
         // Counted just now, and not once more while there is no other host.
         self.link.segment().reset_telemetry();
-        Loss { actors, in_hand: begun.saturating_sub(finished), hands, timers, asks: lost.len() as u64 }
+        Loss { actors, in_hand: begun.saturating_sub(finished), hands, in_hand_now, timers, asks: lost.len() as u64 }
     }
 
     /// Answers an ask that nobody handles, by the key of who waits.
@@ -436,12 +448,19 @@ impl Door {
     pub fn begin_term(&mut self) -> u64 {
         self.has_host = true;
         let Some(kept) = &mut self.kept else { return self.link.begin_term() };
+        suspects::write(self.link.segment(), &kept.poison.suspects());
         let term = self.link.begin_restored_term(kept.keeping.epoch);
         for (number, lane) in kept.lanes.iter_mut().enumerate() {
             lane.log.rewind();
             (lane.log_base, lane.ring_base) = (lane.log.next(), self.link.pushed(number));
         }
         term
+    }
+
+    /// Takes in that a host ended by its own fault with these messages in hand. Returns those that will not be run again:
+    /// without checkpoints none is, in any case.
+    pub fn strike(&mut self, hands: &[Suspect]) -> Vec<Suspect> {
+        self.kept.as_mut().map_or_else(Vec::new, |kept| kept.poison.strike(hands))
     }
 
     /// The last checkpoint.

@@ -107,7 +107,11 @@ fn remedy(class: Class) -> Remedy {
 
 impl From<Ending> for Over {
     fn from(ending: Ending) -> Over {
-        Over { how: ending.to_string(), remedy: ending.class().map_or(Remedy::Restart, remedy) }
+        Over {
+            how: ending.to_string(),
+            remedy: ending.class().map_or(Remedy::Restart, remedy),
+            blames: matches!(ending, Ending::Failed | Ending::Panicked),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use ringhold_kernels::emulated::Program;
 use ringhold_kernels::registry::Registry;
 use ringhold_kernels::ring_kernel::{self, Plan};
 use ringhold_kernels::segment::Segment;
+use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
@@ -241,7 +242,12 @@ fn keep_over_exec(fd: RawFd) -> io::Result<()> {
 
 fn describe(status: ExitStatus) -> Over {
     match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("killed by signal {signal}").into(),
+        (Some(signal), _) => {
+            // What a program does to itself; others are sent from outside.
+            let own = [Signal::ILL, Signal::TRAP, Signal::ABORT, Signal::BUS, Signal::FPE, Signal::SEGV];
+            let blames = own.iter().any(|own| own.as_raw() == signal);
+            Over { blames, ..format!("killed by signal {signal}").into() }
+        }
         (None, Some(code)) => Ending::from(code).into(),
         (None, None) => "ended in a way the system did not tell".into(),
     }

@@ -8,6 +8,7 @@ pub mod host;
 pub mod keeper;
 pub mod machine;
 pub mod mistake;
+mod poison;
 mod rate;
 mod retained;
 pub mod supervisor;
@@ -342,13 +343,22 @@ impl Device {
                 host.kill();
                 None
             }
-            Effect::Lost(Over { how, remedy }) => {
+            Effect::Lost(Over { how, remedy, blames }) => {
                 let mut out = Outcome::default();
                 let loss = self.door.lock().lose(&mut out);
                 outlet.carry(self, &mut out);
                 if let Some(keeper) = &self.keeper {
                     keeper.staged.notify_one();
                     self.down_since.lock().get_or_insert(Instant::now());
+                    if blames {
+                        for condemned in self.door.lock().strike(&loss.in_hand_now) {
+                            tracing::error!(
+                                device = self.name,
+                                "a message to {} ended its worker twice: it is put aside as a dead letter",
+                                self.name_of(&condemned.actor),
+                            );
+                        }
+                    }
                     let epoch = self.door.lock().epoch();
                     tracing::error!(
                         device = self.name,
@@ -425,13 +435,19 @@ impl Device {
 
     /// Which messages the workers held: what to look at when a host dies again and again.
     fn describe(&self, hands: &[ActorId]) -> String {
-        let name = |id: &ActorId| match self.registry.get(id.type_id) {
-            Some(actor) => format!("{} {}", actor.schema.name, id.key),
-            None => format!("{id:?}"),
-        };
         match hands {
             [] => String::new(),
-            hands => format!("; it was running a message of {}", hands.iter().map(name).collect::<Vec<_>>().join(", ")),
+            hands => {
+                let names: Vec<String> = hands.iter().map(|id| self.name_of(id)).collect();
+                format!("; it was running a message of {}", names.join(", "))
+            }
+        }
+    }
+
+    fn name_of(&self, id: &ActorId) -> String {
+        match self.registry.get(id.type_id) {
+            Some(actor) => format!("{} {}", actor.schema.name, id.key),
+            None => format!("{id:?}"),
         }
     }
 

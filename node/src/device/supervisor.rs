@@ -53,6 +53,8 @@ pub struct Over {
     /// How it ended, for people.
     pub how: String,
     pub remedy: Remedy,
+    /// What it ran when it ended may be to blame: it stalled, or crashed by itself.
+    pub blames: bool,
 }
 
 /// What to do when a host is over.
@@ -82,7 +84,7 @@ impl fmt::Display for Remedy {
 impl<T: Into<String>> From<T> for Over {
     /// For a reason that may pass.
     fn from(how: T) -> Over {
-        Over { how: how.into(), remedy: Remedy::Restart }
+        Over { how: how.into(), remedy: Remedy::Restart, blames: false }
     }
 }
 
@@ -227,7 +229,7 @@ impl Supervisor {
             (State::Starting { .. }, Event::Over(over)) => self.lose(now, over),
             (State::Leaving { why, .. } | State::Killed { why }, Event::Over(over)) => {
                 let how = std::mem::take(why);
-                self.lose(now, Over { how, ..over })
+                self.lose(now, Over { how, blames: true, ..over })
             }
             (State::Waiting { until, .. }, Event::Tick) if now >= *until => {
                 self.restarts += 1;
@@ -435,7 +437,7 @@ mod tests {
     #[test]
     fn a_host_that_lacked_something_is_not_started_again_at_once() {
         let mut s = running();
-        s.step(at(100), Event::Over(Over { how: "no memory".into(), remedy: Remedy::RestartLater }));
+        s.step(at(100), Event::Over(Over { how: "no memory".into(), remedy: Remedy::RestartLater, blames: false }));
         assert_eq!(s.step(at(199), Event::Tick), vec![]);
         assert_eq!(s.step(at(200), Event::Tick), vec![Effect::Launch]);
     }
@@ -443,7 +445,7 @@ mod tests {
     #[test]
     fn a_device_that_is_not_to_be_trusted_is_never_started_again() {
         let mut s = running();
-        let over = Over { how: "it fell off the bus".into(), remedy: Remedy::GiveUp };
+        let over = Over { how: "it fell off the bus".into(), remedy: Remedy::GiveUp, blames: false };
         assert_eq!(s.step(at(100), Event::Over(over.clone())), vec![Effect::Lost(over), Effect::GiveUp]);
         for hour in 1..24 {
             assert_eq!(s.step(at(hour * 3_600_000), Event::Tick), vec![]);

@@ -235,7 +235,9 @@ impl Judge<'_> {
             if lost > self.evidence.failures {
                 let failures = self.evidence.failures;
                 let to = name(id);
-                wrong.push(format!("client {client} lost messages to {to} {lost} times, and power failed {failures} times"));
+                wrong.push(format!(
+                    "client {client} lost messages to {to} {lost} times, and power failed {failures} times"
+                ));
             }
         }
         // From one actor to another: in the order in which the first has them.
@@ -247,7 +249,11 @@ impl Judge<'_> {
                 && next != operation.to
                 && !self.is_between_devices(operation)
             {
-                sent.entry((place_of(operation.to), place_of(next))).or_default().push((from[0].1, to[0].1, operation.what));
+                sent.entry((place_of(operation.to), place_of(next))).or_default().push((
+                    from[0].1,
+                    to[0].1,
+                    operation.what,
+                ));
             }
         }
         for mut pairs in sent.into_values() {

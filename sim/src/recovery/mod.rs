@@ -335,14 +335,19 @@ impl World {
             self.devices.last().expect("one is running").disarm();
             for (before, after) in states.iter().zip(self.look(site).await) {
                 if *before != after {
-                    self.violations.push(format!("{:?} was {:x?} before the drain, and is {:x?}", before.0, before.1, after.1));
+                    self.violations
+                        .push(format!("{:?} was {:x?} before the drain, and is {:x?}", before.0, before.1, after.1));
                 }
             }
             node.drain().await;
         }
         let crashed = self.devices.iter().flat_map(|devices| devices.crashed()).any(|crashed| crashed);
-        self.figures.device_restarts =
-            self.devices.iter().flat_map(|devices| devices.terms()).map(|terms| u64::from(terms.saturating_sub(1))).sum();
+        self.figures.device_restarts = self
+            .devices
+            .iter()
+            .flat_map(|devices| devices.terms())
+            .map(|terms| u64::from(terms.saturating_sub(1)))
+            .sum();
         let operations: Vec<Vec<(Operation, Said)>> = logs.iter().map(|log| std::mem::take(&mut *log.lock())).collect();
         let answered = |(_, said): &&(Operation, Said)| matches!(said, Said::Reply(_));
         self.figures.answers = operations.iter().flatten().filter(answered).count() as u64;
@@ -370,9 +375,8 @@ impl World {
     fn client_options(&self, site: &Site, machine: u8) -> ClientOptions {
         let identity = site.authority.identity(Role::Client, &*site.machine).expect("an identity can be made");
         let address = site.machine.socket_address(self.plan.config.node.listen.port());
-        let mut options = ClientOptions::new(address.to_string(), identity)
-            .with::<journal::Actor>()
-            .with::<sketch::Actor>();
+        let mut options =
+            ClientOptions::new(address.to_string(), identity).with::<journal::Actor>().with::<sketch::Actor>();
         options.network = self.net.machine(machine, 0);
         options.name = format!("client {machine}");
         options
