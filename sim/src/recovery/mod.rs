@@ -116,6 +116,7 @@ async fn simulate(seed: u64, options: Options) -> Report<Figures> {
         trace: trace.clone(),
         net,
         devices: Vec::new(),
+        logs: Vec::new(),
         violations: Vec::new(),
         figures: Figures::default(),
     };
@@ -140,6 +141,8 @@ struct World {
     net: Net,
     /// Those of each start of the node.
     devices: Vec<Arc<SimDevices>>,
+    /// Those of each client.
+    logs: Vec<Log>,
     violations: Vec<String>,
     figures: Figures,
 }
@@ -166,18 +169,9 @@ impl World {
         let letters = Arc::new(InMemory::new(self.plan.config.dead_letters.kept));
         let site = Site { machine, authority, disk, letters };
 
-        let (mut working, mut logs) = (JoinSet::new(), Vec::new());
-        for source in 0..self.plan.clients.len() as u32 {
-            let log = Log::default();
-            let driver = Driver {
-                source,
-                plan: self.plan.clients[source as usize].clone(),
-                random: Random::new(self.seed, Stream::Client, u64::from(source)),
-                log: log.clone(),
-                trace: self.trace.clone(),
-            };
-            working.spawn(driver.run(self.client_options(&site, 10 + source as u8)));
-            logs.push(log);
+        let mut working = JoinSet::new();
+        for client in self.plan.clients.clone() {
+            self.begin(&site, client, &mut working);
         }
         for failure in self.plan.failures.clone() {
             let (writes, after) = match failure {
@@ -193,10 +187,12 @@ impl World {
                 _ = self.live(&site, handle, &mut working) => {}
             }
             self.stay_dark(&site).await;
+            // One who comes while the node still does what those before had asked for.
+            self.begin(&site, self.plan.newcomer.clone(), &mut working);
         }
         let handle = site.disk.power_on(None);
         if let Some(node) = self.live(&site, handle, &mut working).await {
-            self.end(&site, node, logs).await;
+            self.end(&site, node).await;
         }
 
         let disk = site.disk.figures();
@@ -204,6 +200,21 @@ impl World {
         (self.figures.writes_lost, self.figures.writes_torn) = (disk.lost, disk.torn);
         self.figures.writes_without_room = disk.full;
         self.violations.extend(site.disk.violations());
+    }
+
+    /// Has one more client do what it wants.
+    fn begin(&mut self, site: &Site, plan: plan::Client, working: &mut JoinSet<Client>) {
+        let source = self.logs.len() as u32;
+        let log = Log::default();
+        let driver = Driver {
+            source,
+            plan,
+            random: Random::new(self.seed, Stream::Client, u64::from(source)),
+            log: log.clone(),
+            trace: self.trace.clone(),
+        };
+        working.spawn(driver.run(self.client_options(site, 10 + source as u8)));
+        self.logs.push(log);
     }
 
     /// A start of the node, until the clients have done all they wanted and it has handled that.
@@ -317,7 +328,7 @@ impl World {
     }
 
     /// Once all is done: looks at what there is, and whether a drain and another start change anything of it.
-    async fn end(&mut self, site: &Site, node: Node, logs: Vec<Log>) {
+    async fn end(&mut self, site: &Site, node: Node) {
         let failures = self.figures.power_failures;
         self.devices.last().expect("one is running").disarm();
         // Past every timer; and a device that is just being restarted is up again.
@@ -342,13 +353,9 @@ impl World {
             node.drain().await;
         }
         let crashed = self.devices.iter().flat_map(|devices| devices.crashed()).any(|crashed| crashed);
-        self.figures.device_restarts = self
-            .devices
-            .iter()
-            .flat_map(|devices| devices.terms())
-            .map(|terms| u64::from(terms.saturating_sub(1)))
-            .sum();
-        let operations: Vec<Vec<(Operation, Said)>> = logs.iter().map(|log| std::mem::take(&mut *log.lock())).collect();
+        self.figures.device_restarts =
+            self.devices.iter().flat_map(|devices| devices.terms()).map(|terms| u64::from(terms.saturating_sub(1))).sum();
+        let operations: Vec<Vec<(Operation, Said)>> = self.logs.iter().map(|log| log.lock().clone()).collect();
         let answered = |(_, said): &&(Operation, Said)| matches!(said, Said::Reply(_));
         self.figures.answers = operations.iter().flatten().filter(answered).count() as u64;
         let evidence = Evidence { plan: &self.plan, operations, states, failures, crashed };
@@ -358,7 +365,7 @@ impl World {
     /// The state of every actor there may be.
     async fn look(&mut self, site: &Site) -> Vec<(ActorId, Option<Vec<u8>>)> {
         let client = connect(self.client_options(site, 200 + self.devices.len() as u8)).await;
-        let keys = (0..SHARED).chain((0..self.plan.clients.len() as u64).map(|source| OWN + source));
+        let keys = (0..SHARED).chain((0..self.logs.len() as u64).map(|source| OWN + source));
         let mut states = Vec::new();
         for id in keys.flat_map(|key| [journal::id(key), sketch::id(key)]) {
             let request = Request::Inspect { type_id: id.type_id, key: id.key.into() };
@@ -416,7 +423,7 @@ impl Driver {
         let client = connect(options).await;
         let mut asks = JoinSet::new();
         for seq in 1..=self.plan.operations {
-            let (operation, payload) = operation(&mut self.random, self.source, seq);
+            let (operation, payload) = operation(&mut self.random, self.source, seq, self.plan.asks_per_mille);
             self.perform(&client, operation, payload, &mut asks).await;
             while asks.len() >= self.plan.asks_max {
                 asks.join_next().await;

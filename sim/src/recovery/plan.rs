@@ -25,6 +25,8 @@ pub struct Plan {
     pub disk: disk::Plan,
     pub weather: Weather,
     pub clients: Vec<Client>,
+    /// The client that comes each time that the node starts again.
+    pub newcomer: Client,
 }
 
 /// When the power of the node's machine fails.
@@ -39,6 +41,8 @@ pub enum Failure {
 #[derive(Clone, Debug)]
 pub struct Client {
     pub operations: u32,
+    /// Out of a thousand operations, so many are asks.
+    pub asks_per_mille: u64,
     /// Out of a thousand operations, so many are followed by a pause of up to `pause_max`.
     pub pause_per_mille: u64,
     pub pause_max: Duration,
@@ -140,12 +144,20 @@ impl Plan {
         let clients = (0..r.between(1, 3))
             .map(|_| Client {
                 operations: r.between(20, 150) as u32,
+                asks_per_mille: r.pick(&[100, 500, 900]),
                 pause_per_mille: r.pick(&[20, 100, 400]),
                 pause_max: ms(r.pick(&[2, 30, 200])),
                 asks_max: r.between(1, 20) as usize,
             })
             .collect();
-        Plan { config, failures, devices, disk, weather, clients }
+        let newcomer = Client {
+            operations: 12,
+            asks_per_mille: 900,
+            pause_per_mille: 0,
+            pause_max: Duration::ZERO,
+            asks_max: 12,
+        };
+        Plan { config, failures, devices, disk, weather, clients, newcomer }
     }
 
     /// Whether nothing that this type sends goes out before it is durable.
@@ -183,7 +195,7 @@ pub enum Does {
 }
 
 /// The next operation of a client, and its message.
-pub fn operation(r: &mut Random, source: u32, seq: u32) -> (Operation, Vec<u8>) {
+pub fn operation(r: &mut Random, source: u32, seq: u32, asks_per_mille: u64) -> (Operation, Vec<u8>) {
     let what = what(source, seq);
     let durable = r.per_mille(600);
     let own = r.per_mille(150);
@@ -203,5 +215,5 @@ pub fn operation(r: &mut Random, source: u32, seq: u32) -> (Operation, Vec<u8>) 
         (_, _, true) => (Does::Put, journal::Message::Put { what }.to_bytes()),
         (_, _, false) => (Does::Put, sketch::Message::Put { what }.to_bytes()),
     };
-    (Operation { what, to, does, asks: r.per_mille(500) }, payload)
+    (Operation { what, to, does, asks: r.per_mille(asks_per_mille) }, payload)
 }
