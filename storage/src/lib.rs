@@ -2,7 +2,8 @@
 //!
 //! [`folder::DataFolder`] is the node's folder: one process at a time, one format version, one node id.
 //! [`dead_letters::DeadLetters`] keeps the messages that nobody handled, in sled or, for simulation, in memory.
-//! [`checkpoints::Checkpoints`] keeps what devices recover from, over the narrow trait [`blocks::Blocks`]: sled, or memory.
+//! [`checkpoints::Checkpoints`] keeps what devices recover from, over the narrow trait [`blocks::Blocks`]: sled, or memory;
+//! [`export`] takes them to a file and back.
 //! [`kernels::Kernels`] keeps what the compiler of GPUs' code has made.
 //!
 //! This floor knows messages but not who sends them: no networks, no devices, no clocks. Time and randomness are
@@ -11,5 +12,6 @@
 pub mod blocks;
 pub mod checkpoints;
 pub mod dead_letters;
+pub mod export;
 pub mod folder;
 pub mod kernels;

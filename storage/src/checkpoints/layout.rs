@@ -34,7 +34,7 @@ pub enum Part {
 }
 
 /// The number of the part that holds an [`About`].
-pub(super) const ABOUT: u32 = 0;
+pub(crate) const ABOUT: u32 = 0;
 
 impl Part {
     /// The number under which a part is kept.
@@ -180,7 +180,7 @@ impl Manifest {
 
 impl About {
     /// All but what the manifest has.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.extend((self.types.len() as u32).to_le_bytes());
         for found in &self.types {
@@ -194,7 +194,7 @@ impl About {
         bytes
     }
 
-    pub(super) fn from_bytes(at_us: u64, lanes: u32, bytes: &[u8]) -> Option<About> {
+    pub(crate) fn from_bytes(at_us: u64, lanes: u32, bytes: &[u8]) -> Option<About> {
         let mut from = Reader(bytes);
         let count = from.u32()?;
         let read = |from: &mut Reader<'_>| {

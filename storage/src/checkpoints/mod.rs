@@ -23,8 +23,9 @@ use ringhold_kernels::registry::Registry;
 
 use crate::blocks::{self, Blocks, hold};
 pub use draft::Draft;
-use layout::{ABOUT, FORMAT_KEY, PartInfo, chunk_key, chunk_name, manifest_of, set_of, unseal};
+pub(crate) use layout::{ABOUT, Reader};
 pub use layout::{About, DEVICE_NAME_BYTES_MAX, FORMAT, Manifest, PARTS_MAX, Part, Type};
+use layout::{FORMAT_KEY, PartInfo, chunk_key, chunk_name, manifest_of, set_of, unseal};
 
 /// What can be configured.
 #[derive(Clone, Debug)]
@@ -264,17 +265,16 @@ impl Checkpoints {
 
     /// Begins a checkpoint: a full one, or one that tells the changes since its base.
     pub fn begin(&self, device: &str, epoch: u64, base: Option<u64>) -> Result<Draft, Error> {
-        if device.is_empty() || device.len() > DEVICE_NAME_BYTES_MAX || device.contains('\0') {
-            return Err(Error::Device(device.into()));
-        }
+        check_name(device)?;
         hold(&self.0.state).admit(device, epoch, base)?;
         Ok(Draft::new(self.0.clone(), draft::Place::Newest, device, epoch, base))
     }
 
     /// As [`Checkpoints::begin`], for a full one that takes the place of all others of its device when it commits,
     /// whatever their epochs.
-    pub fn begin_instead(&self, device: &str, epoch: u64) -> Draft {
-        Draft::new(self.0.clone(), draft::Place::Alone, device, epoch, None)
+    pub fn begin_instead(&self, device: &str, epoch: u64) -> Result<Draft, Error> {
+        check_name(device)?;
+        Ok(Draft::new(self.0.clone(), draft::Place::Alone, device, epoch, None))
     }
 
     /// The names of the devices that have checkpoints.
@@ -430,6 +430,11 @@ impl Checkpoints {
     pub fn bytes_on_disk(&self) -> u64 {
         self.0.blocks.bytes_on_disk()
     }
+}
+
+fn check_name(device: &str) -> Result<(), Error> {
+    let fits = (1..=DEVICE_NAME_BYTES_MAX).contains(&device.len()) && !device.contains('\0');
+    if fits { Ok(()) } else { Err(Error::Device(device.into())) }
 }
 
 fn check_format(blocks: &dyn Blocks) -> Result<(), Error> {

@@ -152,7 +152,7 @@ fn one_in_place_of_all_others_is_the_only_one() {
     let (disk, store) = store();
     let mut device = Device::default();
     (0..3).for_each(|_| commit(&store, &mut device, None));
-    let mut draft = store.begin_instead("cpu0", 2);
+    let mut draft = store.begin_instead("cpu0", 2).unwrap();
     device.write(&mut draft, true, &mut Random::new(1)).unwrap();
     draft.commit(about(2)).unwrap();
     assert_eq!(epochs(&store), [2]);

@@ -5,5 +5,6 @@ extern crate ringhold_kernels as ringhold;
 mod crash;
 mod damage;
 mod disk;
+mod exported;
 mod flow;
 mod model;
