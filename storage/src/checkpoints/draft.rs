@@ -41,8 +41,17 @@ struct Writing {
     splitter: Splitter,
     chunk: Vec<u8>,
     chunks: u32,
+    /// Chunks whose keys are there, with a value or none yet.
+    keys: u32,
     bytes: u64,
 }
+
+/// From so many chunks on a part's keys are made, so many at once, ahead of their values.
+///
+/// sled writes a page of up to 16 values anew for every ten or so that come to it, and when it divides the page. Where the
+/// page has its keys, and is divided, before the values come, half as much is written.
+const KEYS_AHEAD_FROM: u32 = 32;
+const KEYS_AHEAD: u32 = 64;
 
 /// Of what older checkpoints leave behind, a commit removes as many chunks as this beside twice those it wrote: so there
 /// is never more to remove than was ever kept, and a commit takes no longer for it than for its own.
@@ -107,6 +116,10 @@ impl Draft {
                 part.chunks += 1;
                 self.store.blocks.put(&key, &part.chunk)?;
             }
+            for ahead in part.chunks..part.keys {
+                self.store.blocks.remove(&chunk_key(self.set, *number, ahead))?;
+            }
+            part.keys = part.chunks;
         }
         self.store.blocks.sync()?;
         self.store.check_open(self.reopened)?;
@@ -134,6 +147,12 @@ impl Draft {
             part.chunk.extend(taken);
             bytes = rest;
             if carried(&part.chunk) == CHUNK_BYTES {
+                if part.chunks >= KEYS_AHEAD_FROM.max(part.keys) {
+                    part.keys = part.chunks + KEYS_AHEAD;
+                    for ahead in part.chunks..part.keys {
+                        self.store.blocks.put(&chunk_key(self.set, number, ahead), &[])?;
+                    }
+                }
                 let key = chunk_key(self.set, number, part.chunks);
                 seal(&chunk_name(&self.device, self.epoch, &key), &mut part.chunk);
                 part.chunks += 1;
@@ -145,8 +164,11 @@ impl Draft {
     }
 
     fn manifest(&self, at_us: u64, lanes: u32) -> Manifest {
-        let info =
-            |(number, part): (&u32, &Writing)| PartInfo { number: *number, chunks: part.chunks, bytes: part.bytes };
+        let info = |(number, part): (&u32, &Writing)| PartInfo {
+            number: *number,
+            chunks: part.chunks.max(part.keys),
+            bytes: part.bytes,
+        };
         Manifest {
             device: self.device.clone(),
             epoch: self.epoch,

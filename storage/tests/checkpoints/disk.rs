@@ -277,13 +277,22 @@ fn what_a_commit_costs() {
                 draft.append(ringhold_storage::checkpoints::Part::Lane(0), &lane).unwrap();
                 draft.commit(about(epoch)).unwrap();
             };
+            let before = written();
             let times = measure(count, Box::new(step));
+            let times_written = (written() - before) as f64 / (bytes * count) as f64;
             over.store(true, Ordering::Relaxed);
             let beside =
                 beside.map_or(String::new(), |thread| format!(" beside {} compactions", thread.join().unwrap()));
-            print(&format!("a commit of {} KiB{beside}", bytes >> 10), times);
+            let wrote = if compacting { String::new() } else { format!(", {times_written:.1} bytes written for each") };
+            print(&format!("a commit of {} KiB{beside}{wrote}", bytes >> 10), times);
         }
     }
+}
+
+/// Bytes that this process has written to files.
+fn written() -> u64 {
+    let io = fs::read_to_string("/proc/self/io").unwrap();
+    io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
 }
 
 fn actors(out: &mut Vec<u8>, epoch: u64, bytes: usize) {

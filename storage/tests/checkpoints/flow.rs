@@ -81,6 +81,45 @@ fn a_long_chain_is_due_and_shrinks_to_what_it_stands_for() {
 }
 
 #[test]
+fn a_large_part_leaves_no_key_that_is_not_its_own() {
+    let (disk, store) = store();
+    let mut states = Vec::new();
+    for key in 0..40 {
+        checkpoint::push_actor(&mut states, ActorId::new(TypeId(1), Key(key)), 1, 0, 100_000).fill(key as u8);
+    }
+    let mut draft = store.begin("cpu0", 1, None).unwrap();
+    draft.append(Part::Lane(0), &states).unwrap();
+    draft.append(Part::Lane(1), &states[..100_032 * 20]).unwrap();
+    let manifest = draft.commit(about(1)).unwrap();
+    let keys = |disk: &InMemory| {
+        let (mut count, mut from) = (0, Vec::new());
+        while let Some(key) = disk.first_from(&from).unwrap() {
+            count += 1;
+            from = [key.as_slice(), &[0]].concat();
+        }
+        count
+    };
+    assert!(manifest.chunks() > 150);
+    assert_eq!(keys(&disk), manifest.chunks() + 2);
+    let (mut bytes, mut actors) = (Vec::<u8>::new(), 0);
+    let collect = |_: Part, record: Record<'_>, whole: &[u8]| {
+        actors += matches!(record, Record::Actor { .. }) as u32;
+        bytes.extend(whole);
+        Ok::<_, Error>(())
+    };
+    store.visit("cpu0", 1, collect).unwrap();
+    // Those of the second lane were there already.
+    assert!(bytes == states && actors == 40);
+    // One that is given up leaves none at all.
+    let mut draft = store.begin("cpu0", 2, None).unwrap();
+    draft.append(Part::Lane(0), &states).unwrap();
+    assert!(keys(&disk) > manifest.chunks() + 100);
+    drop(draft);
+    store.compact("cpu0", &mut |_| ()).unwrap();
+    assert_eq!(keys(&disk), manifest.chunks() + 2);
+}
+
+#[test]
 fn a_checkpoint_that_is_being_read_stays_until_it_has_been() {
     let (disk, store) = store();
     let mut device = Device::default();
