@@ -353,8 +353,12 @@ impl World {
             node.drain().await;
         }
         let crashed = self.devices.iter().flat_map(|devices| devices.crashed()).any(|crashed| crashed);
-        self.figures.device_restarts =
-            self.devices.iter().flat_map(|devices| devices.terms()).map(|terms| u64::from(terms.saturating_sub(1))).sum();
+        self.figures.device_restarts = self
+            .devices
+            .iter()
+            .flat_map(|devices| devices.terms())
+            .map(|terms| u64::from(terms.saturating_sub(1)))
+            .sum();
         let operations: Vec<Vec<(Operation, Said)>> = self.logs.iter().map(|log| log.lock().clone()).collect();
         let answered = |(_, said): &&(Operation, Said)| matches!(said, Said::Reply(_));
         self.figures.answers = operations.iter().flatten().filter(answered).count() as u64;

@@ -150,13 +150,8 @@ impl Plan {
                 asks_max: r.between(1, 20) as usize,
             })
             .collect();
-        let newcomer = Client {
-            operations: 12,
-            asks_per_mille: 900,
-            pause_per_mille: 0,
-            pause_max: Duration::ZERO,
-            asks_max: 12,
-        };
+        let newcomer =
+            Client { operations: 12, asks_per_mille: 900, pause_per_mille: 0, pause_max: Duration::ZERO, asks_max: 12 };
         Plan { config, failures, devices, disk, weather, clients, newcomer }
     }
 
