@@ -115,6 +115,9 @@ RH_FN u32 step(Worker& worker) {
     const u64 ticket = shared.head + me;
     shared.stopped[me] = false;
     const u32 count = leading<Group>(ready(memory, worker.number, ticket), shared.words);
+    // Before a handler runs, for it may never return: an idle worker is never taken to hang. Relaxed, at gpu scope: `publish` has
+    // the order, and this only takes back what it said.
+    if (me == 0 && count > 0) store_relaxed_gpu(&memory.counters(worker.number).idle, (u64)0);
     bool wide = false;
     if (me < count) {
         const Flit* slot = memory.slot(worker.number, ticket);

@@ -23,98 +23,9 @@ use ringhold_kernels::worker::{Bells, Worker, workers};
 
 extern crate ringhold_kernels as ringhold;
 
-/// Sends numbered notes to every listener, in bursts that no inbox holds.
-#[ringhold::actor]
-pub mod talker {
-    use super::listener;
+mod actors;
 
-    pub struct State {
-        pub next: u64,
-    }
-
-    pub enum Message {
-        Talk { rounds: u32, listeners: u32 },
-    }
-
-    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
-        match message {
-            Message::Talk { rounds, listeners } => {
-                for _round in 0..rounds {
-                    for i in 0..listeners {
-                        ctx.send(
-                            listener::id(i as u64),
-                            listener::Message::Note { talker: ctx.id().key() as u32, number: state.next },
-                        );
-                    }
-                    state.next += 1;
-                }
-            }
-        }
-    }
-}
-
-/// Counts what it hears, and what it hears out of order.
-#[ringhold::actor]
-pub mod listener {
-    pub struct State {
-        pub next: [u64; 64],
-        pub heard: u64,
-        pub out_of_order: u64,
-    }
-
-    pub enum Message {
-        Note { talker: u32, number: u64 },
-        Read,
-    }
-
-    pub enum Reply {
-        Heard { heard: u64, out_of_order: u64 },
-    }
-
-    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
-        match message {
-            Message::Note { talker, number } => {
-                if state.next[talker] != number {
-                    state.out_of_order += 1;
-                }
-                state.next[talker] = number + 1;
-                state.heard += 1;
-            }
-            Message::Read => {}
-        }
-        ctx.reply(Reply::Heard { heard: state.heard, out_of_order: state.out_of_order });
-    }
-}
-
-/// Passes every token on, twice at first: traffic in circles that outgrows every inbox.
-#[ringhold::actor]
-pub mod circle {
-    pub struct State {
-        pub passed: u64,
-    }
-
-    pub enum Message {
-        Token { left: u32, double: u32, members: u64 },
-    }
-
-    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
-        match message {
-            Message::Token { left, double, members } => {
-                state.passed += 1;
-                if left > 0 {
-                    let mut copies = 1;
-                    if double > 0 {
-                        copies = 2;
-                    }
-                    for copy in 0..copies {
-                        let to = (ctx.id().key() * 7 + 1 + copy as u64) % members;
-                        ctx.send(id(to), Message::Token { left: left - 1, double: double.saturating_sub(1), members });
-                    }
-                }
-            }
-        }
-    }
-}
+use actors::{circle, listener, talker};
 
 /// Does every wrong thing there is, and some right ones.
 #[ringhold::actor]
@@ -138,6 +49,7 @@ pub mod odd {
         TickAt { us: u64, key: u64 },
         Tick,
         SetIn { us: u64, value: i64 },
+        Work { rounds: u32 },
     }
 
     pub enum Reply {
@@ -164,6 +76,15 @@ pub mod odd {
             Message::TickAt { us, key } => ctx.send_after(us, id(key), Message::Tick),
             Message::Tick => state.ticks += 1,
             Message::SetIn { us, value } => ctx.send_after(us, ctx.id(), Message::Set { value }),
+            Message::Work { rounds } => {
+                let mut x = state.ticks | 1;
+                for _round in 0..rounds {
+                    x ^= x << 13;
+                    x ^= x >> 17;
+                    x ^= x << 5;
+                }
+                state.ticks = x;
+            }
         }
         ctx.reply(Reply::Value { value: state.value, ticks: state.ticks });
     }
@@ -833,6 +754,30 @@ fn what_a_host_had_begun_is_not_begun_again() {
     bench.run_until_quiet();
     assert_eq!(bench.ask(odd::id(1u64), odd::Message::Read).unwrap(), odd::Reply::Value { value: 0, ticks: 0 });
     assert_eq!(bench.ask(odd::id(2u64), odd::Message::Read).unwrap(), odd::Reply::Value { value: 7, ticks: 0 });
+}
+
+#[test]
+fn a_worker_that_was_idle_is_not_while_a_handler_runs() {
+    use ringhold_kernels::segment::Pulse;
+    let mut bench = Bench::new(Engine::Emulated(1), small(1));
+    bench.ask(odd::id(1u64), odd::Message::Read).unwrap();
+    assert_eq!(bench.link.read()[0].pulse, Pulse::Idle);
+    bench.push(Kind::Tell, odd::id(1u64), 0, odd::Message::Work { rounds: 300_000_000 });
+    let (began, mut busy) = (Instant::now(), Vec::new());
+    loop {
+        let reading = bench.link.read()[0];
+        if reading.pulse == Pulse::Busy && reading.hand_type == odd::Actor::TYPE.0 {
+            busy.push(reading.beat_us);
+        }
+        if reading.finished == 2 {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(120), "{reading:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // By this a supervisor tells a worker that hangs from one that has nothing to do.
+    assert!(busy.len() > 10, "it was seen with the message in hand {} times", busy.len());
+    assert_eq!(busy[busy.len() / 2], busy[busy.len() - 2], "nothing was finished, and no beat came");
 }
 
 #[test]
