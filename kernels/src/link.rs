@@ -419,7 +419,9 @@ impl Link {
             _ if pass == 0 => false,
             Some((before, then)) if counters(then) == counters(&first) => *before + 2 <= pass,
             _ => {
-                self.quiet = Some((pass, first));
+                // Acquire: it is not read before the rings. A message that has just left one is counted in the pass after the
+                // next, for that begins later; by the number from before the look, it might not be.
+                self.quiet = Some((self.segment.kernel().passes.load(Acquire), first));
                 false
             }
         }
