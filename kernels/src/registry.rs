@@ -181,6 +181,12 @@ impl Registry {
         self.index_of(type_id).map(|index| &self.types[index])
     }
 
+    /// A type as devices know it, to be changed before there is one: what a device compiles is then no longer what the macro
+    /// wrote. For tests, which try what no handler can do.
+    pub fn get_mut(&mut self, type_id: TypeId) -> Option<&mut ActorType> {
+        self.index_of(type_id).map(|index| &mut self.types[index])
+    }
+
     pub fn by_name(&self, name: &str) -> Option<&ActorType> {
         self.types.iter().find(|t| t.schema.name == name)
     }

@@ -2,47 +2,45 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringhold::rt::{Actor, MessageOf};
 use ringhold_kernels::bell::Bell;
 use ringhold_kernels::emulated;
-use ringhold_kernels::gpu::compile::Compiler;
+use ringhold_kernels::gpu::compile::{Compiler, options};
 use ringhold_kernels::gpu::driver::{Driver, Gpu};
 use ringhold_kernels::gpu::launch::{self, Look};
 use ringhold_kernels::gpu::needs::{self, MEMORY_BYTES_MIN, Needs};
+use ringhold_kernels::gpu::program::Program;
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::{ActorId, Key};
 use ringhold_kernels::link::{Link, Reading, Refused};
-use ringhold_kernels::message::{Header, Kind, Reason};
+use ringhold_kernels::message::{Header, Inspected, Kind, Reason};
 use ringhold_kernels::outbox::{AWAY, Owner, Owners, SHARDS};
 use ringhold_kernels::plain::Plain;
 use ringhold_kernels::registry::Registry;
 use ringhold_kernels::ring_kernel::{self, Plan, THREADS_MIN};
 use ringhold_kernels::segment::{Framing, Segment, Shape};
+use ringhold_storage::kernels::{Kernels, Recipe};
 
 use super::actors;
 
 /// How long a device may take to start, to come to rest, or to end.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(60);
 
-/// Why a check has failed.
-#[derive(Debug)]
-pub enum Failed {
-    /// The device did something else than it promises.
-    Wrong(String),
-    /// The device does not answer or has ended: nothing more can be tried on it.
-    Stuck(String),
-}
-
-pub fn wrong<T>(said: impl Into<String>) -> Result<T, Failed> {
-    Err(Failed::Wrong(said.into()))
-}
+/// What a check was to find otherwise, or could not do. The process that tried it ends with it, and whatever it ran.
+pub type Failed = String;
 
 /// Fails unless `holds`.
 pub fn expect(holds: bool, said: impl FnOnce() -> String) -> Result<(), Failed> {
-    if holds { Ok(()) } else { wrong(said()) }
+    if holds { Ok(()) } else { Err(said()) }
+}
+
+/// For what fails with an error of its own.
+pub fn failed(error: impl std::fmt::Display) -> Failed {
+    error.to_string()
 }
 
 /// What ring kernels are run by.
@@ -92,7 +90,55 @@ enum Code {
     Cuda { gpu: Gpu, cubin: Arc<[u8]> },
 }
 
-/// A compiled ring kernel with all actors of the suite.
+/// What a kernel is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    pub workers: u32,
+    pub lanes: u32,
+    /// Of each block.
+    pub threads: u32,
+    /// Of each ring and inbox.
+    pub slots: u32,
+    /// Of a slot.
+    pub slot_bytes: u32,
+    /// Device memory, in bytes.
+    pub memory: u64,
+}
+
+impl Sizes {
+    /// As a node would choose them, but for the memory.
+    pub fn usual(machine: &Machine) -> Sizes {
+        let (slots, slot_bytes) = (16_384, 128);
+        match machine {
+            Machine::Emulated => Sizes { workers: 2, lanes: 1, threads: 32, slots, slot_bytes, memory: 1 << 30 },
+            // Of a GPU's blocks one is for control, and two are for each lane.
+            Machine::Cuda { gpu, .. } => {
+                let lanes = 4.min(gpu.multiprocessors / 4).max(1);
+                let workers = gpu.multiprocessors.saturating_sub(1 + 2 * lanes).max(lanes);
+                let threads = ring_kernel::threads(&actors::for_kernels(), THREADS_MIN);
+                Sizes { workers, lanes, threads, slots, slot_bytes, memory: gpu.memory_bytes / 2 }
+            }
+        }
+    }
+
+    /// What that comes to with these actors.
+    pub fn divide(&self, registry: &Registry) -> (Shape, Plan) {
+        let shape = Shape {
+            workers: self.workers,
+            lanes: self.lanes,
+            framing: Framing::Flits as u32,
+            types: registry.types().len() as u32,
+            slot_bytes: self.slot_bytes,
+            ingress_slots: self.slots,
+            egress_slots: self.slots,
+            inbox_slots: self.slots,
+            ..Shape::default()
+        };
+        (shape, Plan::divide(self.memory, self.threads, registry, &shape))
+    }
+}
+
+/// A compiled ring kernel.
 pub struct Kernel {
     code: Code,
     registry: Registry,
@@ -102,46 +148,22 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Compiles the kernel for so long rings and inboxes; the compiler's files go to `folder`.
+    /// Compiles the kernel, or takes what is kept in `folder` of the same text.
     ///
     /// # Errors
     /// What the compiler said.
-    pub fn compile(machine: &Machine, slots: u32, folder: &Path) -> Result<Kernel, String> {
-        let mut registry = Registry::new();
-        actors::register(&mut registry).map_err(|e| e.to_string())?;
-        // Of a GPU's blocks one is for control, and two are for each lane.
-        let (workers, lanes, threads, bytes) = match machine {
-            Machine::Emulated => (2, 1, 32, 1 << 30),
-            Machine::Cuda { gpu, .. } => {
-                let lanes = 4.min(gpu.multiprocessors / 4).max(1);
-                let workers = gpu.multiprocessors.saturating_sub(1 + 2 * lanes).max(lanes);
-                (workers, lanes, ring_kernel::threads(&registry, THREADS_MIN), gpu.memory_bytes / 2)
-            }
-        };
-        let shape = Shape {
-            workers,
-            lanes,
-            framing: Framing::Flits as u32,
-            types: registry.types().len() as u32,
-            ingress_slots: slots,
-            egress_slots: slots,
-            inbox_slots: slots,
-            ..Shape::default()
-        };
-        let plan = Plan::divide(bytes, threads, &registry, &shape);
+    pub fn compile(machine: &Machine, registry: Registry, sizes: Sizes, folder: &Path) -> Result<Kernel, Failed> {
+        let (shape, plan) = sizes.divide(&registry);
         let began = Instant::now();
         let code = match machine {
             Machine::Emulated => {
-                let source = ring_kernel::source(&registry, &shape, &plan).map_err(|e| e.to_string())?;
-                let program = emulated::Program::compile(&source, &[], folder).map_err(|e| e.to_string())?;
-                Code::Emulated(Arc::new(program))
+                let source = ring_kernel::source(&registry, &shape, &plan).map_err(failed)?;
+                Code::Emulated(Arc::new(emulated::Program::compile(&source, &[], folder).map_err(failed)?))
             }
             Machine::Cuda { gpu, compiler } => {
-                let program = launch::program(&registry, &shape, &plan).map_err(|e| e.to_string())?;
-                let architecture = needs::architecture(gpu.capability, &compiler.toolchain().architectures)
-                    .ok_or("the compiler knows no architecture of this GPU")?;
-                let compiled = compiler.compile(&program, architecture).map_err(|e| e.to_string())?;
-                Code::Cuda { gpu: gpu.clone(), cubin: compiled.cubin.into() }
+                let program = launch::program(&registry, &shape, &plan).map_err(failed)?;
+                let cubin = cubin(gpu, compiler, &program, folder)?.into();
+                Code::Cuda { gpu: gpu.clone(), cubin }
             }
         };
         Ok(Kernel { code, registry, shape, plan, compile_time: began.elapsed() })
@@ -152,6 +174,21 @@ impl Kernel {
         let workers = self.shape.workers as usize;
         Owners::from_fn(|shard| if half_away && shard >= SHARDS / 2 { AWAY } else { (shard % workers) as Owner })
     }
+}
+
+/// A program's machine code for a GPU: compiled, or kept in `folder` from before.
+pub fn cubin(gpu: &Gpu, compiler: &Compiler, program: &Program, folder: &Path) -> Result<Vec<u8>, Failed> {
+    let toolchain = compiler.toolchain();
+    let architecture = needs::architecture(gpu.capability, &toolchain.architectures)
+        .ok_or("the compiler knows no architecture of this GPU")?;
+    let recipe = Recipe {
+        source: program.text(),
+        options: &options(architecture),
+        compiler: &format!("NVRTC {}", toolchain.version),
+        architecture,
+    };
+    let made = || compiler.compile(program, architecture).map(|compiled| compiled.cubin).map_err(failed);
+    Ok(Kernels::new(folder).get(&recipe, made)?.code)
 }
 
 struct NoBell;
@@ -207,7 +244,7 @@ impl<'a> Device<'a> {
 
     pub fn start_with(kernel: &'a Kernel, owners: &Owners) -> Result<Device<'a>, Failed> {
         let segment = Segment::create(kernel.shape, kernel.registry.layout_hash(), owners);
-        let segment = segment.map_err(|e| Failed::Wrong(e.to_string()))?;
+        let segment = segment.map_err(failed)?;
         let bell: Arc<dyn Bell> = Arc::new(NoBell);
         let link = Link::new(segment.clone(), Arc::new(vec![bell; kernel.shape.workers as usize]));
         let mut device =
@@ -220,10 +257,7 @@ impl<'a> Device<'a> {
         let began = Instant::now();
         self.link.begin_term();
         self.host = Some(match &self.kernel.code {
-            Code::Emulated(program) => {
-                let host = program.start(&self.segment, Arc::new(NoBell));
-                Host::Emulated(host.map_err(|e| Failed::Stuck(e.to_string()))?)
-            }
+            Code::Emulated(program) => Host::Emulated(program.start(&self.segment, Arc::new(NoBell)).map_err(failed)?),
             Code::Cuda { gpu, cubin } => {
                 let (gpu, cubin, plan) = (gpu.clone(), cubin.clone(), self.kernel.plan);
                 let segment = self.segment.clone();
@@ -241,11 +275,13 @@ impl<'a> Device<'a> {
     pub fn pause(&mut self, began: Instant, what: &str) -> Result<(), Failed> {
         if self.host.as_ref().is_none_or(Host::is_over) {
             let why = self.host.take().map(Host::join);
-            return Err(Failed::Stuck(format!("the device has ended by itself: {why:?}")));
+            return Err(format!("the device has ended by itself: {why:?}"));
         }
-        if began.elapsed() > LIMIT {
-            return Err(Failed::Stuck(format!("the device does not {what}: {:?}", self.link.read())));
-        }
+        self.wait(began, what)
+    }
+
+    fn wait(&self, began: Instant, what: &str) -> Result<(), Failed> {
+        expect(began.elapsed() < LIMIT, || format!("the device does not {what}: {:?}", self.link.read()))?;
         match self.kernel.code {
             Code::Emulated(_) => std::thread::sleep(Duration::from_micros(50)),
             Code::Cuda { .. } => std::hint::spin_loop(),
@@ -258,12 +294,12 @@ impl<'a> Device<'a> {
         let began = Instant::now();
         self.link.stop();
         while self.host.as_ref().is_some_and(|host| !host.is_over()) {
-            self.pause(began, "end")?;
+            self.wait(began, "end")?;
             self.collect();
         }
         let Some(host) = self.host.take() else { return Ok(()) };
         while self.collect() > 0 {}
-        host.join().map_err(Failed::Stuck)
+        host.join()
     }
 
     /// Ends the device in order, and waits for it.
@@ -275,13 +311,16 @@ impl<'a> Device<'a> {
     /// back under its ticket.
     pub fn push(&mut self, kind: Kind, to: ActorId, ticket: u64, payload: &[u8]) -> Result<(), Failed> {
         let from = ActorId::new(Default::default(), Key(ticket));
-        let header = Header::new(kind, to, from, payload.len(), Hlc(0));
+        self.push_message(&Header::new(kind, to, from, payload.len(), Hlc(0)), payload)
+    }
+
+    pub fn push_message(&mut self, header: &Header, payload: &[u8]) -> Result<(), Failed> {
         let mut began = None;
         loop {
-            match self.link.push(&header, payload) {
+            match self.link.push(header, payload) {
                 Ok(()) => return Ok(()),
                 Err(Refused::Full) => {}
-                Err(refused) => return wrong(format!("a message for {to:?} is refused: {refused:?}")),
+                Err(refused) => return Err(format!("a message for {:?} is refused: {refused:?}", header.to())),
             }
             self.pause(*began.get_or_insert_with(Instant::now), "make room")?;
             self.collect();
@@ -317,53 +356,76 @@ impl<'a> Device<'a> {
         self.quiet()?;
         let mut of_ask = self.answers.iter().filter(|(header, _)| !header.is(Kind::DeadLetter));
         let (Some((header, payload)), None) = (of_ask.next(), of_ask.next()) else {
-            return wrong(format!("an ask of {to:?} has not one answer: {:?}", self.answers));
+            return Err(format!("an ask of {to:?} has not one answer: {:?}", self.answers));
         };
         expect(header.to().key == Key(77), || format!("the answer went to {:?}", header.to()))?;
         match (header.kind(), header.reason()) {
             (Some(Kind::Reply), _) => Ok(Answer::Reply(payload.clone())),
             (_, Some(reason)) => Ok(Answer::Error(reason)),
-            _ => wrong(format!("the answer has neither kind nor reason: {header:?}")),
+            _ => Err(format!("the answer has neither kind nor reason: {header:?}")),
         }
     }
 
     pub fn ask<M: MessageOf>(&mut self, to: ActorId, message: M) -> Result<<M::Actor as Actor>::Reply, Failed> {
         match self.ask_bytes(to, &message.to_bytes())? {
-            Answer::Reply(bytes) => Plain::from_bytes(&bytes)
-                .ok_or_else(|| Failed::Wrong(format!("the reply of {to:?} is none of its type: {bytes:?}"))),
-            Answer::Error(reason) => wrong(format!("an ask of {to:?} was answered: {reason}")),
+            Answer::Reply(bytes) => {
+                Plain::from_bytes(&bytes).ok_or_else(|| format!("the reply of {to:?} is none of its type: {bytes:?}"))
+            }
+            Answer::Error(reason) => Err(format!("an ask of {to:?} was answered: {reason}")),
         }
     }
 
-    /// The state of an actor, of so many bytes; `None` if there is no such actor. The device must be at rest.
-    pub fn inspect(&mut self, of: ActorId, bytes: usize) -> Result<Option<Vec<u8>>, Failed> {
-        use ringhold_kernels::message::Inspected;
-        let room = self.kernel.shape.payload_bytes_max() - size_of::<Inspected>();
+    /// Asks a device that does other things too, and waits for the reply alone.
+    pub fn ask_meanwhile<M: MessageOf>(
+        &mut self,
+        to: ActorId,
+        message: M,
+    ) -> Result<<M::Actor as Actor>::Reply, Failed> {
         self.answers.clear();
+        self.push(Kind::Ask, to, 77, &message.to_bytes())?;
+        let began = Instant::now();
+        while self.collect() == 0 {
+            self.pause(began, "answer")?;
+        }
+        let (header, payload) = &self.answers[0];
+        Plain::from_bytes(payload)
+            .filter(|_| header.is(Kind::Reply))
+            .ok_or_else(|| format!("an ask of {to:?} was answered with {header:?}, {payload:02x?}"))
+    }
+
+    /// The state of an actor, of so many bytes; `None` if there is no such actor. It must have nothing to do. What comes
+    /// besides is left among the answers.
+    pub fn inspect(&mut self, of: ActorId, bytes: usize) -> Result<Option<Vec<u8>>, Failed> {
+        let room = self.kernel.shape.payload_bytes_max() - size_of::<Inspected>();
         let mut asked = 0;
         for offset in (0..bytes.max(1)).step_by(room) {
             self.push(Kind::Inspect, of, offset as u64, &(offset as u32).to_le_bytes())?;
             asked += 1;
         }
-        self.quiet()?;
-        expect(self.answers.len() == asked, || {
-            format!("{asked} inspects of {of:?} have {} answers", self.answers.len())
-        })?;
-        let mut state = vec![0; bytes];
-        for (header, payload) in &self.answers {
-            if header.reason() == Some(Reason::NoActor) {
-                return Ok(None);
+        let (mut state, mut exists, began) = (vec![0; bytes], true, Instant::now());
+        while asked > 0 {
+            self.collect();
+            for (header, payload) in std::mem::take(&mut self.answers) {
+                if header.from() != of || !(header.is(Kind::Inspected) || header.reason() == Some(Reason::NoActor)) {
+                    self.answers.push((header, payload));
+                    continue;
+                }
+                asked -= 1;
+                let Some((about, part)) = Inspected::split(&payload).filter(|_| header.is(Kind::Inspected)) else {
+                    exists = false;
+                    continue;
+                };
+                let at = about.offset as usize;
+                expect(about.state_bytes as usize == bytes && at + part.len() <= bytes, || {
+                    format!("{of:?}: {bytes} bytes of state are wanted: {about:?}")
+                })?;
+                state[at..at + part.len()].copy_from_slice(part);
             }
-            let Some((about, part)) = Inspected::split(payload).filter(|_| header.is(Kind::Inspected)) else {
-                return wrong(format!("an inspect of {of:?} was answered with {header:?}"));
-            };
-            let at = about.offset as usize;
-            expect(about.state_bytes as usize == bytes && at + part.len() <= bytes, || {
-                format!("{of:?}: {bytes} bytes of state are wanted: {about:?}")
-            })?;
-            state[at..at + part.len()].copy_from_slice(part);
+            if asked > 0 {
+                self.pause(began, "show a state")?;
+            }
         }
-        Ok(Some(state))
+        Ok(exists.then_some(state))
     }
 
     /// The sum of a counter over all workers.
@@ -374,7 +436,7 @@ impl<'a> Device<'a> {
     /// Messages taken from the ingress rings, whose slots are free again.
     pub fn consumed(&self) -> u64 {
         let lanes = 0..self.kernel.shape.lanes();
-        let of = |lane| self.segment.worker(lane).ingress.0.consumed.load(std::sync::atomic::Ordering::Acquire);
+        let of = |lane| self.segment.worker(lane).ingress.0.consumed.load(Acquire);
         lanes.map(of).sum()
     }
 }

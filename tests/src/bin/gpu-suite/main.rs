@@ -3,23 +3,30 @@
 //! `cargo build --release -p ringhold-tests --bin gpu-suite`, then `gpu-suite --device cuda:0 --out FOLDER` where the
 //! GPU is.
 //! `docs/gpu-suite.md` says what it tries and how to read it. It ends with 0 if nothing failed, and with 1 otherwise.
+//!
+//! Each step is a process of its own, so that one that hangs or crashes costs its own result and no other: [`steps`].
 
 mod actors;
+mod by_hand;
+mod ceilings;
 mod correctness;
 mod device;
+mod latency;
 mod model;
+mod nodes;
+mod programs;
 mod report;
 mod speed;
+mod steps;
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::Parser;
+use ringhold::device::{cuda, host};
 
-use correctness::{CHECKS, Check};
-use device::{Failed, Kernel, Machine};
+use device::{Failed, Kernel, Machine, Sizes};
 use report::{Outcome, Report};
-use speed::{MEASUREMENTS, Measure};
 
 /// Tries the ring kernel on a GPU, or on the emulated device.
 #[derive(Parser)]
@@ -30,12 +37,24 @@ struct Arguments {
     /// The folder for gpu-suite.json; otherwise that in the variable OUT, otherwise this one
     #[arg(long)]
     out: Option<PathBuf>,
+    /// The step that this process is for, and the folder of the suite that started it
+    #[arg(long, hide = true, num_args = 2, value_names = ["STEP", "FOLDER"])]
+    step: Option<Vec<String>>,
 }
 
 #[derive(Clone, Copy)]
-enum Which {
+pub enum Which {
     Emulated,
     Cuda(u32),
+}
+
+impl std::fmt::Display for Which {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Which::Emulated => write!(f, "emulated"),
+            Which::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
 }
 
 fn which(text: &str) -> Result<Which, String> {
@@ -48,109 +67,120 @@ fn which(text: &str) -> Result<Which, String> {
 
 /// What checks and measurements are run with.
 pub struct Suite {
+    which: Which,
     machine: Machine,
-    /// With rings and inboxes of the usual length.
-    kernel: Kernel,
-    /// With rings and inboxes that are always full.
-    short: Kernel,
+    /// Compiled kernels are kept here from one step to the next.
+    folder: PathBuf,
 }
 
 impl Suite {
-    fn new(machine: Machine) -> Result<Suite, String> {
-        let folder = tempfile::tempdir().map_err(|e| format!("no temporary folder: {e}"))?;
-        let kernel = Kernel::compile(&machine, 16_384, folder.path())?;
-        let short = Kernel::compile(&machine, 16, folder.path())?;
-        Ok(Suite { machine, kernel, short })
+    fn new(which: Which, folder: &Path) -> Result<Suite, Failed> {
+        let machine = match which {
+            Which::Emulated => Machine::Emulated,
+            Which::Cuda(number) => Machine::cuda(number)?,
+        };
+        Ok(Suite { which, machine, folder: folder.into() })
+    }
+
+    /// What most steps take.
+    fn usual(&self) -> Sizes {
+        Sizes::usual(&self.machine)
+    }
+
+    /// With rings and inboxes that are always full.
+    fn short(&self) -> Sizes {
+        Sizes { slots: 16, ..self.usual() }
+    }
+
+    fn kernel(&self, sizes: Sizes) -> Result<Kernel, Failed> {
+        Kernel::compile(&self.machine, actors::for_kernels(), sizes, &self.folder)
+    }
+
+    /// One for wide actors, with so many threads in a block.
+    fn wide_kernel(&self, threads: u32) -> Result<Kernel, Failed> {
+        Kernel::compile(&self.machine, actors::wide(), Sizes { threads, ..self.usual() }, &self.folder)
     }
 
     fn is_emulated(&self) -> bool {
         self.machine.is_emulated()
     }
 
+    /// How much of a thing there is: on the emulated device, or on a GPU.
+    fn size<T>(&self, emulated: T, gpu: T) -> T {
+        if self.is_emulated() { emulated } else { gpu }
+    }
+
     /// A power of two.
     fn many_actors(&self) -> u64 {
-        if self.is_emulated() { 1 << 11 } else { 1 << 20 }
+        self.size(1 << 11, 1 << 20)
     }
 
     /// Asks in a comparison with native handlers.
     fn asks(&self) -> u32 {
-        if self.is_emulated() { 60 } else { 2_000 }
+        self.size(60, 2_000)
     }
 }
 
-fn main() {
+/// The command of the library that one of the steps runs.
+pub const DEMO: &str = "demo";
+
+fn main() -> ExitCode {
+    // What the library starts this binary as, and what the suite starts it as. The actors must be the same in all of them.
+    if std::env::args().nth(1).is_some_and(|role| [host::ROLE, cuda::PROBE, DEMO].contains(&role.as_str())) {
+        return ringhold::cli::main(actors::for_nodes());
+    }
     let arguments = Arguments::parse();
-    let mut report = Report { device: String::new(), caveat: None, checks: Vec::new(), figures: Vec::new() };
-    run(arguments.device, &mut report);
+    if let Some([step, folder]) = arguments.step.as_deref() {
+        let done = steps::run_here(step, arguments.device, Path::new(folder));
+        // At once: a device that does not end must not keep the process.
+        std::process::exit(i32::from(done.is_err()));
+    }
+    let mut report = Report::default();
+    steps::run_all(arguments.device, &mut report);
     report.print_table();
     let out = arguments.out.or_else(|| std::env::var_os("OUT").map(PathBuf::from)).unwrap_or_else(|| ".".into());
     let written = report.write(&out);
     if let Err(error) = &written {
         eprintln!("{error}");
     }
-    // At once: a device that does not end must not keep the process.
-    std::process::exit(i32::from(report.count(Outcome::Fail) > 0 || written.is_err()));
+    ExitCode::from(u8::from(report.count(Outcome::Fail) > 0 || written.is_err()))
 }
 
-fn run(which: Which, report: &mut Report) {
-    let machine = match which {
-        Which::Emulated => Ok(Machine::Emulated),
-        Which::Cuda(number) => Machine::cuda(number).map_err(|why| (number, why)),
-    };
-    let machine = match machine {
-        Ok(machine) => machine,
-        Err((number, why)) => {
-            report.device = format!("cuda:{number}");
-            return skip_all(report, 0, &format!("skipped, no GPU: {why}"));
-        }
-    };
-    report.device = machine.name();
-    report.caveat = machine.is_emulated().then_some("emulated, no measurement of a GPU");
-    println!("{}", report.device);
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
 
-    let began = Instant::now();
-    let suite = match Suite::new(machine) {
-        Ok(suite) => suite,
-        Err(why) => {
-            report.check("compile the ring kernel", Outcome::Fail, why, began.elapsed());
-            return skip_all(report, 0, "there is no kernel");
-        }
-    };
-    report.check("compile the ring kernel", Outcome::Pass, "two of them".into(), began.elapsed());
+    use ringhold_kernels::gpu::compile::Compiler;
+    use ringhold_kernels::gpu::launch;
 
-    for (done, (name, step)) in steps().enumerate() {
-        let began = Instant::now();
-        let said = match step {
-            Step::Check(check) => check(&suite),
-            Step::Measure(measure) => measure(&suite).map(|figures| {
-                let said = format!("{} figures, below", figures.len());
-                report.figures.extend(figures);
-                said
-            }),
+    use super::*;
+
+    /// As on an H200.
+    const USUAL: Sizes =
+        Sizes { workers: 123, lanes: 4, threads: 256, slots: 16_384, slot_bytes: 128, memory: 70 << 30 };
+
+    #[test]
+    fn nvrtc_takes_everything_that_the_suite_has_for_a_gpu() {
+        let compiler = match Compiler::find() {
+            Ok(compiler) => compiler,
+            Err(why) => return println!("skipped: {why}"),
         };
-        match said {
-            Ok(said) => report.check(name, Outcome::Pass, said, began.elapsed()),
-            Err(Failed::Wrong(said)) => report.check(name, Outcome::Fail, said, began.elapsed()),
-            Err(Failed::Stuck(said)) => {
-                report.check(name, Outcome::Fail, said, began.elapsed());
-                return skip_all(report, done + 1, "the device before it did not end in order");
-            }
+        let kernel = |(registry, sizes): (_, Sizes)| {
+            let (shape, plan) = sizes.divide(&registry);
+            launch::program(&registry, &shape, &plan).expect("the suite's actors fit")
+        };
+        let programs = [
+            ("the suite's actors", kernel((actors::for_kernels(), USUAL))),
+            ("wide actors", kernel((actors::wide(), Sizes { threads: 1024, ..USUAL }))),
+            ("its nodes' actors", kernel((actors::for_nodes(), USUAL))),
+            ("random programs", kernel(programs::tests::first(8, USUAL))),
+            ("the ceilings", ceilings::program()),
+        ];
+        for (name, program) in programs {
+            let began = Instant::now();
+            let compiled = compiler.compile(&program, 90).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let (bytes, took) = (compiled.cubin.len(), began.elapsed());
+            println!("{name}: {bytes} bytes after {took:?}; {}", compiled.log);
         }
     }
-}
-
-enum Step {
-    Check(Check),
-    Measure(Measure),
-}
-
-/// Correctness first.
-fn steps() -> impl Iterator<Item = (&'static str, Step)> {
-    let checks = CHECKS.iter().map(|(name, check)| (*name, Step::Check(*check)));
-    checks.chain(MEASUREMENTS.iter().map(|(name, measure)| (*name, Step::Measure(*measure))))
-}
-
-/// What is not tried is counted.
-fn skip_all(report: &mut Report, from: usize, why: &str) {
-    steps().skip(from).for_each(|(name, _)| report.check(name, Outcome::Skipped, why.into(), Duration::ZERO));
 }
