@@ -33,6 +33,9 @@ struct Log {
     trails: Vec<u64>,
 }
 
+/// A message that followed another: at what place its sender has the first and its receiver the second, and which the first is.
+type Sent = (usize, usize, u32);
+
 impl Log {
     fn read(id: ActorId, bytes: &[u8]) -> Option<Log> {
         let (count, trail, entries) = if id.type_id == journal::Actor::TYPE {
@@ -241,7 +244,7 @@ impl Judge<'_> {
             }
         }
         // From one actor to another: in the order in which the first has them.
-        let mut sent: BTreeMap<(Place, Place), Vec<(usize, usize, u32)>> = BTreeMap::new();
+        let mut sent: BTreeMap<(Place, Place), Vec<Sent>> = BTreeMap::new();
         for (operation, _) in self.operations() {
             let Does::Follow(next) = operation.does else { continue };
             let (from, to) = (self.places.get(&operation.what), self.places.get(&(operation.what + 1)));
