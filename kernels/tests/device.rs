@@ -762,7 +762,7 @@ fn a_worker_that_was_idle_is_not_while_a_handler_runs() {
     let mut bench = Bench::new(Engine::Emulated(1), small(1));
     bench.ask(odd::id(1u64), odd::Message::Read).unwrap();
     assert_eq!(bench.link.read()[0].pulse, Pulse::Idle);
-    bench.push(Kind::Tell, odd::id(1u64), 0, odd::Message::Work { rounds: 300_000_000 });
+    bench.push(Kind::Tell, odd::id(1u64), 0, odd::Message::Work { rounds: 100_000_000 });
     let (began, mut busy) = (Instant::now(), Vec::new());
     loop {
         let reading = bench.link.read()[0];
