@@ -74,6 +74,9 @@ impl Router {
     pub fn new(parts: Parts) -> Router {
         let Parts { name, registry, slot_bytes, devices, owners, sessions, letters, network } = parts;
         assert_eq!(owners.len(), SHARDS, "every shard has an owner");
+        // Answers to questions of an earlier start may still come out of a checkpoint.
+        let mut first_ticket = [0; 4];
+        network.random(&mut first_ticket);
         Router {
             name,
             registry,
@@ -86,7 +89,7 @@ impl Router {
             network,
             room: Notify::new(),
             pending: Mutex::default(),
-            next_ticket: AtomicU32::new(0),
+            next_ticket: AtomicU32::new(u32::from_le_bytes(first_ticket)),
             draining: AtomicBool::new(false),
             drain_asked: Notify::new(),
             started: Instant::now(),

@@ -149,13 +149,16 @@ impl Server {
         let endpoint = transport::server_endpoint(&options.network, options.listen, &options.identity, &counters)?;
         let address =
             endpoint.local_addr().map_err(|source| transport::Error::Bind { address: options.listen, source })?;
+        // Answers to asks of an earlier start may still come out of a checkpoint: they are not for a session of this one.
+        let mut first_session = [0; 4];
+        options.network.random(&mut first_session);
         let shared = Arc::new(Shared {
             doors,
             sessions,
             counters,
             sessions_max: options.sessions_max,
             address,
-            next_session: AtomicU32::new(1),
+            next_session: AtomicU32::new(u32::from_le_bytes(first_session)),
             handshakes: AtomicUsize::new(0),
             draining: Signal::default(),
             refusing: Signal::default(),
