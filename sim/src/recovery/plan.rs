@@ -55,8 +55,6 @@ pub const SHARED: u64 = 4;
 pub const OWN: u64 = 100;
 /// Timers are set for so long at most.
 pub const DELAY_MAX: Duration = Duration::from_millis(400);
-/// Starts of the node in a run, at most.
-pub const STARTS_MAX: usize = 4;
 
 impl Plan {
     pub fn new(seed: u64) -> Plan {
@@ -100,7 +98,7 @@ impl Plan {
             },
             ..Config::default()
         };
-        let failures: Vec<Failure> = (0..r.pick(&[0, 0, 1, 1, 1, 2, STARTS_MAX as u64 - 1]))
+        let failures: Vec<Failure> = (0..r.pick(&[0, 0, 1, 1, 1, 2, 3]))
             .map(|_| match r.below(2) {
                 0 => Failure::After(ms(r.between(1, 1_500))),
                 _ => Failure::Write(r.between(1, 300)),
