@@ -238,10 +238,15 @@ impl Node {
     }
 
     async fn wait_until_up(&self, limit: Duration) -> Result<(), Error> {
-        let deadline = Instant::now() + limit;
+        let restored = || self.router.devices().iter().map(|d| d.restored()).sum::<u64>();
+        let (mut deadline, mut before) = (Instant::now() + limit, 0);
         while !self.router.devices().iter().all(|d| d.is_running()) {
             if let Some((name, why)) = self.router.devices().iter().find_map(|d| Some((&d.name, d.given_up()?))) {
                 return Err(Error::GivenUp(name.clone(), why));
+            }
+            // A large state takes its time.
+            if restored() != before {
+                (deadline, before) = (Instant::now() + limit, restored());
             }
             if Instant::now() >= deadline {
                 return Err(Error::NotUp(limit.as_secs()));

@@ -78,6 +78,8 @@ pub(super) struct Keeper {
     pub figures: Mutex<Figures>,
     /// How much of a cut has come, while the device is to send more of it.
     pub awaited: Mutex<Option<u64>>,
+    /// Grows while what a host begins with is read and sent to it.
+    pub restored: Arc<AtomicU64>,
     /// Held while a checkpoint is made, and while a host's term begins.
     pub one: tokio::sync::Mutex<()>,
     pub next_epoch: AtomicU64,
@@ -116,6 +118,7 @@ impl Keeper {
             early: Notify::new(),
             figures: Mutex::default(),
             awaited: Mutex::default(),
+            restored: Arc::default(),
             whole_next: Mutex::new(false),
             compacting: Arc::default(),
         }
@@ -143,11 +146,13 @@ fn read(
     epoch: u64,
     lanes: usize,
     lane_of: impl Fn(&Record<'_>) -> Option<usize>,
+    progress: &AtomicU64,
 ) -> Result<Beginning, Error> {
     let (mut first, mut then) = (vec![Vec::new(); lanes], vec![Vec::new(); lanes]);
     let (mut actors, mut hlc) = (0, 0);
     if epoch > 0 {
         store.visit(device, epoch, |_, record, bytes| {
+            progress.fetch_add(1, SeqCst);
             match record {
                 Record::Cut(cut) => hlc = hlc.max(cut.hlc),
                 Record::Actor { .. } => actors += 1,
@@ -378,8 +383,9 @@ impl Device {
             epoch if mistake::is_made(Mistake::BeginsOlder) => older(&store, &name, epoch),
             epoch => epoch,
         };
-        let beginning =
-            keeper.run(move || read(&store, &name, epoch, lanes, |record| router.lane_of_record(record))).await?;
+        let progress = keeper.restored.clone();
+        let read = move || read(&store, &name, epoch, lanes, |record| router.lane_of_record(record), &progress);
+        let beginning = keeper.run(read).await?;
         let mut sent = vec![0; lanes];
         loop {
             let mut moved = 0;
@@ -400,6 +406,7 @@ impl Device {
                 tracing::info!(device = self.name, epoch, actors = beginning.actors, "device begins with a checkpoint");
                 return Ok(());
             }
+            keeper.restored.fetch_add(moved as u64, SeqCst);
             match moved {
                 0 => sleep(Duration::from_millis(1)).await,
                 _ => tokio::task::yield_now().await,

@@ -248,6 +248,7 @@ impl Device {
         let origin = Instant::now();
         let mut supervisor = Supervisor::new(limits, Duration::ZERO);
         let mut effects = vec![Effect::Launch];
+        let mut restored = 0;
         loop {
             let mut event = None;
             // What a host begins with is known once no checkpoint is under way.
@@ -265,7 +266,7 @@ impl Device {
             }
             let event = match event {
                 Some(event) => event,
-                None => self.next_event(&supervisor, &mut *host).await,
+                None => self.next_event(&supervisor, &mut *host, &mut restored).await,
             };
             if let (Event::Up, State::Starting { since }) = (&event, supervisor.state()) {
                 let took_ms = (origin.elapsed() - *since).as_millis();
@@ -276,7 +277,7 @@ impl Device {
         }
     }
 
-    async fn next_event(&self, supervisor: &Supervisor, host: &mut dyn DeviceHost) -> Event {
+    async fn next_event(&self, supervisor: &Supervisor, host: &mut dyn DeviceHost, restored: &mut u64) -> Event {
         let starting = matches!(supervisor.state(), State::Starting { .. });
         let pause = match supervisor.state() {
             State::Running { .. } | State::GivenUp { .. } => BEAT_EVERY,
@@ -290,6 +291,10 @@ impl Device {
                 let mut door = self.door.lock();
                 match supervisor.state() {
                     State::Starting { .. } if starting && door.link().is_running() => Event::Up,
+                    State::Starting { .. } if self.restored() != *restored => {
+                        *restored = self.restored();
+                        Event::Restoring
+                    }
                     State::Running { .. } => {
                         self.rate.lock().look(self.origin.elapsed(), door.totals().finished);
                         let awaited = self.keeper.as_ref().and_then(|keeper| *keeper.awaited.lock());
@@ -485,6 +490,11 @@ impl Device {
     pub fn running_pid(&self) -> Option<u32> {
         let known = self.known.lock();
         known.pid.filter(|_| known.state == DeviceState::Running)
+    }
+
+    /// Grows while what a host begins with is read and sent to it.
+    pub fn restored(&self) -> u64 {
+        self.keeper.as_ref().map_or(0, |keeper| keeper.restored.load(SeqCst))
     }
 
     pub fn makes_checkpoints(&self) -> bool {

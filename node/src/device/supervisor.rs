@@ -11,7 +11,7 @@ use std::time::Duration;
 pub struct Limits {
     /// How long a worker may hold one message.
     pub stalled_after: Duration,
-    /// How long a host may take until its workers are up.
+    /// How long a host may take until its workers are up, from the last that it was given to begin with.
     pub start_timeout: Duration,
     /// How long a host that is to die has to leave by itself, once asked; zero where it is killed unasked.
     pub leave_timeout: Duration,
@@ -36,6 +36,8 @@ pub enum Event {
     /// The host was started, and it is not known yet whether it comes up.
     Launched,
     LaunchFailed(String),
+    /// The host takes in what it begins with, and there has been more of it.
+    Restoring,
     /// All workers run.
     Up,
     /// Every worker's heartbeat, looked at now and then.
@@ -201,6 +203,10 @@ impl Supervisor {
                 self.state = State::Running { since: now, workers: vec![] };
                 vec![]
             }
+            (State::Starting { since }, Event::Restoring) => {
+                *since = now;
+                vec![]
+            }
             (State::Starting { .. }, Event::LaunchFailed(why)) => {
                 self.wait(now, why, Remedy::Restart);
                 vec![]
@@ -242,7 +248,7 @@ impl Supervisor {
                 | State::Killed { .. }
                 | State::Waiting { .. }
                 | State::Stopping { .. },
-                Event::Tick | Event::Beats(_) | Event::Up,
+                Event::Tick | Event::Beats(_) | Event::Up | Event::Restoring,
             )
             | (_, Event::Launched)
             | (State::Waiting { .. }, Event::Over(_))
@@ -468,5 +474,13 @@ mod tests {
         let mut s = Supervisor::new(LIMITS, at(0));
         assert_eq!(s.step(at(9_999), Event::Tick), vec![]);
         assert!(matches!(&s.step(at(10_000), Event::Tick)[..], [Effect::Kill(_)]));
+    }
+
+    #[test]
+    fn a_host_with_much_to_begin_with_has_all_the_time_that_it_takes() {
+        let mut s = Supervisor::new(LIMITS, at(0));
+        assert_eq!(s.step(at(9_000), Event::Restoring), vec![]);
+        assert_eq!(s.step(at(18_999), Event::Tick), vec![]);
+        assert!(matches!(&s.step(at(19_000), Event::Tick)[..], [Effect::Kill(_)]));
     }
 }
