@@ -23,7 +23,8 @@ use crate::table::{Slot, state_of};
 
 /// Bytes that a worker streams in one step, and takes in one step of a restore: a message may come meanwhile.
 const STREAM_BYTES: usize = 64 * 1024;
-/// Memory kept for the next cut's copy.
+/// Memory kept for the next cut's copy, where the last one took no more. Memory that the system must give first takes several
+/// times as long to copy to, and the device stands still meanwhile.
 const STAGED_BYTES_KEPT: usize = 4 << 20;
 
 /// Where the workers of a device meet. Counters of all cuts since the host's start.
@@ -263,8 +264,9 @@ impl Worker {
             // Release: who sees the epoch sees where it ends.
             words.epoch.store(cuts.epoch, Release);
             cuts.streamed = 0;
+            let kept = cuts.staged.len().max(STAGED_BYTES_KEPT);
             cuts.staged.clear();
-            cuts.staged.shrink_to(STAGED_BYTES_KEPT);
+            cuts.staged.shrink_to(kept);
         }
         wake(&self.segment.node().parked, &*self.bells.node);
     }
