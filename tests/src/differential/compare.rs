@@ -133,7 +133,7 @@ fn agree_on_what_is_a_message(
 }
 
 /// What each side did and left behind, where it is not the same.
-fn differences(
+pub(super) fn differences(
     schema: &Schema,
     (native, native_state): (&Outcome, &[u8]),
     (cpp, cpp_state): (&Outcome, &[u8]),
@@ -184,11 +184,11 @@ fn sent(of: &Sent) -> String {
     format!("{} to {:?}{delay}{dead}", hex(&of.payload), of.to)
 }
 
-fn json(ty: &Type, bytes: &[u8], names: &TypeNames) -> Value {
+pub(super) fn json(ty: &Type, bytes: &[u8], names: &TypeNames) -> Value {
     json::from_bytes(ty, bytes, names).unwrap_or_else(|| Value::String(format!("no value: {}", hex(bytes))))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     let hex: Vec<String> =
         bytes.chunks(4).map(|word| word.iter().map(|byte| format!("{byte:02x}")).collect()).collect();
     hex.join(" ")

@@ -6,6 +6,7 @@
 //! that proves.
 
 pub mod compare;
+pub mod device;
 pub mod host;
 pub mod nvrtc;
 pub mod programs;
@@ -20,6 +21,7 @@ use ringhold_kernels::cuda::Source;
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::ActorId;
 use ringhold_kernels::plain::Plain;
+use ringhold_kernels::registry::{self, Registry};
 use ringhold_kernels::schema::Schema;
 use ringhold_kernels::trial::{self, Outcome};
 
@@ -31,6 +33,9 @@ pub struct Subject {
     pub run: fn(&mut [u8], &[u8], ActorId, ActorId, Hlc) -> Outcome,
     /// Whether bytes are a message, by the native reader.
     pub accepts: fn(&[u8]) -> bool,
+    /// The same state with zeros between its values, and behind those of a variant that is shorter than another.
+    pub tidy: fn(&[u8]) -> Vec<u8>,
+    pub register: fn(&mut Registry) -> Result<(), registry::Error>,
 }
 
 impl Subject {
@@ -40,6 +45,8 @@ impl Subject {
             schema: A::schema,
             run: trial::run::<A>,
             accepts: |bytes| A::Message::from_bytes(bytes).is_some(),
+            tidy: |state| A::State::from_bytes(state).expect("the bytes of a state").to_bytes(),
+            register: |registry| registry.register::<A>().map(drop),
         }
     }
 }

@@ -8,6 +8,7 @@ mod corners;
 #[allow(clippy::all, unused)]
 mod wide;
 
+use ringhold_tests::differential::device::Kernel;
 use ringhold_tests::differential::host::translation_unit;
 use ringhold_tests::differential::nvrtc::{self, Nvrtc};
 use ringhold_tests::differential::{Library, Mismatch, Plan, Subject, Tally, compare, programs as generator};
@@ -19,7 +20,7 @@ mod programs {
     include!(concat!(env!("OUT_DIR"), "/programs.rs"));
 }
 
-/// Programs in one C++ translation unit.
+/// Programs in one C++ translation unit, or in one ring kernel.
 const UNIT: usize = 100;
 
 /// The actors of the shipped binary, all of them.
@@ -127,6 +128,42 @@ fn random_programs_are_the_same_in_cpp() {
         let mut library = Library::compile(&subjects, &[&sink], "-O1").unwrap_or_else(|error| panic!("{error}"));
         for (index, subject) in subjects.iter().enumerate() {
             match compare(subject, &mut library, index, plan) {
+                Ok(more) => tally.add(more),
+                Err(mismatch) => reports.push(report(&mismatch, programs::SOURCES[unit * UNIT + index])),
+            }
+        }
+    }
+    println!("{} programs, {tally:?}", subjects.len());
+    assert!(reports.is_empty(), "{} of {} programs differ; the first:\n{}", reports.len(), subjects.len(), reports[0]);
+}
+
+#[test]
+fn every_actor_written_by_hand_is_the_same_in_a_ring_kernel() {
+    let sink = Subject::of::<programs::sink::Actor>();
+    let mut subjects = shipped();
+    subjects.push(Subject::of::<corners::corners::Actor>());
+    subjects.push(Subject::of::<wide::wide::Actor>());
+    let subjects: Vec<&Subject> = subjects.iter().collect();
+    let kernel = Kernel::compile(&subjects, &[&sink]).unwrap_or_else(|error| panic!("{error}"));
+    for subject in subjects {
+        let plan = Plan { sequences: 500, messages_max: 12, seed: 1 };
+        let tally = kernel.compare(subject, plan).unwrap_or_else(|mismatch| panic!("{mismatch}"));
+        println!("{}: {tally:?}", subject.source.module);
+    }
+}
+
+#[test]
+fn random_programs_are_the_same_in_a_ring_kernel() {
+    let sink = Subject::of::<programs::sink::Actor>();
+    let subjects = programs::subjects();
+    let plan = Plan { sequences: 100, messages_max: 8, seed: 1 };
+    let mut tally = Tally::default();
+    let mut reports = Vec::new();
+    for (unit, subjects) in subjects.chunks(UNIT).enumerate() {
+        let subjects: Vec<&Subject> = subjects.iter().collect();
+        let kernel = Kernel::compile(&subjects, &[&sink]).unwrap_or_else(|error| panic!("{error}"));
+        for (index, subject) in subjects.iter().enumerate() {
+            match kernel.compare(subject, plan) {
                 Ok(more) => tally.add(more),
                 Err(mismatch) => reports.push(report(&mismatch, programs::SOURCES[unit * UNIT + index])),
             }
