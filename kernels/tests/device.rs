@@ -889,7 +889,11 @@ fn a_clock_that_is_set_pauses_the_device_until_it_is_known_anew() {
         Hlc(header.hlc).us().abs_diff(wall_us)
     };
     wait_until(&mut bench, "no mapping", |bench| bench.clock().is_some_and(|clock| !clock.paused));
-    assert!(ask(&mut bench) < 20_000);
+    // More than once, where the machine was busy between the stamp and the look at the clock.
+    let began = Instant::now();
+    while ask(&mut bench) > 20_000 {
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", bench.clock());
+    }
     for (pauses, ahead_ns) in [-5_000_000_000, 1_500_000_000, 0].into_iter().enumerate() {
         program.set_clock_ahead_ns(ahead_ns);
         let began = Instant::now();
