@@ -173,7 +173,7 @@ mod tests {
             ("the suite's actors", kernel((actors::for_kernels(), USUAL))),
             ("wide actors", kernel((actors::wide(), Sizes { threads: 1024, ..USUAL }))),
             ("its nodes' actors", kernel((actors::for_nodes(), USUAL))),
-            ("random programs", kernel(programs::tests::first(8, USUAL))),
+            ("random programs", kernel(programs::tests::first(4, USUAL))),
             ("the ceilings", ceilings::program()),
         ];
         for (name, program) in programs {
