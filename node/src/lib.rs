@@ -15,6 +15,7 @@ pub mod demo;
 pub mod device;
 pub mod logs;
 pub mod node;
+mod progress;
 pub mod router;
 pub mod server;
 pub mod shipped;

@@ -249,14 +249,20 @@ fn type_json(found: &ActorType) -> Value {
 }
 
 fn state_text(args: &ActorArgs, actor: &ActorState, state: &Value) -> String {
+    let (handled, faults) = (number(actor.handled), number(actor.faults.into()));
+    let head =
+        format!("{args} on {} worker {}: {handled} messages handled, {faults} faults\n", actor.device, actor.worker);
+    let fields = fields(state);
+    if fields.is_empty() { head } else { format!("{head}\n{fields}") }
+}
+
+/// A state's fields, one a line; nothing where it has none.
+pub fn fields(state: &Value) -> String {
     let mut table = Table::new(["FIELD", "VALUE"]);
     for (name, value) in state.as_object().into_iter().flatten() {
         table.row([name.clone(), value.to_string()]);
     }
-    let (handled, faults) = (number(actor.handled), number(actor.faults.into()));
-    let head =
-        format!("{args} on {} worker {}: {handled} messages handled, {faults} faults\n", actor.device, actor.worker);
-    if table.is_empty() { head } else { format!("{head}\n{}", table.text()) }
+    if table.is_empty() { String::new() } else { table.text() }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod exit;
 mod node;
 mod output;
 mod status;
+mod storage;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -98,6 +99,10 @@ enum Command {
     #[command(subcommand)]
     Actor(ActorCommand),
 
+    /// Look after the checkpoints in a data folder that no node has open
+    #[command(subcommand)]
+    Storage(StorageCommand),
+
     /// Write and check configuration files
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -156,6 +161,58 @@ struct MessageArgs {
 
     /// The message: '{"Deposit": {"cents": 5}}', '"Read"' or Read; - reads it from stdin
     message: String,
+}
+
+#[derive(Subcommand)]
+enum StorageCommand {
+    /// List the checkpoints
+    List,
+
+    /// Read every byte, and say what is damaged and what it costs; the exit code is 1 where anything is
+    Verify,
+
+    /// Show what a checkpoint holds, or the state of one actor in it
+    Show {
+        /// The device's name: see `ringhold storage list`
+        device: String,
+
+        /// An actor's type, to show one actor
+        #[arg(value_name = "TYPE", requires = "key")]
+        type_name: Option<String>,
+
+        /// The actor's key: a number, a name of up to 8 bytes, or hash:TEXT for longer text
+        key: Option<String>,
+
+        /// Which checkpoint [default: the newest whole one]
+        #[arg(long)]
+        epoch: Option<u64>,
+    },
+
+    /// Make one full checkpoint of each device's chain of changes, and remove what is not kept
+    Compact {
+        /// Only this device's
+        device: Option<String>,
+    },
+
+    /// Write each device's newest whole checkpoint to one file
+    Export {
+        file: PathBuf,
+
+        /// Only this device's
+        #[arg(long)]
+        device: Option<String>,
+    },
+
+    /// Take checkpoints from a file, in place of all there are of the same devices
+    ///
+    /// The folder must be of the node that exported them, or new. It asks before it replaces anything.
+    Import {
+        file: PathBuf,
+
+        /// Replace what is there without asking
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -220,6 +277,7 @@ fn run(cli: Cli, registry: Registry, output: Output) -> Result<u8, Failure> {
         Command::Actor(ActorCommand::Tell(message)) => actor::tell(globals, &message, output),
         Command::Actor(ActorCommand::Ask(message)) => actor::ask(globals, &message, output),
         Command::Actor(ActorCommand::Inspect { actor }) => actor::inspect(globals, &actor, output),
+        Command::Storage(command) => storage::run(&command, globals, &registry, output),
         Command::Config(ConfigCommand::Default) => config::default(output),
         Command::Config(ConfigCommand::Check { file }) => {
             config::check(file.as_deref().or(globals.config.as_deref()), globals, output)

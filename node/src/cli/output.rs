@@ -125,6 +125,20 @@ pub fn fine_span(ns: u64) -> String {
     }
 }
 
+/// Microseconds since the Unix epoch as `2026-11-25 12:00:05`. The calendar is Howard Hinnant's `civil_from_days`:
+/// <https://howardhinnant.github.io/date_algorithms.html>.
+pub fn utc(us: u64) -> String {
+    let s = us / 1_000_000;
+    let days = s / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = year + era * 400 + (month <= 2) as u64;
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", s / 3_600 % 24, s / 60 % 60, s % 60)
+}
+
 /// 16 KiB, 1.5 GiB.
 pub fn bytes(n: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -145,6 +159,19 @@ mod tests {
         table.row(["a".into(), number(1_234_567), "x".into()]);
         table.row(["bé\x1b[31m".into(), "7".into(), String::new()]);
         assert_eq!(table.text(), "NAME         COUNT  WHY\na        1,234,567  x\nbé\u{fffd}[31m          7\n");
+    }
+
+    #[test]
+    fn a_time_is_a_date_and_a_time_of_day() {
+        let times = [0, 951_782_399, 951_782_400, 1_795_608_005, 4_107_542_400].map(|s| utc(s * 1_000_000));
+        let expected = [
+            "1970-01-01 00:00:00",
+            "2000-02-28 23:59:59",
+            "2000-02-29 00:00:00",
+            "2026-11-25 12:00:05",
+            "2100-03-01 00:00:00",
+        ];
+        assert_eq!(times, expected);
     }
 
     #[test]

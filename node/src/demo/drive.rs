@@ -10,9 +10,10 @@ use tokio::task::{JoinError, JoinSet};
 use super::chaos::{self, Chaos, Recovery};
 use super::feed;
 use super::flights::Flight;
-use super::progress::Progress;
+use super::report::thousands;
 use super::states::States;
 use crate::client::{self, Client};
+use crate::progress::{Progress, Unit};
 
 /// What a run over a node came to.
 pub struct Driven {
@@ -89,7 +90,8 @@ async fn stream(
     rate: Option<u32>,
     mut chaos: Option<Chaos>,
 ) -> Result<Option<Vec<Recovery>>, Error> {
-    let mut progress = Progress::new(flights.len() as u64);
+    let unit = Unit { text: |count| thousands(count as i64), what: "flights" };
+    let mut progress = Progress::new(flights.len() as u64, unit, Duration::ZERO);
     let mut recoveries = Vec::new();
     let mut under_way = JoinSet::new();
     let started = Instant::now();
@@ -103,7 +105,7 @@ async fn stream(
             under_way.spawn(blow);
         }
         if number % step == 0 {
-            progress.sent(number);
+            progress.at(number);
             recovered(under_way.try_join_next(), &progress, &mut recoveries)?;
             if let Some(rate) = rate {
                 let due = started + Duration::from_secs_f64(number as f64 / rate as f64);

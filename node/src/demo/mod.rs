@@ -10,7 +10,6 @@ mod drive;
 mod feed;
 pub mod flights;
 mod names;
-mod progress;
 mod reference;
 mod report;
 mod run;

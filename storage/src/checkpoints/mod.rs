@@ -166,6 +166,8 @@ pub struct Found {
     pub checkpoint: Option<Arc<Manifest>>,
     /// The newest epoch of the device, whole or not: the next one is greater.
     pub newest: Option<u64>,
+    /// When that was cut, where it can be read.
+    pub newest_at_us: Option<u64>,
     /// Newer ones that are not whole, the newest first.
     pub passed_over: Vec<Damage>,
     /// Syncs that the disk has lost: there may have been newer checkpoints of which nothing is left.
@@ -187,11 +189,15 @@ impl Found {
             return None;
         }
         cost.push(match (&self.checkpoint, self.newest) {
-            (Some(found), Some(newest)) if newest > found.epoch => format!(
-                "Everything that was committed after checkpoint {}, up to {newest}, is lost: {} checkpoints.",
-                found.epoch,
-                newest - found.epoch
-            ),
+            (Some(found), Some(newest)) if newest > found.epoch => {
+                let span = self.newest_at_us.map_or(String::new(), |at_us| {
+                    format!(": {} ms of work", at_us.saturating_sub(found.at_us).div_ceil(1_000))
+                });
+                format!(
+                    "Everything that was committed after checkpoint {}, up to {newest}, is lost{span}.",
+                    found.epoch
+                )
+            }
             (Some(found), _) => format!("What is left is checkpoint {}.", found.epoch),
             (None, _) => "No whole checkpoint is left: the actors start anew.".into(),
         });
@@ -209,9 +215,9 @@ pub struct Compacted {
     pub bytes_after: u64,
 }
 
-/// A checkpoint that was looked at: see [`Checkpoints::verify`].
+/// A checkpoint, and what is known of it.
 #[derive(Clone, Debug)]
-pub struct Verified {
+pub struct Looked {
     pub device: String,
     pub epoch: u64,
     /// `None` where it cannot be read.
@@ -301,12 +307,14 @@ impl Checkpoints {
 
     /// Finds the newest whole checkpoint of a device. Every byte of its chain is read and checked.
     pub fn latest(&self, device: &str) -> Result<Found, Error> {
-        let epochs: Vec<u64> = match hold(&self.0.state).devices.get(device) {
-            Some(device) => device.epochs.keys().rev().copied().collect(),
-            None => Vec::new(),
-        };
-        let mut found =
-            Found { newest: epochs.first().copied(), lost_syncs: self.0.blocks.lost_syncs(), ..Found::default() };
+        let mut found = Found { lost_syncs: self.0.blocks.lost_syncs(), ..Found::default() };
+        let mut epochs: Vec<u64> = Vec::new();
+        if let Some(device) = hold(&self.0.state).devices.get(device) {
+            epochs.extend(device.epochs.keys().rev());
+            let newest = device.epochs.last_key_value();
+            found.newest = newest.map(|(epoch, _)| *epoch);
+            found.newest_at_us = newest.and_then(|(_, kept)| Some(kept.manifest.as_ref()?.at_us));
+        }
         let mut checked = HashMap::new();
         for epoch in epochs {
             match self.0.check_chain(device, epoch, &mut checked, &mut |_| ()) {
@@ -394,32 +402,37 @@ impl Checkpoints {
         Ok(compacted)
     }
 
+    /// Every checkpoint that is kept, by device and epoch, and what is known of it without reading it.
+    pub fn looked(&self) -> Vec<Looked> {
+        let state = hold(&self.0.state);
+        let mut looked = Vec::new();
+        for (device, kept) in &state.devices {
+            looked.extend(kept.epochs.iter().map(|(epoch, Kept { manifest, damage })| {
+                let damage = damage.clone().map(|what| Damage { device: device.clone(), epoch: *epoch, what });
+                Looked { device: device.clone(), epoch: *epoch, manifest: manifest.clone(), damage }
+            }));
+        }
+        looked
+    }
+
     /// Reads everything that is kept, and says of each checkpoint whether it is whole, by device and epoch.
     ///
     /// `progress` is told the bytes done, of as many as all manifests together have.
-    pub fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<Vec<Verified>, Error> {
-        let kept: Vec<(String, u64, Option<Arc<Manifest>>)> = {
-            let state = hold(&self.0.state);
-            let of = |(name, device): (&String, &Device)| {
-                let of = |(epoch, entry): (&u64, &Kept)| (name.clone(), *epoch, entry.manifest.clone());
-                device.epochs.iter().map(of).collect::<Vec<_>>()
-            };
-            state.devices.iter().flat_map(of).collect()
-        };
+    pub fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<Vec<Looked>, Error> {
         let (mut checked, mut done) = (HashMap::new(), 0);
-        let verify = |(device, epoch, manifest): (String, u64, Option<Arc<Manifest>>)| {
+        let mut looked = self.looked();
+        for Looked { device, epoch, damage, .. } in &mut looked {
             let mut read = |bytes| {
                 done += bytes;
                 progress(done);
             };
-            let damage = match self.0.check_chain(&device, epoch, &mut checked, &mut read) {
+            *damage = match self.0.check_chain(device, *epoch, &mut checked, &mut read) {
                 Ok(_) => None,
                 Err(Error::Damaged(damage)) => Some(damage),
                 Err(error) => return Err(error),
             };
-            Ok(Verified { device, epoch, manifest, damage })
-        };
-        kept.into_iter().map(verify).collect()
+        }
+        Ok(looked)
     }
 
     /// Syncs that the disk has lost: see [`Blocks::lost_syncs`].
