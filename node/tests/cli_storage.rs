@@ -1,6 +1,7 @@
 //! `ringhold storage` as an operator meets it: real folders, files and exit codes.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use ringhold_kernels::plain::Plain;
 use ringhold_storage::blocks::{Blocks, Sled};
 use ringhold_storage::checkpoints::{About, Checkpoints, Options, Part, Type};
 use ringhold_storage::folder::DataFolder;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 /// 2026-11-25, 12:00:05 UTC.
@@ -140,8 +142,8 @@ fn what_is_kept_is_listed() {
 fn a_checkpoint_and_an_actor_in_it_are_shown() {
     let scratch = Scratch::new();
     scratch.filled().run(&["show", "cpu0"]).prints(&[
-        &["checkpoint 2 of cpu0, cut at 2026-11-25 12:00:05 UTC, on 1 lanes, in a chain of 2"],
-        &["1 messages to be handled, 0 to be sent later, 0 on their way out"],
+        &["checkpoint 2 of cpu0, cut at 2026-11-25 12:00:05 UTC, on 1 lane, in a chain of 2"],
+        &["1 message to be handled, 0 to be sent later, 0 on their way out"],
         &["account", "2", "8", "2", "32", "0", "same"],
         &["counter", "0", "0", "0", "0", "1", "same"],
     ]);
@@ -150,7 +152,7 @@ fn a_checkpoint_and_an_actor_in_it_are_shown() {
 
     scratch
         .run(&["show", "cpu0", "account", "alice"])
-        .prints(&[&["account alice in checkpoint 2 of cpu0: 4 messages handled, 1 faults"], &["balance", "450"]]);
+        .prints(&[&["account alice in checkpoint 2 of cpu0: 4 messages handled, 1 fault"], &["balance", "450"]]);
     let alice = scratch.json(0, &["show", "cpu0", "account", "alice", "--epoch", "1"]);
     let expected = json!({
         "device": "cpu0", "epoch": 1, "type": "account", "key": "alice", "handled": 3, "faults": 1,
@@ -313,4 +315,44 @@ fn a_folder_that_is_none_or_that_a_node_has_open_is_refused() {
     scratch.run(&["list"]).prints(&[&["no checkpoints are kept"]]);
     scratch.run(&["verify"]).prints(&[&["no checkpoints are kept"]]);
     scratch.run(&["export", "saved"]).fails(1, &["nothing to export"]);
+}
+
+/// Asks the account of alice on a node with this data folder, and ends the node in order.
+fn ask_alice(scratch: &Scratch, data_dir: &str, message: &str) -> Value {
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringhold"));
+        command.args(args).args(["--data-dir", data_dir, "--json"]).current_dir(scratch.0.path()).stdin(Stdio::null());
+        command.stdout(Stdio::piped());
+        command
+    };
+    let log = fs::File::create(scratch.path("log")).unwrap();
+    let mut node = run(&["node", "start", "--listen", "127.0.0.1:0"]).stderr(log).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(node.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let listening: Value = serde_json::from_str(&line).expect("the node listens");
+    let address = listening["listening"].as_str().unwrap();
+    let asked = run(&["actor", "ask", "account", "alice", message, "--address", address]).output().unwrap();
+    // The folder is the node's until it has ended.
+    scratch.run(&["list", "--data-dir", data_dir]).fails(1, &["in use by process", "stop it"]);
+    kill_process(Pid::from_child(&node), Signal::TERM).unwrap();
+    assert!(node.wait().unwrap().success(), "{}", fs::read_to_string(scratch.path("log")).unwrap());
+    serde_json::from_slice(&asked.stdout).unwrap()
+}
+
+#[test]
+fn what_a_node_has_kept_is_shown_and_goes_on_elsewhere() {
+    let scratch = Scratch::new();
+    let balance = |cents: i64| json!({"Balance": {"cents": cents}});
+    assert_eq!(ask_alice(&scratch, "here", r#"{"Deposit": {"cents": 42}}"#), balance(42));
+    let verified = scratch.json(0, &["verify", "--data-dir", "here"]);
+    let device = verified["checkpoints"][0]["device"].as_str().unwrap();
+    let alice = scratch.json(0, &["show", device, "account", "alice", "--data-dir", "here"]);
+    assert_eq!(alice["state"], json!({"balance": 42, "operations": 1}));
+
+    assert_eq!(scratch.run(&["export", "saved", "--data-dir", "here"]).code, 0);
+    assert_eq!(scratch.run(&["import", "saved", "--data-dir", "there"]).code, 0);
+    assert_eq!(ask_alice(&scratch, "there", r#"{"Deposit": {"cents": 8}}"#), balance(50));
+    // A moment that was kept is gone back to.
+    assert_eq!(scratch.run(&["import", "saved", "--yes", "--data-dir", "there"]).code, 0);
+    assert_eq!(ask_alice(&scratch, "there", r#""Read""#), balance(42));
 }

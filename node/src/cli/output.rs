@@ -104,6 +104,11 @@ pub fn number(n: u64) -> String {
     text
 }
 
+/// `1 lane`, `2,000 lanes`.
+pub fn counted(n: u64, what: &str) -> String {
+    format!("{} {what}{}", number(n), if n == 1 { "" } else { "s" })
+}
+
 /// A length of time in the two units that matter: `2d 3h`, `3m 12s`, `1.2s`, `850ms`.
 pub fn span(ms: u64) -> String {
     match ms {
@@ -177,6 +182,7 @@ mod tests {
     #[test]
     fn numbers_and_spans_read_well() {
         assert_eq!([0, 999, 1_000, 336_776].map(number), ["0", "999", "1,000", "336,776"]);
+        assert_eq!([0, 1, 2_000].map(|n| counted(n, "lane")), ["0 lanes", "1 lane", "2,000 lanes"]);
         assert_eq!([5, 1_250, 192_000, 3_660_000, 180_000_000].map(span), ["5ms", "1.2s", "3m 12s", "1h 1m", "2d 2h"]);
         assert_eq!([7, 1_250, 3_490_000, 2_100_000_000].map(fine_span), ["7ns", "1.2µs", "3.4ms", "2.1s"]);
         assert_eq!([0, 1_023, 1_536, 3 << 30].map(bytes), ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]);

@@ -18,7 +18,7 @@ use ringhold_storage::folder::DataFolder;
 use serde_json::{Value, json};
 
 use super::exit::{self, Failure};
-use super::output::{Output, Table, bytes, number, utc};
+use super::output::{Output, Table, bytes, counted, number, utc};
 use super::{ActorArgs, Globals, StorageCommand, config};
 use crate::config::{Config, Format, Log};
 use crate::logs;
@@ -174,7 +174,8 @@ fn recoveries(store: &Store, looked: &[Looked]) -> Vec<String> {
             lost_syncs: store.checkpoints.lost_syncs(),
         };
         let older = whole.map_or(0, |whole| looked[..whole].iter().filter(|found| found.damage.is_some()).count());
-        let older = (older > 0).then(|| format!("{older} older checkpoints than the newest whole one are damaged."));
+        let older = (older > 0)
+            .then(|| format!("Damaged, and older than the newest whole one: {}.", counted(older as u64, "checkpoint")));
         let texts: Vec<String> = found.cost().into_iter().chain(older).collect();
         (!texts.is_empty()).then(|| format!("{device}: {}", texts.join(" ")))
     };
@@ -198,8 +199,8 @@ fn row(found: &Looked) -> [String; 7] {
 
 fn on_disk(store: &Store, looked: &[Looked]) -> String {
     let held: u64 = looked.iter().filter_map(|found| found.manifest.as_ref()).map(|manifest| manifest.bytes()).sum();
-    let (count, disk) = (number(looked.len() as u64), bytes(store.checkpoints.bytes_on_disk()));
-    format!("\n{count} checkpoints, {} in all; {disk} on disk\n", bytes(held))
+    let (count, disk) = (counted(looked.len() as u64, "checkpoint"), bytes(store.checkpoints.bytes_on_disk()));
+    format!("\n{count}, {} in all; {disk} on disk\n", bytes(held))
 }
 
 fn json_of(store: &Store, looked: &[Looked]) -> Value {
@@ -282,14 +283,17 @@ fn show(store: &Store, device: &str, epoch: u64, registry: &Registry, output: Ou
     value["timers"] = timers.into();
     value["out"] = out.into();
     output.result(&value, || {
-        let mut text =
-            format!("checkpoint {epoch} of {device}, cut at {} UTC, on {} lanes", utc(chain[0].at_us), chain[0].lanes);
+        let mut text = format!(
+            "checkpoint {epoch} of {device}, cut at {} UTC, on {}",
+            utc(chain[0].at_us),
+            counted(chain[0].lanes.into(), "lane")
+        );
         if chain.len() > 1 {
             text.push_str(&format!(", in a chain of {}", chain.len()));
         }
         text.push_str(&format!(
-            "\n{} messages to be handled, {} to be sent later, {} on their way out\n\n",
-            number(queued),
+            "\n{} to be handled, {} to be sent later, {} on their way out\n\n",
+            counted(queued, "message"),
             number(timers),
             number(out)
         ));
@@ -392,8 +396,8 @@ fn show_actor(
         "state_hex": state.is_none().then_some(&hex),
     });
     output.result(value, || {
-        let (handled, faults) = (number(handled), number(faults.into()));
-        let head = format!("{args} in checkpoint {epoch} of {device}: {handled} messages handled, {faults} faults\n\n");
+        let (handled, faults) = (counted(handled, "message"), counted(faults.into(), "fault"));
+        let head = format!("{args} in checkpoint {epoch} of {device}: {handled} handled, {faults}\n\n");
         match &state {
             Some(state) => head + &super::actor::fields(state),
             None => head + &format!("this binary does not know the type as it was then; the state's bytes:\n{hex}\n"),
