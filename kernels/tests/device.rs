@@ -375,7 +375,7 @@ impl Bench {
             if (kernel || self.random >> 58 == 0) && self.link.is_quiet() {
                 return;
             }
-            if began.elapsed() > Duration::from_secs(120) {
+            if began.elapsed() > Duration::from_secs(300) {
                 break;
             }
         }
@@ -812,7 +812,7 @@ fn a_kernel_tells_its_hosts_time() {
 fn wait_until(bench: &mut Bench, what: &str, mut holds: impl FnMut(&mut Bench) -> bool) {
     let began = Instant::now();
     while !holds(bench) {
-        assert!(began.elapsed() < Duration::from_secs(60), "{what}: {:#?} {:?}", bench.link.read(), bench.clock());
+        assert!(began.elapsed() < Duration::from_secs(240), "{what}: {:#?} {:?}", bench.link.read(), bench.clock());
         std::thread::sleep(Duration::from_millis(1));
     }
 }
