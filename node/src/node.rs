@@ -233,7 +233,8 @@ impl Node {
             tasks.spawn(device.supervise(host, limits, outlet));
         }
         let node = Node { server, router, tasks, storage, drain_timeout: config.node.drain_timeout };
-        node.wait_until_up(start_timeout).await?;
+        // A host that does not come up is followed by another; the start fails with that one.
+        node.wait_until_up(start_timeout * 2 + Duration::from_secs(1)).await?;
         Ok(node)
     }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -285,6 +285,15 @@ impl DeviceHost for SimHost {
                 } else {
                     runner.run(worker).await;
                 }
+            });
+        }
+        if mishap != Mishap::DiesStarting && segment.node().restores.load(Relaxed) == 0 {
+            // Workers with nothing to load are up when they are there: one that hangs from then on is stalled.
+            let (segment, node) = (segment.clone(), self.node.clone());
+            tasks.spawn(async move {
+                sleep(start_up).await;
+                segment.device().running_term.store(term, Release);
+                node.ring();
             });
         }
         self.running = Some(Running { life, tasks });
