@@ -205,6 +205,13 @@ impl Server {
     }
 }
 
+/// Frees its port, whether it was drained or not: the task that accepts connections would go on for ever.
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.endpoint.close(Close::Stopping.code(), b"the node is gone");
+    }
+}
+
 impl Shared {
     async fn all_finished(&self) {
         loop {
