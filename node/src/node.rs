@@ -116,6 +116,11 @@ pub enum Error {
     Checkpoints(#[from] checkpoints::Error),
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
+    #[error(
+        "the data folder has checkpoints of device `{0}`, and there is no CPU device of that name: its actors would be left out. \
+         Start with the devices as they were; or save them with `ringhold storage export`, and use another folder"
+    )]
+    LeftOut(String),
     #[error("actors.committed names `{0}`, and this binary has no such actor type: it has {1}")]
     NoSuchType(String, String),
     #[error(transparent)]
@@ -177,6 +182,15 @@ impl Node {
         let config = &Config { devices: makers.plan(&config.devices)?, ..config.clone() };
         let counts: Vec<usize> = config.devices.0.iter().map(|d| workers(d.workers)).collect();
         let committed = committed(config, &registry)?;
+        if let Some(store) = &storage.checkpoints {
+            let keeps = |name: &String| {
+                let devices = config.devices.0.iter().enumerate();
+                devices.into_iter().any(|(index, d)| d.kind == DeviceKind::Cpu && config.device_name(index) == *name)
+            };
+            if let Some(left_out) = store.devices().into_iter().find(|name| !keeps(name)) {
+                return Err(Error::LeftOut(left_out));
+            }
+        }
         let mut made = Vec::new();
         for (index, device) in config.devices.0.iter().enumerate() {
             let sharers = sharers(&config.devices, device.gpu);

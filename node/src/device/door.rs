@@ -103,6 +103,9 @@ impl Kept {
     }
 }
 
+const ELSEWHERE: &str = "it holds actors that belong to another device now: start with as many devices as there were, in the same \
+                         order";
+
 /// The kinds of records that the node adds to a checkpoint.
 mod node_record {
     /// A message that had been admitted and that no worker had taken: for its lane, in order.
@@ -486,6 +489,15 @@ impl Door {
     pub fn take_up(&mut self, record: &Record<'_>, out: &mut Outcome) -> Result<(), &'static str> {
         let Door { link, kept, asks, unhandled, stray, .. } = self;
         let kept = kept.as_mut().expect("only a door that keeps has a checkpoint");
+        // Whatever belongs to an actor must have a lane here, or it would be left out in silence.
+        let of = match record {
+            Record::Actor { id, .. } => Some(id.key),
+            Record::Queued { header, .. } => Some(header.to().key),
+            _ => None,
+        };
+        if of.is_some_and(|key| link.lane_of(key).is_none()) {
+            return Err(ELSEWHERE);
+        }
         if let Record::Queued { header, .. } = record
             && is_ask(header)
         {
@@ -495,7 +507,7 @@ impl Door {
         let (header, payload, _) = split_first(body).ok_or("a record of the node is no message")?;
         match *kind {
             node_record::ADMITTED => {
-                let lane = link.lane_of(header.to().key).ok_or("a message is for another device")?;
+                let lane = link.lane_of(header.to().key).ok_or(ELSEWHERE)?;
                 if is_ask(&header) {
                     asks.insert(header.from().key.0);
                 }
@@ -503,7 +515,10 @@ impl Door {
                 Ok(())
             }
             node_record::HELD => {
-                asks.insert(header.to().key.0);
+                // Of these alone somebody waits for.
+                if matches!(header.kind(), Some(Kind::Reply | Kind::Error | Kind::Inspected)) {
+                    asks.insert(header.to().key.0);
+                }
                 hand_on(asks, unhandled, stray, &header, payload, out);
                 Ok(())
             }

@@ -83,6 +83,8 @@ pub(super) struct Keeper {
     /// Held while a checkpoint is made, and while a host's term begins.
     pub one: tokio::sync::Mutex<()>,
     pub next_epoch: AtomicU64,
+    /// A cut that was asked for and has not come up whole.
+    open: Mutex<Option<u64>>,
     /// The last attempt failed after the device was cut, so the next one has everything.
     whole_next: Mutex<bool>,
     compacting: Arc<AtomicBool>,
@@ -119,6 +121,7 @@ impl Keeper {
             figures: Mutex::default(),
             awaited: Mutex::default(),
             restored: Arc::default(),
+            open: Mutex::default(),
             whole_next: Mutex::new(false),
             compacting: Arc::default(),
         }
@@ -201,7 +204,6 @@ impl Device {
                         FAILED_PAUSE.as_secs()
                     );
                     keeper.figures.lock().failed = Some(e.to_string());
-                    *keeper.whole_next.lock() = true;
                     sleep(FAILED_PAUSE).await;
                 }
             }
@@ -253,6 +255,43 @@ impl Device {
         let keeper = self.keeper.as_ref().expect("only a device that keeps makes checkpoints");
         // Two at a time would cut the device twice; and no host begins before it is known with what.
         let _one = keeper.one.lock().await;
+        let made = match self.throw_away_open_cut(keeper).await {
+            Ok(()) => self.make(keeper, outlet).await,
+            ended => ended,
+        };
+        if let Err(Error::HostEnded) = made {
+            // The next one has made no cut.
+            *keeper.open.lock() = None;
+            *keeper.whole_next.lock() = false;
+        }
+        made
+    }
+
+    /// Takes what is left of a cut of which there is no checkpoint, because the store failed: it is no part of the next one.
+    async fn throw_away_open_cut(&self, keeper: &Keeper) -> Result<(), Error> {
+        let Some(epoch) = *keeper.open.lock() else { return Ok(()) };
+        let mut thrown = Vec::new();
+        loop {
+            {
+                let mut door = self.door.lock();
+                if !door.has_host() {
+                    return Err(Error::HostEnded);
+                }
+                let link = door.link();
+                let lanes = 0..link.lanes();
+                // Each lane, whether another is whole or not.
+                let whole = lanes.filter(|lane| link.collect_cut(*lane, epoch, &mut thrown, COLLECT_BYTES)).count();
+                if whole == link.lanes() {
+                    *keeper.open.lock() = None;
+                    return Ok(());
+                }
+            }
+            thrown.clear();
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn make(&self, keeper: &Keeper, outlet: &dyn Outlet) -> Result<(), Error> {
         let began = Instant::now();
         let whole = *keeper.whole_next.lock();
         let (epoch, base, lanes) = {
@@ -264,6 +303,9 @@ impl Device {
             let epoch = keeper.next_epoch.fetch_add(1, SeqCst);
             let whole = whole || base == 0;
             door.link().ask_cut(epoch, whole);
+            // Until there is a checkpoint of it, what it took from the lists of what has changed is in none.
+            *keeper.open.lock() = Some(epoch);
+            *keeper.whole_next.lock() = true;
             (epoch, (!whole).then_some(base), door.link().lanes())
         };
         let (store, name) = (keeper.options.store.clone(), self.name.clone());
@@ -306,6 +348,7 @@ impl Device {
                 })
                 .await?;
         }
+        *keeper.open.lock() = None;
         let cuts: Vec<Cut> = parts.iter().map(|part| part.cut.expect("a whole part ends with its cut")).collect();
         let (mut out, mut part) = (Outcome::default(), Vec::new());
         let pause = {
