@@ -359,7 +359,7 @@ impl Device {
                         for condemned in self.door.lock().strike(&loss.in_hand_now) {
                             tracing::error!(
                                 device = self.name,
-                                "a message to {} ended its worker twice: it is put aside as a dead letter",
+                                "a message to {} ended its worker twice: it is put aside, and not run again",
                                 self.name_of(&condemned.actor),
                             );
                         }
