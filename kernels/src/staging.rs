@@ -48,7 +48,7 @@ const _: () = assert!(size_of::<StagingWords>() == 256 && size_of::<Line<HostWor
 
 /// One end of one way.
 struct Way {
-    segment: Arc<Segment>,
+    _segment: Arc<Segment>,
     base: NonNull<u8>,
     capacity: u64,
 }
@@ -99,12 +99,12 @@ pub fn node(segment: &Arc<Segment>, lane: usize) -> (Writer, Reader) {
 }
 
 fn writer(segment: &Arc<Segment>, base: NonNull<u8>, written: &AtomicU64, taken: &AtomicU64) -> Writer {
-    let way = Way { segment: segment.clone(), base, capacity: u64::from(segment.shape().staging_bytes) };
+    let way = Way { _segment: segment.clone(), base, capacity: u64::from(segment.shape().staging_bytes) };
     Writer { way, written: NonNull::from(written), taken: NonNull::from(taken) }
 }
 
 fn reader(segment: &Arc<Segment>, base: NonNull<u8>, written: &AtomicU64, taken: &AtomicU64) -> Reader {
-    let way = Way { segment: segment.clone(), base, capacity: u64::from(segment.shape().staging_bytes) };
+    let way = Way { _segment: segment.clone(), base, capacity: u64::from(segment.shape().staging_bytes) };
     Reader { way, written: NonNull::from(written), taken: NonNull::from(taken) }
 }
 
@@ -137,10 +137,6 @@ impl Writer {
     pub fn position(&self) -> u64 {
         self.written().load(Relaxed)
     }
-
-    pub fn segment(&self) -> &Segment {
-        &self.way.segment
-    }
 }
 
 impl Reader {
@@ -165,11 +161,6 @@ impl Reader {
         // Release pairs with the acquire in `Writer::write`: our reads come before.
         self.taken().store(at + done, Release);
         done as usize
-    }
-
-    pub fn is_empty(&self) -> bool {
-        // SAFETY: in the segment, which the way keeps mapped.
-        unsafe { self.written.as_ref() }.load(Acquire) == self.taken().load(Relaxed)
     }
 
     /// Bytes ever taken.
@@ -199,6 +190,6 @@ mod tests {
             reader.read(&mut got, (random >> 40) as usize % 5_000);
         }
         assert_eq!(got, sent);
-        assert!(reader.is_empty() && up.position() == reader.position());
+        assert_eq!(up.position(), reader.position());
     }
 }

@@ -200,7 +200,7 @@ fn a_folder_that_another_has_open_is_refused() {
 
 /// Prints what a commit costs, beside a bare fsync on the same disk: `cargo test --release -- --ignored --nocapture`.
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: run it by name, in release"]
 fn what_a_commit_costs() {
     let scratch = tempfile::tempdir_in(std::env::var_os("RINGHOLD_BENCH_DIR").unwrap_or(".".into())).unwrap();
     let print = |what: &str, mut times: Vec<Duration>| {
