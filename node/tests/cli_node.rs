@@ -195,6 +195,8 @@ fn actor_type(schema: Schema) -> ActorType {
 struct Node {
     folder: tempfile::TempDir,
     address: String,
+    /// Dropped, it would answer no more.
+    _server: Server,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -213,7 +215,7 @@ impl Node {
         };
         let sessions = Arc::new(Sessions::default());
         let server = runtime.block_on(async { Server::start(options, sessions, Arc::new(Script::default())).unwrap() });
-        Node { folder, address: server.address().to_string(), _runtime: runtime }
+        Node { folder, address: server.address().to_string(), _server: server, _runtime: runtime }
     }
 
     fn path(&self) -> &Path {
