@@ -274,6 +274,10 @@ pub enum Request {
     DeadLetters {
         limit: u32,
     },
+    /// Somebody has seen to what was wrong with a device's backends: those that were left alone are tried again now.
+    Retry {
+        device: String,
+    },
     /// Stops the node in good order, as SIGTERM does.
     Drain {
         timeout_ms: u64,
@@ -305,6 +309,8 @@ pub enum Response {
     Inspected(ActorState),
     Settled(Settled),
     DeadLetters(Vec<DeadLetter>),
+    /// How many backends of the device had been left alone.
+    Retrying(u32),
     /// The drain has begun; the connection will close with [`Close::Stopping`].
     Draining,
     Failed(Failed),
@@ -392,7 +398,12 @@ pub struct Counter {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeviceStatus {
     pub name: String,
+    /// Of what runs it now.
     pub kind: DeviceKind,
+    /// What runs it now: `cuda:0`, `cpu`.
+    pub backend: String,
+    /// What can run it, in the order in which that is preferred.
+    pub backends: Vec<BackendStatus>,
     pub state: DeviceState,
     /// For people: since when, why.
     pub detail: String,
@@ -453,6 +464,46 @@ pub struct CheckpointStatus {
     pub recoveries: u64,
     pub recovery_us: u64,
     pub recovery_max_us: u64,
+    /// Of the recoveries, those that went on with another backend.
+    pub moves: u64,
+    pub last_recovery: Option<RecoveryStatus>,
+}
+
+/// How a device came to the host that it has: the last time that it had to. Times since it was noticed that the one before had
+/// to go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryStatus {
+    pub why: String,
+    /// What it ran on before, and what it went on with.
+    pub from: String,
+    pub to: String,
+    /// Until the old host was gone, the new one was started, and the device ran with all that it had.
+    pub gone_us: u64,
+    pub launched_us: u64,
+    pub running_us: u64,
+}
+
+/// Something that can run a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    pub name: String,
+    pub breaker: BreakerState,
+    /// Why its breaker opened; empty where it is closed.
+    pub why: String,
+    /// In how long it is tried again, where it is open; `None` where somebody has to see to it first.
+    pub retry_ms: Option<u64>,
+}
+
+/// Whether a device may run there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BreakerState {
+    #[default]
+    Closed,
+    /// It has failed, and the device runs elsewhere.
+    Open,
+    /// A host of it is being started, while the device runs elsewhere.
+    Trying,
 }
 
 /// A device's own clock, as its host maps it to its own.

@@ -266,6 +266,16 @@ impl Link {
         self.segment.node().term.load(Relaxed)
     }
 
+    /// Has the next term be the one after this. There is no host yet.
+    pub fn set_term(&mut self, term: u64) {
+        self.segment.node().term.store(term, Relaxed);
+    }
+
+    /// Whether all workers have come so far that they wait for what they begin with, or further.
+    pub fn is_there(&self) -> bool {
+        self.read().iter().all(|worker| worker.pulse != Pulse::Starting)
+    }
+
     pub fn pid(&self) -> u32 {
         self.segment.device().pid.load(Relaxed)
     }

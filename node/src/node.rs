@@ -21,13 +21,14 @@ use ringhold_storage::folder::{self, DataFolder};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::config::{Config, DeviceKind};
+use crate::config::{self, Config, DeviceKind};
 use crate::device::cuda::sharers;
 use crate::device::door::Keeping;
 use crate::device::host::{Devices, RealDevices};
 use crate::device::keeper::{self, Blocking, Jobs};
+use crate::device::supervise::Backend;
 use crate::device::supervisor::Limits;
-use crate::device::{self, About, Device, Outlet, leave_timeout};
+use crate::device::{self, About, Device, Outlet, breaker, leave_timeout};
 use crate::router::{Parts, Router};
 use crate::server::{self, Doors, Server, Sessions};
 
@@ -161,9 +162,11 @@ pub struct Drained {
 }
 
 /// How long a device may take until its workers are up; longer where a ring kernel may have to be compiled.
-fn start_timeout(config: &Config) -> Duration {
-    let compiles = config.devices.0.iter().any(|device| device.kind != DeviceKind::Cpu);
-    Duration::from_secs(if compiles { 180 } else { 20 })
+fn start_timeout(kind: DeviceKind) -> Duration {
+    Duration::from_secs(match kind {
+        DeviceKind::Auto | DeviceKind::Cpu => 20,
+        DeviceKind::Cuda | DeviceKind::Emulated => 180,
+    })
 }
 
 impl Node {
@@ -179,8 +182,9 @@ impl Node {
         }
         let Environment { network, devices: makers, storage } = environment;
         let registry = Arc::new(registry);
-        let config = &Config { devices: makers.plan(&config.devices)?, ..config.clone() };
-        let counts: Vec<usize> = config.devices.0.iter().map(|d| workers(d.workers)).collect();
+        let planned = makers.plan(&config.devices)?;
+        let decided = config::Devices(planned.iter().map(|planned| planned.device.clone()).collect());
+        let config = &Config { devices: decided, ..config.clone() };
         let committed = committed(config, &registry)?;
         if let Some(store) = &storage.checkpoints {
             let keeps = |name: &String| {
@@ -191,12 +195,10 @@ impl Node {
                 return Err(Error::LeftOut(left_out));
             }
         }
+        let makes = Makes { config, makers: &*makers, registry: &registry };
         let mut made = Vec::new();
-        for (index, device) in config.devices.0.iter().enumerate() {
-            let sharers = sharers(&config.devices, device.gpu);
-            let host = makers.host(device, sharers, counts[index], &registry);
-            let shape = shape(config, device.kind, counts[index], &registry);
-            let owners = owners_of(index, &counts);
+        for (index, planned) in planned.iter().enumerate() {
+            let device = &planned.device;
             let (name, overflow) = (config.device_name(index), config.queues.overflow);
             let keeps = match &storage.checkpoints {
                 Some(store) if device.kind == DeviceKind::Cpu => {
@@ -204,8 +206,19 @@ impl Node {
                 }
                 _ => None,
             };
-            let about = About { name, kind: device.kind, overflow, keeps };
-            made.push(Device::new(about, shape, &owners, &registry, host, network.clone())?);
+            // Its actors are not left where they are for that; but a device that never was has to be what it is asked to be.
+            let falls_back = !planned.fallbacks.is_empty() && keeps.as_ref().is_some_and(|(_, kept)| kept.epoch > 0);
+            if let Some(why) = planned.unusable.clone().filter(|_| !falls_back) {
+                return Err(device::Error::Gpu { name, gpu: device.gpu, why }.into());
+            }
+            let fallbacks = planned.fallbacks.iter().filter(|_| keeps.is_some());
+            let mut backends = Vec::new();
+            for backend in std::iter::once(device).chain(fallbacks) {
+                backends.push(makes.backend(backend, index, &name)?);
+            }
+            backends[0].unusable = planned.unusable.clone();
+            let made_device = Device::new(About { name, overflow, keeps }, &backends[0], &registry, network.clone())?;
+            made.push((made_device, backends));
         }
         let sessions = Arc::new(Sessions::default());
         let router = Arc::new(Router::new(Parts {
@@ -213,7 +226,7 @@ impl Node {
             registry,
             slot_bytes: config.queues.slot_bytes,
             devices: made.iter().map(|(device, _)| device.clone()).collect(),
-            owners: (0..SHARDS).map(|shard| (shard % counts.len()) as u16).collect(),
+            owners: (0..SHARDS).map(|shard| (shard % planned.len()) as u16).collect(),
             sessions: sessions.clone(),
             letters: storage.dead_letters.clone(),
             network: network.clone(),
@@ -231,20 +244,18 @@ impl Node {
         for (device, _) in &made {
             device.hand_on_taken_up(&*router);
         }
-        let start_timeout = start_timeout(config);
-        let limits = |kind| Limits {
-            stalled_after: config.supervision.stalled_after,
-            start_timeout,
-            leave_timeout: leave_timeout(kind),
-            backoff_min: config.supervision.restart_backoff_min,
-            backoff_max: config.supervision.restart_backoff_max,
+        let start_timeout = config.devices.0.iter().map(|device| start_timeout(device.kind)).max().unwrap_or_default();
+        let breaker = breaker::Limits {
+            failures: config.supervision.breaker_failures,
+            window: config.supervision.breaker_window,
+            retry_min: config.supervision.breaker_retry_min,
+            retry_max: config.supervision.breaker_retry_max,
         };
-        for (device, host) in made {
+        for (device, backends) in made {
             let outlet: Arc<dyn Outlet> = router.clone();
             tasks.spawn(device.clone().pump(outlet.clone()));
             tasks.spawn(device.clone().keep(outlet.clone()));
-            let limits = limits(device.kind);
-            tasks.spawn(device.supervise(host, limits, outlet));
+            tasks.spawn(device.supervise(backends, breaker, outlet));
         }
         let node = Node { server, router, tasks, storage, drain_timeout: config.node.drain_timeout };
         // A host that does not come up is followed by another; the start fails with that one.
@@ -377,6 +388,42 @@ const KERNEL_LANES_MAX: u32 = 4;
 /// Of each of a lane's staging rings.
 const STAGING_BYTES: u32 = 1 << 20;
 
+/// Makes what can run the devices of a node.
+struct Makes<'a> {
+    config: &'a Config,
+    makers: &'a dyn Devices,
+    registry: &'a Arc<Registry>,
+}
+
+impl Makes<'_> {
+    /// For the device of this number and name.
+    fn backend(&self, backend: &config::Device, index: usize, name: &str) -> Result<Backend, Error> {
+        let Makes { config, makers, registry } = self;
+        let workers = workers(backend.workers);
+        let sharers = sharers(&config.devices, backend.gpu).max(1);
+        let host = makers.host(backend, sharers, workers, registry);
+        let supervision = &config.supervision;
+        Ok(Backend {
+            name: match backend.kind {
+                DeviceKind::Cuda => format!("cuda:{}", backend.gpu),
+                kind => kind.word().into(),
+            },
+            kind: backend.kind,
+            shape: shape(config, backend.kind, workers, registry),
+            owners: owners_of(index, config.devices.0.len(), workers),
+            host: host.map_err(|e| device::Error::Bells(name.into(), e))?,
+            limits: Limits {
+                stalled_after: supervision.stalled_after,
+                start_timeout: start_timeout(backend.kind),
+                leave_timeout: leave_timeout(backend.kind),
+                backoff_min: supervision.restart_backoff_min,
+                backoff_max: supervision.restart_backoff_max,
+            },
+            unusable: None,
+        })
+    }
+}
+
 fn shape(config: &Config, kind: DeviceKind, workers: usize, registry: &Registry) -> Shape {
     let queues = &config.queues;
     let workers = workers as u32;
@@ -401,10 +448,9 @@ fn shape(config: &Config, kind: DeviceKind, workers: usize, registry: &Registry)
 }
 
 /// Shards are dealt out to devices in turn, and a device's to its workers in turn.
-fn owners_of(device: usize, workers: &[usize]) -> Owners {
-    let devices = workers.len();
+fn owners_of(device: usize, devices: usize, workers: usize) -> Owners {
     Owners::from_fn(|shard| match shard % devices == device {
-        true => (shard / devices % workers[device]) as Owner,
+        true => (shard / devices % workers) as Owner,
         false => AWAY,
     })
 }

@@ -275,7 +275,7 @@ impl Router {
 
     fn status(&self) -> Status {
         let totals = self.letters.totals();
-        let running = self.devices.iter().all(|d| d.is_running());
+        let running = self.devices.iter().all(|d| d.is_running() && !d.has_fallen_back());
         Status {
             node: self.name.clone(),
             state: match (self.draining.load(SeqCst), running) {
@@ -315,6 +315,17 @@ impl Router {
                 faults,
             })
             .collect()
+    }
+
+    fn retry(&self, name: &str) -> Response {
+        let names = || self.devices.iter().map(|device| device.name.as_str());
+        match self.devices.iter().find(|device| device.name == name) {
+            Some(device) => Response::Retrying(device.try_again()),
+            None => Response::Failed(Failed::text(format!(
+                "there is no device `{name}`: the node has {}",
+                names().collect::<Vec<_>>().join(", ")
+            ))),
+        }
     }
 
     fn dead_letters(&self, limit: u32) -> Response {
@@ -408,6 +419,7 @@ impl Doors for Router {
                     Response::Settled(self.settle(Duration::from_millis(timeout_ms)).await)
                 }
                 Request::DeadLetters { limit } => self.dead_letters(limit),
+                Request::Retry { device } => self.retry(&device),
                 Request::Drain { .. } => {
                     self.drain_asked.notify_one();
                     Response::Draining

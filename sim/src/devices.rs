@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringhold::config;
-use ringhold::device::host::{DeviceBells, DeviceHost, Devices, NodeBell, NotifyBell};
-use ringhold::device::supervisor::Over;
+use ringhold::device;
+use ringhold::device::host::{DeviceBells, DeviceHost, Devices, NodeBell, NotifyBell, Planned};
+use ringhold::device::supervisor::{Over, Remedy};
 use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_kernels::bell::Bell;
 use ringhold_kernels::registry::Registry;
@@ -37,6 +38,17 @@ pub struct Plan {
     pub pause_max: Duration,
     /// What befalls each host in turn; hosts after the last are spared.
     pub mishaps: VecDeque<Mishap>,
+    pub fallback: Option<Fallback>,
+}
+
+/// What a device goes on with where its own hosts fail.
+#[derive(Clone, Debug)]
+pub struct Fallback {
+    pub workers: u32,
+    /// What befalls each of its hosts in turn.
+    pub mishaps: VecDeque<Mishap>,
+    /// One of the device's own hosts that dies says that there is to be no other.
+    pub untrusted: bool,
 }
 
 /// What befalls one host of a device.
@@ -72,6 +84,8 @@ pub struct SimDevices {
     trace: Trace,
     seed: u64,
     plans: Mutex<VecDeque<Plan>>,
+    /// Of the device whose host was made last.
+    fallback: Mutex<Option<Plan>>,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -81,14 +95,23 @@ struct Shared {
     terms: Vec<u32>,
     /// Whether a host of the device has died.
     crashed: Vec<bool>,
+    /// Which backend each device's last host was of, and how often that was another than the one before.
+    backends: Vec<u32>,
+    moves: u64,
     armed: bool,
 }
 
 impl SimDevices {
     /// `plans` are those of the node's devices, in their order.
     pub fn new(seed: u64, machine: Arc<Machine>, trace: Trace, plans: Vec<Plan>) -> SimDevices {
-        let shared = Arc::new(Mutex::new(Shared { terms: Vec::new(), crashed: Vec::new(), armed: true }));
-        SimDevices { machine, trace, seed, plans: Mutex::new(plans.into()), shared }
+        let shared = Arc::new(Mutex::new(Shared {
+            terms: Vec::new(),
+            crashed: Vec::new(),
+            backends: Vec::new(),
+            moves: 0,
+            armed: true,
+        }));
+        SimDevices { machine, trace, seed, plans: Mutex::new(plans.into()), fallback: Mutex::default(), shared }
     }
 
     /// Spares all hosts from now on.
@@ -101,33 +124,69 @@ impl SimDevices {
         self.shared.lock().crashed.clone()
     }
 
+    /// How often a host was started of another backend than the one before.
+    pub fn moves(&self) -> u64 {
+        self.shared.lock().moves
+    }
+
     /// How many hosts each device has had.
     pub fn terms(&self) -> Vec<u32> {
         self.shared.lock().terms.clone()
     }
 }
 
+/// Of a simulated device: its own backend, and that which it falls back to.
+const OWN: u32 = 0;
+const FALLBACK: u32 = 1;
+
 impl Devices for SimDevices {
+    fn plan(&self, devices: &config::Devices) -> Result<Vec<Planned>, device::Error> {
+        let plans = self.plans.lock();
+        let planned = devices.0.iter().zip(&*plans).map(|(device, plan)| {
+            let device = config::Device { kind: config::DeviceKind::Cpu, gpu: OWN, ..device.clone() };
+            let workers = plan.fallback.iter().map(|fallback| Some(fallback.workers));
+            let other = |workers| config::Device { workers, gpu: FALLBACK, ..device.clone() };
+            Planned { fallbacks: workers.map(other).collect(), unusable: None, device: device.clone() }
+        });
+        Ok(planned.collect())
+    }
+
     fn host(
         &self,
-        _: &config::Device,
+        config: &config::Device,
         _: u32,
         workers: usize,
         registry: &Arc<Registry>,
     ) -> io::Result<Box<dyn DeviceHost>> {
+        let untrusted = |plan: &Plan| plan.fallback.as_ref().is_some_and(|fallback| fallback.untrusted);
+        let plan = match config.gpu {
+            OWN => self.plans.lock().pop_front(),
+            _ => self.fallback.lock().take(),
+        };
+        let plan = plan.ok_or_else(|| io::Error::other("a device without a plan"))?;
         let device = {
             let mut shared = self.shared.lock();
-            shared.terms.push(0);
-            shared.crashed.push(false);
+            if config.gpu == OWN {
+                shared.terms.push(0);
+                shared.crashed.push(false);
+                shared.backends.push(OWN);
+            }
             shared.terms.len() as u16 - 1
         };
-        let plan = self.plans.lock().pop_front().ok_or_else(|| io::Error::other("a device without a plan"))?;
+        *self.fallback.lock() = plan.fallback.clone().map(|fallback| Plan {
+            mishaps: fallback.mishaps,
+            fallback: None,
+            pause_per_mille: plan.pause_per_mille,
+            pause_max: plan.pause_max,
+        });
         Ok(Box::new(SimHost {
             device,
             shared: self.shared.clone(),
             machine: self.machine.clone(),
             trace: self.trace.clone(),
-            random: Random::new(self.seed, Stream::Device, u64::from(device) << 32),
+            random: Random::new(self.seed, Stream::Device, u64::from(device) << 32 | u64::from(config.gpu)),
+            backend: config.gpu,
+            untrusted: untrusted(&plan),
             plan,
             registry: registry.clone(),
             own: (0..workers).map(|_| Arc::default()).collect(),
@@ -144,6 +203,9 @@ struct SimHost {
     trace: Trace,
     random: Random,
     plan: Plan,
+    backend: u32,
+    /// See [`Fallback::untrusted`].
+    untrusted: bool,
     registry: Arc<Registry>,
     own: Vec<Arc<NotifyBell>>,
     node: Arc<NotifyBell>,
@@ -246,6 +308,8 @@ impl DeviceHost for SimHost {
         let mishap = {
             let mut shared = self.shared.lock();
             shared.terms[usize::from(self.device)] = term;
+            let last = std::mem::replace(&mut shared.backends[usize::from(self.device)], self.backend);
+            shared.moves += u64::from(last != self.backend);
             self.plan.mishaps.pop_front().filter(|_| shared.armed).unwrap_or(Mishap::None)
         };
         self.trace.event(format_args!("device {} term {term} starts, to come: {mishap:?}", self.device));
@@ -303,8 +367,12 @@ impl DeviceHost for SimHost {
     fn over(&mut self) -> BoxFuture<'_, Over> {
         Box::pin(async {
             let Some(running) = &mut self.running else { return std::future::pending().await };
+            let mut remedy = Remedy::Restart;
             let how = loop {
                 if let Some(how) = running.life.inner.lock().death.clone() {
+                    if std::mem::take(&mut self.untrusted) {
+                        remedy = Remedy::GiveUp;
+                    }
                     break how;
                 }
                 tokio::select! {
@@ -320,7 +388,7 @@ impl DeviceHost for SimHost {
             // Their memory goes with them, before anybody looks at what they left.
             running.tasks.shutdown().await;
             self.running = None;
-            how.into()
+            Over { remedy, ..how.into() }
         })
     }
 

@@ -106,6 +106,11 @@ impl Connection {
         request!(self, Request::Devices, Devices)
     }
 
+    /// Returns how many backends of the device had been left alone.
+    pub async fn retry(&self, device: &str) -> Result<u32, Failure> {
+        request!(self, Request::Retry { device: device.into() }, Retrying)
+    }
+
     pub async fn dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, Failure> {
         request!(self, Request::DeadLetters { limit }, DeadLetters)
     }

@@ -45,6 +45,17 @@ pub fn run(globals: &Globals, output: Output) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
+pub fn retry(globals: &Globals, device: &str, output: Output) -> Result<u8, Failure> {
+    connect::run(globals, async |node: &Connection| {
+        let backends = node.retry(device).await?;
+        output.result(json!({"device": device, "backends": backends}), || match backends {
+            0 => format!("{device} runs where it is to: there is nothing to try again\n"),
+            _ => format!("{device} tries {backends} again; `ringhold status` shows what comes of it\n"),
+        });
+        Ok(exit::OK)
+    })
+}
+
 fn of_the_node(globals: &Globals) -> Result<Vec<DeviceStatus>, Failure> {
     let mut devices = Vec::new();
     connect::run(globals, async |node: &Connection| {

@@ -86,7 +86,10 @@ enum Command {
     /// Show this machine's GPUs and cores, and the node's devices and their workers
     ///
     /// The machine is not shown where --address names a node: it may run on another one.
-    Devices,
+    Devices {
+        #[command(subcommand)]
+        command: Option<DevicesCommand>,
+    },
 
     /// Show the newest messages that nobody handled, and why
     DeadLetters {
@@ -120,6 +123,15 @@ enum NodeCommand {
         /// The address to listen at, in place of the configured one; port 0 takes any free port
         #[arg(long, value_name = "IP:PORT")]
         listen: Option<SocketAddr>,
+    },
+}
+
+#[derive(Subcommand)]
+enum DevicesCommand {
+    /// Have a device that has fallen back try its own GPU again: somebody has seen to that
+    Retry {
+        /// The device's name
+        device: String,
     },
 }
 
@@ -271,7 +283,10 @@ fn run(cli: Cli, registry: Registry, output: Output) -> Result<u8, Failure> {
         Command::Demo(options) => demo::run(&options, globals, registry, output),
         Command::Node(NodeCommand::Start { listen }) => node::start(globals, listen, registry, output),
         Command::Status => status::status(globals, output),
-        Command::Devices => devices::run(globals, output),
+        Command::Devices { command: None } => devices::run(globals, output),
+        Command::Devices { command: Some(DevicesCommand::Retry { device }) } => {
+            devices::retry(globals, &device, output)
+        }
         Command::DeadLetters { limit } => status::dead_letters(globals, limit, output),
         Command::Actor(ActorCommand::Types { name }) => actor::types(globals, name.as_deref(), output),
         Command::Actor(ActorCommand::Tell(message)) => actor::tell(globals, &message, output),

@@ -1,7 +1,7 @@
 //! `status`, `dead-letters`.
 
 use ringhold_cluster::wire::{
-    ClockStatus, DeadLetter, DeviceState, DeviceStatus, NodeState, SessionStatus, Status, WorkerState,
+    BreakerState, ClockStatus, DeadLetter, DeviceState, DeviceStatus, NodeState, SessionStatus, Status, WorkerState,
 };
 use ringhold_kernels::id::ActorId;
 use ringhold_kernels::json::{self, TypeNames};
@@ -63,7 +63,7 @@ fn status_text(status: &Status) -> String {
     let state = match status.state {
         NodeState::Starting => "starting",
         NodeState::Running => "running",
-        NodeState::Degraded => "degraded: not every device runs",
+        NodeState::Degraded => "degraded: not every device runs, or runs where it is to",
         NodeState::Draining => "draining: it finishes what it has and then exits",
     };
     let node = &status.node;
@@ -178,6 +178,24 @@ fn notes(device: &DeviceStatus) -> String {
     let mut notes = unhandled_text(device);
     if device.state == DeviceState::Running && !device.detail.is_empty() {
         notes.push_str(&format!("{}: restarted; its last host: {}\n", device.name, device.detail));
+    }
+    let name = &device.name;
+    for backend in device.backends.iter().filter(|backend| backend.breaker != BreakerState::Closed) {
+        let then = match (backend.breaker, backend.retry_ms) {
+            (BreakerState::Trying, _) => "is being tried again".into(),
+            (_, Some(ms)) => format!("is tried again in {}", span(ms)),
+            (_, None) => format!("is tried again once you have seen to it: `ringhold devices retry {name}`"),
+        };
+        notes.push_str(&format!("{name}: runs on {}; {} {then}: {}\n", device.backend, backend.name, backend.why));
+    }
+    if let Some(last) = device.checkpoints.as_ref().and_then(|checkpoints| checkpoints.last_recovery.as_ref()) {
+        let [gone, launched, running] =
+            [last.gone_us, last.launched_us, last.running_us].map(|us| fine_span(us * 1_000));
+        let (from, to, why) = (&last.from, &last.to, &last.why);
+        notes.push_str(&format!(
+            "{name}: last recovered from {from} on {to} ({why}): gone after {gone}, another started after {launched}, running \
+             after {running}\n"
+        ));
     }
     notes
 }
@@ -305,7 +323,7 @@ fn time_of_day(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ringhold_cluster::wire::{DeviceKind, WorkerStatus};
+    use ringhold_cluster::wire::{BackendStatus, DeviceKind, WorkerStatus};
 
     use super::*;
 
@@ -328,6 +346,16 @@ mod tests {
         assert!(text.contains("restarting: killed by signal 9") && text.contains("336,776"), "{text}");
         assert!(text.contains("cpu0: 2 × the actor does not exist"), "{text}");
         assert!(text.starts_with("node "), "{text}");
+        let backend =
+            |breaker, retry_ms| BackendStatus { name: "cuda:0".into(), breaker, why: "Xid 79".into(), retry_ms };
+        let backends = vec![backend(BreakerState::Open, None), backend(BreakerState::Closed, None)];
+        let fallen = DeviceStatus { backend: "cpu".into(), backends, ..device.clone() };
+        let text = devices_text(std::slice::from_ref(&fallen));
+        let note = "cpu0: runs on cpu; cuda:0 is tried again once you have seen to it: `ringhold devices retry cpu0`: Xid 79\n";
+        assert!(text.contains(note), "{text}");
+        let backends = vec![backend(BreakerState::Open, Some(1_500))];
+        let text = devices_text(&[DeviceStatus { backends, ..fallen }]);
+        assert!(text.contains("cuda:0 is tried again in 1.5s: Xid 79"), "{text}");
         assert!(devices_text(std::slice::from_ref(&device)).contains("busy for 1.2s"));
         let value = with_reasons(&status, &status.devices);
         assert_eq!(value["devices"][0]["unhandled"], json!({"no_actor": 2, "no_reply": 0}));

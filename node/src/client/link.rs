@@ -582,6 +582,7 @@ pub(super) fn request_name(request: &Request) -> &'static str {
         Request::Inspect { .. } => "an actor's state",
         Request::Settle { .. } => "everything to settle",
         Request::DeadLetters { .. } => "its dead letters",
+        Request::Retry { .. } => "to try a device's backends again",
         Request::Drain { .. } => "a drain",
     }
 }

@@ -91,16 +91,22 @@ impl Checker {
         }
         let supervision = &config.supervision;
         let text = |span: std::time::Duration| quoted(&span_text(span.as_millis() as u64));
-        if supervision.restart_backoff_max < supervision.restart_backoff_min
-            && self.fine(["supervision.restart_backoff_max", "supervision.restart_backoff_min"])
-        {
-            let min = text(supervision.restart_backoff_min);
-            self.problem(
-                "supervision.restart_backoff_max",
-                text(supervision.restart_backoff_max),
-                format!("no less than supervision.restart_backoff_min, which is {min}"),
-                format!("write {min}"),
-            );
+        let pairs = [
+            (
+                ["supervision.restart_backoff_max", "supervision.restart_backoff_min"],
+                [supervision.restart_backoff_max, supervision.restart_backoff_min],
+            ),
+            (
+                ["supervision.breaker_retry_max", "supervision.breaker_retry_min"],
+                [supervision.breaker_retry_max, supervision.breaker_retry_min],
+            ),
+        ];
+        for (names, [max, min]) in pairs {
+            if max < min && self.fine(names) {
+                let min = text(min);
+                let rule = format!("no less than {}, which is {min}", names[1]);
+                self.problem(names[0], text(max), rule, format!("write {min}"));
+            }
         }
     }
 

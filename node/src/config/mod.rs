@@ -63,6 +63,16 @@ pub struct Device {
     /// Of a CUDA device: the number of its GPU.
     pub gpu: u32,
     pub host: Host,
+    pub fallback: Fallback,
+}
+
+/// What a device goes on with where its GPU fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// A GPU of this machine that no device is on, then the CPU.
+    Auto,
+    Cpu,
+    None,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +163,10 @@ pub struct Supervision {
     pub stalled_after: Duration,
     pub restart_backoff_min: Duration,
     pub restart_backoff_max: Duration,
+    pub breaker_failures: u32,
+    pub breaker_window: Duration,
+    pub breaker_retry_min: Duration,
+    pub breaker_retry_max: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -210,7 +224,14 @@ impl Default for Devices {
 
 impl Default for Device {
     fn default() -> Device {
-        Device { kind: DeviceKind::Auto, name: None, workers: None, gpu: 0, host: Host::Process }
+        Device {
+            kind: DeviceKind::Auto,
+            name: None,
+            workers: None,
+            gpu: 0,
+            host: Host::Process,
+            fallback: Fallback::Auto,
+        }
     }
 }
 
@@ -265,6 +286,10 @@ impl Default for Supervision {
             stalled_after: Duration::from_secs(5),
             restart_backoff_min: Duration::from_millis(50),
             restart_backoff_max: Duration::from_secs(10),
+            breaker_failures: 5,
+            breaker_window: Duration::from_secs(60),
+            breaker_retry_min: Duration::from_secs(10),
+            breaker_retry_max: Duration::from_secs(600),
         }
     }
 }
@@ -476,6 +501,26 @@ impl Config {
             "The pause before a device is started again; it doubles with each failure in a row …",
         );
         v.field("restart_backoff_max", &mut supervision.restart_backoff_max, Span::new(1, 3_600_000), "… up to this.");
+        v.field(
+            "breaker_failures",
+            &mut supervision.breaker_failures,
+            Range::new(1, 1_000),
+            "A GPU whose device fails so many times …",
+        );
+        v.field(
+            "breaker_window",
+            &mut supervision.breaker_window,
+            Span::new(1, 3_600_000),
+            "… within so long is left alone, and the device goes on with its fallback. One that is not to be trusted is left at \
+             once, and tried again only when `ringhold devices retry` says so.",
+        );
+        v.field(
+            "breaker_retry_min",
+            &mut supervision.breaker_retry_min,
+            Span::new(1, 86_400_000),
+            "The pause before it is tried again, beside the fallback; it doubles with each time in vain …",
+        );
+        v.field("breaker_retry_max", &mut supervision.breaker_retry_max, Span::new(1, 86_400_000), "… up to this.");
 
         let log = &mut self.log;
         v.section("log", "Logs go to stderr.");
@@ -579,6 +624,13 @@ impl Device {
             Choice(&[("process", Host::Process), ("in-process", Host::InProcess)]),
             "process: in a process of its own, whose crash costs the state of its actors and nothing else. \
              in-process: inside the node, for embedding; a CPU device.",
+        );
+        v.field(
+            "fallback",
+            &mut self.fallback,
+            Choice(&[("auto", Fallback::Auto), ("cpu", Fallback::Cpu), ("none", Fallback::None)]),
+            "What a device goes on with, from its last checkpoint, where its GPU fails for good; it moves back once that GPU \
+             is to be had again. auto: a GPU that no device is on, then the CPU. cpu. none: the device fails.",
         );
     }
 }

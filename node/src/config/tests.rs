@@ -82,6 +82,10 @@ fn every_field_is_printed_documented_and_read_back() {
             stalled_after: Duration::from_secs(3_600),
             restart_backoff_min: Duration::from_millis(1),
             restart_backoff_max: Duration::from_millis(1),
+            breaker_failures: 9,
+            breaker_window: Duration::from_millis(2),
+            breaker_retry_min: Duration::from_millis(3),
+            breaker_retry_max: Duration::from_secs(86_400),
         },
         log: Log { level: Level::Trace, format: Format::Json },
     };

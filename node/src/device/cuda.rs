@@ -26,10 +26,10 @@ use ringhold_storage::kernels::{Kernels, Recipe};
 use serde::Deserialize;
 use tracing::{error, info, warn};
 
-use super::Error;
 use super::ending::Ending;
+use super::host::Planned;
 use super::watch::Watch;
-use crate::config::{self, DeviceKind, Host};
+use crate::config::{self, DeviceKind, Fallback, Host};
 
 /// The name of the hidden role that prints what GPUs there are: a [`super::machine::Machine`] as JSON.
 pub const PROBE: &str = "gpu-probe";
@@ -82,11 +82,9 @@ impl ProbedGpu {
     }
 }
 
-/// The devices that a node is to have, with what was left to it decided: kinds, GPUs, and the workers of GPUs.
-///
-/// # Errors
-/// Where a GPU is asked for that cannot run a device.
-pub fn plan(devices: &config::Devices) -> Result<config::Devices, Error> {
+/// The devices that a node is to have, with what was left to it decided: kinds, GPUs, the workers of GPUs, and what each goes
+/// on with where its own GPU fails.
+pub fn plan(devices: &config::Devices) -> Vec<Planned> {
     let on_a_gpu = |device: &config::Device| match device.kind {
         DeviceKind::Auto => device.host == Host::Process,
         kind => kind == DeviceKind::Cuda,
@@ -95,7 +93,10 @@ pub fn plan(devices: &config::Devices) -> Result<config::Devices, Error> {
     decide(devices, &probed)
 }
 
-fn decide(devices: &config::Devices, probed: &Probed) -> Result<config::Devices, Error> {
+/// Workers on a GPU that cannot be looked at: few enough for any that Ringhold runs on.
+const WORKERS_UNSEEN: u32 = 32;
+
+fn decide(devices: &config::Devices, probed: &Probed) -> Vec<Planned> {
     let usable = || (0..).zip(&probed.gpus).filter(|(_, gpu)| gpu.usable).map(|(number, _)| number);
     let mut planned = Vec::new();
     for device in &devices.0 {
@@ -111,27 +112,35 @@ fn decide(devices: &config::Devices, probed: &Probed) -> Result<config::Devices,
             DeviceKind::Cpu | DeviceKind::Cuda | DeviceKind::Emulated => planned.push(device.clone()),
         }
     }
-    let mut planned = config::Devices(planned);
-    for index in 0..planned.0.len() {
-        let device = &planned.0[index];
-        if device.kind != DeviceKind::Cuda {
-            continue;
-        }
+    let planned = config::Devices(planned);
+    let idle = usable().filter(|gpu| sharers(&planned, *gpu) == 0).collect::<Vec<u32>>();
+    planned.0.iter().map(|device| one(device, &planned, &idle, probed)).collect()
+}
+
+fn one(device: &config::Device, all: &config::Devices, idle: &[u32], probed: &Probed) -> Planned {
+    let workers = |gpu: u32, sharers: u32| {
+        let blocks = probed.gpus.get(gpu as usize).map_or(0, |gpu| gpu.multiprocessors) / sharers.max(1);
+        if blocks == 0 { WORKERS_UNSEEN } else { blocks.saturating_sub(BLOCKS_BESIDE).max(1) }
+    };
+    let mut planned = Planned { device: device.clone(), unusable: None, fallbacks: Vec::new() };
+    if device.kind == DeviceKind::Cuda {
         let (number, count) = (device.gpu, probed.gpus.len());
-        let gpu = probed.gpus.get(number as usize);
-        let why = match (gpu, &probed.no_gpus) {
+        planned.unusable = match (probed.gpus.get(number as usize), &probed.no_gpus) {
             (Some(gpu), _) => gpu.why_not(),
             (None, Some(why)) => Some(why.clone()),
             (None, None) => Some(format!("this machine has {count}, numbered from 0")),
         };
-        if let Some(why) = why {
-            return Err(Error::Gpu { name: planned.name(index), gpu: number, why });
-        }
-        let blocks = gpu.map_or(0, |gpu| gpu.multiprocessors) / sharers(&planned, number);
-        let workers = blocks.saturating_sub(BLOCKS_BESIDE).max(1);
-        planned.0[index].workers.get_or_insert(workers);
+        planned.device.workers.get_or_insert(workers(number, sharers(all, number)));
     }
-    Ok(planned)
+    let on_a_gpu = matches!(device.kind, DeviceKind::Cuda | DeviceKind::Emulated);
+    if device.kind == DeviceKind::Cuda && device.fallback == Fallback::Auto {
+        let other = |gpu: &u32| config::Device { gpu: *gpu, workers: Some(workers(*gpu, 1)), ..device.clone() };
+        planned.fallbacks.extend(idle.iter().map(other));
+    }
+    if on_a_gpu && device.fallback != Fallback::None {
+        planned.fallbacks.push(config::Device { kind: DeviceKind::Cpu, gpu: 0, workers: None, ..device.clone() });
+    }
+    planned
 }
 
 /// How many of the devices are on this GPU; each takes its part of it.
@@ -408,31 +417,37 @@ mod tests {
         config::Device { kind, ..config::Device::default() }
     }
 
-    fn planned(devices: Vec<config::Device>, gpus: Vec<ProbedGpu>) -> Result<Vec<(String, u32, Option<u32>)>, String> {
+    fn decided(devices: Vec<config::Device>, gpus: Vec<ProbedGpu>) -> Vec<Planned> {
         let no_gpus = gpus.is_empty().then(|| "there is no driver".to_string());
-        let planned = decide(&config::Devices(devices), &Probed { gpus, no_gpus }).map_err(|e| e.to_string())?;
-        let described = |index: usize| (planned.name(index), planned.0[index].gpu, planned.0[index].workers);
-        Ok((0..planned.0.len()).map(described).collect())
+        decide(&config::Devices(devices), &Probed { gpus, no_gpus })
+    }
+
+    fn planned(devices: Vec<config::Device>, gpus: Vec<ProbedGpu>) -> Vec<(String, u32, Option<u32>)> {
+        let planned = decided(devices, gpus);
+        assert!(planned.iter().all(|planned| planned.unusable.is_none()), "{planned:?}");
+        let devices = config::Devices(planned.into_iter().map(|planned| planned.device).collect());
+        let described = |index: usize| (devices.name(index), devices.0[index].gpu, devices.0[index].workers);
+        (0..devices.0.len()).map(described).collect()
     }
 
     #[test]
     fn auto_is_every_usable_gpu_and_otherwise_the_cpu() {
         let auto = || vec![config::Device::default()];
-        assert_eq!(planned(auto(), vec![]), Ok(vec![("cpu0".into(), 0, None)]));
-        assert_eq!(planned(auto(), vec![old()]), Ok(vec![("cpu0".into(), 0, None)]));
+        assert_eq!(planned(auto(), vec![]), [("cpu0".into(), 0, None)]);
+        assert_eq!(planned(auto(), vec![old()]), [("cpu0".into(), 0, None)]);
         let two = vec![usable(132), old(), usable(16)];
-        assert_eq!(planned(auto(), two), Ok(vec![("cuda0".into(), 0, Some(123)), ("cuda1".into(), 2, Some(7))]));
+        assert_eq!(planned(auto(), two), [("cuda0".into(), 0, Some(123)), ("cuda1".into(), 2, Some(7))]);
         let inside = config::Device { host: Host::InProcess, ..config::Device::default() };
-        assert_eq!(planned(vec![inside], vec![usable(132)]), Ok(vec![("cpu0".into(), 0, None)]));
+        assert_eq!(planned(vec![inside], vec![usable(132)]), [("cpu0".into(), 0, None)]);
     }
 
     #[test]
     fn devices_on_one_gpu_divide_its_multiprocessors() {
         let two = vec![device(DeviceKind::Cuda), device(DeviceKind::Cuda), device(DeviceKind::Cpu)];
         let expected = [("cuda0".into(), 0, Some(57)), ("cuda1".into(), 0, Some(57)), ("cpu0".into(), 0, None)];
-        assert_eq!(planned(two, vec![usable(132)]), Ok(expected.into()));
+        assert_eq!(planned(two, vec![usable(132)]), expected);
         let few = config::Device { workers: Some(3), ..device(DeviceKind::Cuda) };
-        assert_eq!(planned(vec![few], vec![usable(132)]), Ok(vec![("cuda0".into(), 0, Some(3))]));
+        assert_eq!(planned(vec![few], vec![usable(132)]), [("cuda0".into(), 0, Some(3))]);
     }
 
     #[test]
@@ -447,13 +462,32 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_that_is_asked_for_and_cannot_be_had_is_an_error_with_its_reason() {
-        let cuda = |gpu| vec![config::Device { gpu, ..device(DeviceKind::Cuda) }];
-        let why = "device `cuda0` cannot have GPU 0: it is too old";
-        assert_eq!(planned(cuda(0), vec![old()]), Err(why.into()));
-        let why = "device `cuda0` cannot have GPU 3: this machine has 1, numbered from 0";
-        assert_eq!(planned(cuda(3), vec![usable(132)]), Err(why.into()));
-        let why = "device `cuda0` cannot have GPU 0: there is no driver";
-        assert_eq!(planned(cuda(0), vec![]), Err(why.into()));
+    fn a_gpu_that_is_asked_for_and_cannot_be_had_has_its_reason() {
+        let why = |gpu, gpus| {
+            let asked = config::Device { gpu, ..device(DeviceKind::Cuda) };
+            decided(vec![asked], gpus).remove(0).unusable.expect("it cannot be had")
+        };
+        assert_eq!(why(0, vec![old()]), "it is too old");
+        assert_eq!(why(3, vec![usable(132)]), "this machine has 1, numbered from 0");
+        assert_eq!(why(0, vec![]), "there is no driver");
+    }
+
+    #[test]
+    fn a_gpu_that_fails_is_followed_by_one_that_no_device_is_on_and_then_by_the_cpu() {
+        let fallbacks = |fallback, kind, gpus| {
+            let device = config::Device { fallback, gpu: 1, ..device(kind) };
+            let planned = decided(vec![device], gpus).remove(0);
+            let described = |device: &config::Device| (device.kind, device.gpu, device.workers);
+            planned.fallbacks.iter().map(described).collect::<Vec<_>>()
+        };
+        let gpus = || vec![usable(132), usable(132), old(), usable(16)];
+        let cpu = (DeviceKind::Cpu, 0, None);
+        let others = [(DeviceKind::Cuda, 0, Some(123)), (DeviceKind::Cuda, 3, Some(7)), cpu];
+        assert_eq!(fallbacks(Fallback::Auto, DeviceKind::Cuda, gpus()), others);
+        assert_eq!(fallbacks(Fallback::Cpu, DeviceKind::Cuda, gpus()), [cpu]);
+        assert_eq!(fallbacks(Fallback::None, DeviceKind::Cuda, gpus()), []);
+        assert_eq!(fallbacks(Fallback::Auto, DeviceKind::Cuda, vec![]), [cpu]);
+        assert_eq!(fallbacks(Fallback::Auto, DeviceKind::Emulated, vec![]), [cpu]);
+        assert_eq!(fallbacks(Fallback::Auto, DeviceKind::Cpu, vec![]), []);
     }
 }

@@ -47,6 +47,9 @@ pub struct Door {
     kept: Option<Kept>,
     /// A host has this term and is not known to have ended.
     has_host: bool,
+    /// Whatever comes out is held for the next checkpoint, as that of committed types always is: the device is about to go on
+    /// elsewhere from there.
+    holds_all: bool,
 }
 
 /// How a door keeps what its device may have to do again.
@@ -190,6 +193,7 @@ impl Door {
         Door {
             kept: keeping.map(|keeping| Kept { keeping, lanes: lanes(), closing: None, poison: Poison::default() }),
             has_host: false,
+            holds_all: false,
             overflow,
             waiting: Queue::default(),
             waiting_max: shape.ingress_slots as usize * shape.workers as usize,
@@ -337,9 +341,9 @@ impl Door {
 
     /// Takes what the device has sent. Returns how many messages there were.
     pub fn collect(&mut self, out: &mut Outcome) -> usize {
-        let Door { link, kept, asks, unhandled, stray, .. } = self;
+        let Door { link, kept, asks, unhandled, stray, holds_all, .. } = self;
         link.drain_lanes(COLLECT_MAX, |lane, number, header, payload| match kept {
-            Some(kept) if kept.holds(header) => {
+            Some(kept) if *holds_all || kept.holds(header) => {
                 kept.lanes[lane].held.push_back((number, *header, payload.to_vec()));
             }
             _ => hand_on(asks, unhandled, stray, header, payload, out),
@@ -358,6 +362,7 @@ impl Door {
             // What was held is not covered, and will be made again.
             kept.lanes.iter_mut().for_each(|lane| lane.held.clear());
         }
+        self.holds_all = false;
         // Not `finished`, which is ahead while a batch runs: what the batch came to is lost with it.
         let begun: u64 = readings.iter().map(|r| r.accepted + r.sent + r.away_waiting).sum();
         let finished: u64 = readings.iter().map(|r| r.finished_published).sum();
@@ -453,11 +458,61 @@ impl Door {
         let Some(kept) = &mut self.kept else { return self.link.begin_term() };
         suspects::write(self.link.segment(), &kept.poison.suspects());
         let term = self.link.begin_restored_term(kept.keeping.epoch);
-        for (number, lane) in kept.lanes.iter_mut().enumerate() {
+        self.start_over();
+        term
+    }
+
+    /// What the host of the present term has been given: nothing yet.
+    fn start_over(&mut self) {
+        for (number, lane) in self.kept.iter_mut().flat_map(|kept| &mut kept.lanes).enumerate() {
             lane.log.rewind();
             (lane.log_base, lane.ring_base) = (lane.log.next(), self.link.pushed(number));
         }
-        term
+    }
+
+    /// Begins the next term in a segment beside the present one, whose host runs on: the other one comes up and waits for what
+    /// it is to begin with. See [`Door::go_on`].
+    pub fn begin_beside(&self, beside: &mut Link) -> u64 {
+        let kept = self.kept.as_ref().expect("only a device that keeps can go on elsewhere");
+        suspects::write(beside.segment(), &kept.poison.suspects());
+        beside.set_term(self.link.term());
+        beside.begin_restored_term(kept.keeping.epoch)
+    }
+
+    /// Has everything that comes out wait for a checkpoint, or no more than ever. What was held for it waits for the next one
+    /// in either case.
+    pub fn hold_all(&mut self, all: bool) {
+        self.holds_all = all;
+    }
+
+    /// Takes up another segment, of which there may be hosts of another kind. The last host must be lost. What is kept for
+    /// its lanes is kept for those of the new one: messages of one sender to one actor lie in one lane of each.
+    pub fn rehouse(&mut self, mut link: Link) -> Link {
+        assert!(!self.has_host, "a device goes on in one segment at a time");
+        let kept = self.kept.as_mut().expect("only a device that keeps can go on elsewhere");
+        let shape = *link.segment().shape();
+        let mut lanes: Vec<KeptLane> = (0..link.lanes()).map(|_| KeptLane::default()).collect();
+        for lane in &mut kept.lanes {
+            lane.log.rewind();
+            while let Some((header, payload)) = lane.log.peek() {
+                let to =
+                    link.lane_of(header.to().key).expect("an actor of this device has a lane in each of its segments");
+                lanes[to].log.push(&header, payload);
+                lane.log.sent();
+            }
+        }
+        kept.lanes = lanes;
+        self.waiting_max = shape.ingress_slots as usize * shape.workers as usize;
+        if link.term() < self.link.term() {
+            link.set_term(self.link.term());
+        }
+        std::mem::replace(&mut self.link, link)
+    }
+
+    /// Takes in that the host of the segment that was taken up, which has been started already, is the device's from now on.
+    pub fn go_on(&mut self) {
+        self.has_host = true;
+        self.start_over();
     }
 
     /// Takes in that a host ended by its own fault with these messages in hand. Returns those that will not be run again:

@@ -56,19 +56,32 @@ pub trait DeviceHost: Send {
     fn kill(&mut self);
 }
 
+/// A device, with everything decided that the configuration leaves to the node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    pub device: config::Device,
+    /// Why it cannot be had, if so.
+    pub unusable: Option<String>,
+    /// What it goes on with where it fails, in this order.
+    pub fallbacks: Vec<config::Device>,
+}
+
 /// Makes device hosts: chosen once, in `main` or by the simulator.
 pub trait Devices: Send + Sync {
-    /// The devices, with everything decided that the configuration leaves to the node. Where only CPU devices can be had,
-    /// that is which are.
-    fn plan(&self, devices: &config::Devices) -> Result<config::Devices, super::Error> {
-        let decided = |device: &config::Device| match device.kind {
-            DeviceKind::Auto => config::Device { kind: DeviceKind::Cpu, ..device.clone() },
-            _ => device.clone(),
+    /// The devices that there are to be. Where only CPU devices can be had, that is which are.
+    fn plan(&self, devices: &config::Devices) -> Result<Vec<Planned>, super::Error> {
+        let decided = |device: &config::Device| Planned {
+            device: match device.kind {
+                DeviceKind::Auto => config::Device { kind: DeviceKind::Cpu, ..device.clone() },
+                _ => device.clone(),
+            },
+            unusable: None,
+            fallbacks: Vec::new(),
         };
-        Ok(config::Devices(devices.0.iter().map(decided).collect()))
+        Ok(devices.0.iter().map(decided).collect())
     }
 
-    /// A host for one of the planned devices, of which `sharers` are on its GPU, if it has one.
+    /// A host for one of the planned devices or of their fallbacks, of which `sharers` are on its GPU, if it has one.
     fn host(
         &self,
         config: &config::Device,
@@ -86,8 +99,8 @@ pub struct RealDevices {
 }
 
 impl Devices for RealDevices {
-    fn plan(&self, devices: &config::Devices) -> Result<config::Devices, super::Error> {
-        cuda::plan(devices)
+    fn plan(&self, devices: &config::Devices) -> Result<Vec<Planned>, super::Error> {
+        Ok(cuda::plan(devices))
     }
 
     fn host(

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringhold_cluster::network::BoxFuture;
+use ringhold_cluster::wire::RecoveryStatus;
 use ringhold_kernels::checkpoint::{self, Cut, Record, Splitter};
 use ringhold_kernels::registry::Registry;
 use ringhold_storage::checkpoints::{self, About, Checkpoints, Draft, Part, Type};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::time::{Instant, sleep};
 
 use super::door::Outcome;
@@ -66,6 +67,9 @@ pub struct Figures {
     /// From the end of a host until the next one ran with its state: the last one's, and the longest.
     pub recovery: Duration,
     pub recovery_max: Duration,
+    /// Of the recoveries, those that went on with another backend.
+    pub moves: u64,
+    pub last: Option<RecoveryStatus>,
 }
 
 /// See the module's documentation.
@@ -81,7 +85,7 @@ pub(super) struct Keeper {
     /// Grows while what a host begins with is read and sent to it.
     pub restored: Arc<AtomicU64>,
     /// Held while a checkpoint is made, and while a host's term begins.
-    pub one: tokio::sync::Mutex<()>,
+    pub one: Arc<tokio::sync::Mutex<()>>,
     pub next_epoch: AtomicU64,
     /// A cut that was asked for and has not come up whole.
     open: Mutex<Option<u64>>,
@@ -113,7 +117,7 @@ const FAILED_PAUSE: Duration = Duration::from_secs(1);
 impl Keeper {
     pub fn new(options: Options) -> Keeper {
         Keeper {
-            one: tokio::sync::Mutex::default(),
+            one: Arc::default(),
             next_epoch: AtomicU64::new(options.newest + 1),
             options,
             staged: Notify::new(),
@@ -255,6 +259,20 @@ impl Device {
         let keeper = self.keeper.as_ref().expect("only a device that keeps makes checkpoints");
         // Two at a time would cut the device twice; and no host begins before it is known with what.
         let _one = keeper.one.lock().await;
+        self.checkpoint_alone(keeper, outlet).await
+    }
+
+    /// Makes the checkpoint from which the device is to go on elsewhere, and holds back whatever it sends from the cut on. No
+    /// other is made until the guard is dropped.
+    pub(super) async fn cut_to_move(self: Arc<Device>, outlet: Arc<dyn Outlet>) -> Result<OwnedMutexGuard<()>, Error> {
+        let keeper = self.keeper.as_ref().expect("only a device that keeps goes on elsewhere");
+        let one = keeper.one.clone().lock_owned().await;
+        self.door.lock().hold_all(true);
+        self.checkpoint_alone(keeper, &*outlet).await?;
+        Ok(one)
+    }
+
+    async fn checkpoint_alone(&self, keeper: &Keeper, outlet: &dyn Outlet) -> Result<(), Error> {
         let made = match self.throw_away_open_cut(keeper).await {
             Ok(()) => self.make(keeper, outlet).await,
             ended => ended,

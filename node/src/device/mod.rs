@@ -1,6 +1,7 @@
 //! One device, as the node sees it: a door for messages, a task that carries out what comes out of it, and a task that
 //! keeps its host alive.
 
+pub mod breaker;
 pub mod cuda;
 pub mod door;
 pub mod ending;
@@ -11,6 +12,7 @@ pub mod mistake;
 mod poison;
 mod rate;
 mod retained;
+pub mod supervise;
 pub mod supervisor;
 mod watch;
 
@@ -21,33 +23,29 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ringhold_cluster::network::Network;
 use ringhold_cluster::wire::{
-    CheckpointStatus, ClockStatus, DeviceKind, DeviceState, DeviceStatus, WorkerState, WorkerStatus,
+    BackendStatus, BreakerState, CheckpointStatus, ClockStatus, DeviceKind, DeviceState, DeviceStatus, WorkerState,
+    WorkerStatus,
 };
 use ringhold_kernels::clock_host::Known as KnownClock;
-use ringhold_kernels::id::ActorId;
-use ringhold_kernels::link::{Link, Reading};
-use ringhold_kernels::message::Reason;
-use ringhold_kernels::outbox::Owners;
+use ringhold_kernels::link::Reading;
 use ringhold_kernels::registry::Registry;
-use ringhold_kernels::segment::{self, Pulse, Segment, Shape};
+use ringhold_kernels::segment::{self, Pulse, Shape};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use door::{Door, Keeping, Outcome};
-use host::{DeviceHost, NodeBell};
+use host::NodeBell;
 use keeper::Keeper;
 use rate::Rate;
-use supervisor::{Beat, Effect, Event, Limits, Over, State, Supervisor};
+use supervise::Backend;
 
 use crate::config;
 
 /// A device of this node. Shared by its tasks and the router.
 pub struct Device {
     pub name: String,
-    pub kind: config::DeviceKind,
     pub door: Mutex<Door>,
-    bell: Arc<dyn NodeBell>,
-    segment: Arc<Segment>,
+    serving: Mutex<Serving>,
     registry: Arc<Registry>,
     network: Arc<dyn Network>,
     /// What the supervisor last knew, for `status`.
@@ -64,15 +62,24 @@ pub struct Device {
     keeper: Option<Keeper>,
     /// What had been held for the checkpoint that it begins with, until it is handed on.
     taken_up: Mutex<Outcome>,
-    /// When the last host ended and no other has run since.
-    down_since: Mutex<Option<Instant>>,
     stop: Notify,
+    /// Somebody has seen to what was wrong with it.
+    retry: Notify,
     ended: AtomicBool,
     over: Notify,
 }
 
+/// Who runs the device.
+struct Serving {
+    /// For people: `cuda:0`.
+    name: String,
+    kind: config::DeviceKind,
+    bell: Arc<dyn NodeBell>,
+}
+
 struct Known {
     state: DeviceState,
+    backends: Vec<BackendStatus>,
     detail: String,
     pid: Option<u32>,
     restarts: u32,
@@ -87,10 +94,6 @@ pub trait Outlet: Send + Sync {
     /// There may be room at some door again.
     fn room(&self);
 }
-
-/// How often a running device's heartbeats are looked at, and a starting one is asked whether it is up.
-const BEAT_EVERY: Duration = Duration::from_millis(100);
-const UP_EVERY: Duration = Duration::from_millis(2);
 
 /// How long a device has to end by itself before its host is killed. A ring kernel can leave, unless a handler does not come
 /// back; a worker of a CPU device that holds a message for too long cannot.
@@ -117,29 +120,22 @@ pub enum Error {
 /// What the configuration says of a device.
 pub struct About {
     pub name: String,
-    pub kind: config::DeviceKind,
     pub overflow: config::Overflow,
     /// Where checkpoints are made: how, and what the door keeps for it.
     pub keeps: Option<(keeper::Options, Keeping)>,
 }
 
 impl Device {
-    /// A device that is not started yet, and the host that will serve it.
+    /// A device that is not started yet, with a segment for hosts of this backend.
     pub fn new(
-        About { name, kind, overflow, keeps }: About,
-        shape: Shape,
-        owners: &Owners,
+        About { name, overflow, keeps }: About,
+        backend: &Backend,
         registry: &Arc<Registry>,
-        host: std::io::Result<Box<dyn DeviceHost>>,
         network: Arc<dyn Network>,
-    ) -> Result<(Arc<Device>, Box<dyn DeviceHost>), Error> {
-        let segment = Segment::create(shape, registry.layout_hash(), owners);
-        let segment = segment.map_err(|e| Error::Segment(name.clone(), e))?;
-        let host = host.map_err(|e| Error::Bells(name.clone(), e))?;
-        let bells = host.bells();
+    ) -> Result<Arc<Device>, Error> {
         let (options, keeping) = keeps.unzip();
         let epoch = keeping.as_ref().map_or(0, |keeping: &Keeping| keeping.epoch);
-        let mut door = Door::new(Link::new(segment.clone(), bells.workers), overflow, keeping);
+        let mut door = Door::new(backend.link(&name, registry)?, overflow, keeping);
         let taken_up = match &options {
             Some(options) if epoch > 0 => keeper::take_up(options, &name, epoch, registry, &mut door),
             _ => Ok(Outcome::default()),
@@ -148,16 +144,18 @@ impl Device {
         let device = Device {
             keeper: options.map(Keeper::new),
             taken_up: Mutex::new(taken_up),
-            down_since: Mutex::default(),
             name,
-            kind,
             door: Mutex::new(door),
-            bell: bells.node,
-            segment,
+            serving: Mutex::new(Serving {
+                name: backend.name.clone(),
+                kind: backend.kind,
+                bell: backend.host.bells().node,
+            }),
             registry: registry.clone(),
             network,
             known: Mutex::new(Known {
                 state: DeviceState::Starting,
+                backends: Vec::new(),
                 detail: String::new(),
                 pid: None,
                 restarts: 0,
@@ -168,10 +166,11 @@ impl Device {
             carrying: AtomicBool::new(false),
             wants_room: AtomicBool::new(false),
             stop: Notify::new(),
+            retry: Notify::new(),
             ended: AtomicBool::new(false),
             over: Notify::new(),
         };
-        Ok((Arc::new(device), host))
+        Ok(Arc::new(device))
     }
 
     /// Hands on what had been held for the checkpoint that the device begins with. Once, before it starts.
@@ -187,7 +186,7 @@ impl Device {
     /// Asks a device that can to end at once, with what it has in hand: before its host is killed, which can leave a GPU in
     /// disorder. False if it cannot.
     pub fn leave(&self) -> bool {
-        let can = !leave_timeout(self.kind).is_zero();
+        let can = !leave_timeout(self.serving.lock().kind).is_zero();
         if can {
             self.door.lock().link().stop_at_once();
         }
@@ -228,10 +227,17 @@ impl Device {
             if collected > 0 {
                 // Others have work too: a busy device must not starve the runtime's other tasks.
                 tokio::task::yield_now().await;
-            } else if self.door.lock().link().park() {
-                self.bell.rung().await;
+            } else if let Some(bell) = self.parked() {
+                bell.rung().await;
             }
         }
+    }
+
+    /// The bell to wait for, if there is nothing to do.
+    fn parked(&self) -> Option<Arc<dyn NodeBell>> {
+        let mut door = self.door.lock();
+        // Both of one segment: another is taken up under this lock, and then the old bell rings.
+        door.link().park().then(|| self.serving.lock().bell.clone())
     }
 
     /// Has a checkpoint made at once, where one should not wait.
@@ -243,239 +249,6 @@ impl Device {
         }
     }
 
-    /// Keeps a host alive until [`Device::stop`].
-    pub async fn supervise(self: Arc<Device>, mut host: Box<dyn DeviceHost>, limits: Limits, outlet: Arc<dyn Outlet>) {
-        let origin = Instant::now();
-        let mut supervisor = Supervisor::new(limits, Duration::ZERO);
-        let mut effects = vec![Effect::Launch];
-        let mut restored = 0;
-        loop {
-            let mut event = None;
-            // What a host begins with is known once no checkpoint is under way.
-            let no_checkpoint = match &self.keeper {
-                Some(keeper) if effects.contains(&Effect::Launch) => Some(keeper.one.lock().await),
-                _ => None,
-            };
-            for effect in effects {
-                event = self.apply(effect, &mut *host, &*outlet, origin.elapsed()).or(event);
-            }
-            drop(no_checkpoint);
-            self.publish(&supervisor);
-            if self.ended.load(SeqCst) {
-                return self.over.notify_one();
-            }
-            let event = match event {
-                Some(event) => event,
-                None => self.next_event(&supervisor, &mut *host, &mut restored).await,
-            };
-            if let (Event::Up, State::Starting { since }) = (&event, supervisor.state()) {
-                let took_ms = (origin.elapsed() - *since).as_millis();
-                tracing::info!(device = self.name, pid = self.known.lock().pid, took_ms, "device is up");
-                self.recovered();
-            }
-            effects = supervisor.step(origin.elapsed(), event);
-        }
-    }
-
-    async fn next_event(&self, supervisor: &Supervisor, host: &mut dyn DeviceHost, restored: &mut u64) -> Event {
-        let starting = matches!(supervisor.state(), State::Starting { .. });
-        let pause = match supervisor.state() {
-            State::Running { .. } | State::GivenUp { .. } => BEAT_EVERY,
-            _ => UP_EVERY,
-        };
-        tokio::select! {
-            biased;
-            over = host.over() => Event::Over(over),
-            () = self.stop.notified() => Event::Stop,
-            () = tokio::time::sleep(pause) => {
-                let mut door = self.door.lock();
-                match supervisor.state() {
-                    State::Starting { .. } if starting && door.link().is_running() => Event::Up,
-                    State::Starting { .. } if self.restored() != *restored => {
-                        *restored = self.restored();
-                        Event::Restoring
-                    }
-                    State::Running { .. } => {
-                        self.rate.lock().look(self.origin.elapsed(), door.totals().finished);
-                        let awaited = self.keeper.as_ref().and_then(|keeper| *keeper.awaited.lock());
-                        Event::Beats(door.readings().iter().map(|reading| beat(reading, awaited)).collect())
-                    }
-                    _ => Event::Tick,
-                }
-            }
-        }
-    }
-
-    fn apply(
-        self: &Arc<Device>,
-        effect: Effect,
-        host: &mut dyn DeviceHost,
-        outlet: &dyn Outlet,
-        now: Duration,
-    ) -> Option<Event> {
-        match effect {
-            Effect::Launch => {
-                let term = self.door.lock().begin_term();
-                if self.keeper.is_some() {
-                    let device = self.clone();
-                    // It ends by itself: with all that there is to send, or with the term.
-                    tokio::spawn(async move {
-                        if let Err(e) = device.restore(term).await {
-                            tracing::error!(device = device.name, "the last checkpoint cannot be read: {e}");
-                        }
-                    });
-                }
-                Some(match host.start(&self.segment) {
-                    Ok(pid) => {
-                        let mut known = self.known.lock();
-                        (known.pid, known.started) = (pid, Instant::now());
-                        tracing::debug!(device = self.name, pid, term, "device host started");
-                        Event::Launched
-                    }
-                    Err(e) => {
-                        tracing::error!(device = self.name, "cannot start the device host: {e}");
-                        Event::LaunchFailed(format!("cannot be started: {e}"))
-                    }
-                })
-            }
-            Effect::AskToLeave(why) => {
-                tracing::error!(device = self.name, "asking the device host to end with what it has in hand: {why}");
-                self.leave();
-                None
-            }
-            Effect::Kill(why) => {
-                tracing::error!(device = self.name, "killing the device host: {why}");
-                host.kill();
-                None
-            }
-            Effect::Lost(Over { how, remedy, blames }) => {
-                let mut out = Outcome::default();
-                let loss = self.door.lock().lose(&mut out);
-                outlet.carry(self, &mut out);
-                if let Some(keeper) = &self.keeper {
-                    keeper.staged.notify_one();
-                    self.down_since.lock().get_or_insert(Instant::now());
-                    if blames {
-                        for condemned in self.door.lock().strike(&loss.in_hand_now) {
-                            tracing::error!(
-                                device = self.name,
-                                "a message to {} ended its worker twice: it is put aside, and not run again",
-                                self.name_of(&condemned.actor),
-                            );
-                        }
-                    }
-                    let epoch = self.door.lock().epoch();
-                    tracing::error!(
-                        device = self.name,
-                        epoch,
-                        at_ms = now.as_millis(),
-                        "device host is gone ({how}){}; another begins with checkpoint {epoch} and does again what came after it; {remedy}",
-                        self.describe(&loss.hands),
-                    );
-                    return None;
-                }
-                tracing::error!(
-                    device = self.name,
-                    actors = loss.actors,
-                    messages = loss.in_hand,
-                    timers = loss.timers,
-                    asks = loss.asks,
-                    at_ms = now.as_millis(),
-                    "device host is gone ({how}): the state of {} actors, {} messages in its queues and {} timers were \
-                     lost, {} askers were told so{}; {remedy}",
-                    loss.actors,
-                    loss.in_hand,
-                    loss.timers,
-                    loss.asks,
-                    self.describe(&loss.hands),
-                );
-                None
-            }
-            Effect::GiveUp => {
-                let mut out = Outcome::default();
-                self.door.lock().give_up(Reason::NoDevice, &mut out);
-                outlet.carry(self, &mut out);
-                // Who waits for room at the door is turned away now.
-                outlet.room();
-                None
-            }
-            Effect::AskToEnd => {
-                self.door.lock().link().stop();
-                None
-            }
-            Effect::Ended => {
-                // What the workers said last, before the tasks that would carry it are ended.
-                let mut out = Outcome::default();
-                let loss = {
-                    let mut door = self.door.lock();
-                    let loss = door.lose(&mut out);
-                    door.give_up(Reason::Stopping, &mut out);
-                    loss
-                };
-                outlet.carry(self, &mut out);
-                if self.keeper.is_none() && loss.in_hand + loss.timers + loss.asks > 0 {
-                    tracing::error!(
-                        device = self.name,
-                        messages = loss.in_hand,
-                        timers = loss.timers,
-                        asks = loss.asks,
-                        "device host did not end in order: what it had in hand is lost",
-                    );
-                }
-                self.ended.store(true, SeqCst);
-                None
-            }
-        }
-    }
-
-    /// Takes in that a host runs with what its last one left.
-    fn recovered(&self) {
-        let (Some(keeper), Some(since)) = (&self.keeper, self.down_since.lock().take()) else { return };
-        let took = since.elapsed();
-        let mut figures = keeper.figures.lock();
-        figures.recoveries += 1;
-        (figures.recovery, figures.recovery_max) = (took, figures.recovery_max.max(took));
-        tracing::info!(device = self.name, took_ms = took.as_millis(), "device has recovered");
-    }
-
-    /// Which messages the workers held: what to look at when a host dies again and again.
-    fn describe(&self, hands: &[ActorId]) -> String {
-        match hands {
-            [] => String::new(),
-            hands => {
-                let names: Vec<String> = hands.iter().map(|id| self.name_of(id)).collect();
-                format!("; it was running a message of {}", names.join(", "))
-            }
-        }
-    }
-
-    fn name_of(&self, id: &ActorId) -> String {
-        match self.registry.get(id.type_id) {
-            Some(actor) => format!("{} {}", actor.schema.name, id.key),
-            None => format!("{id:?}"),
-        }
-    }
-
-    fn publish(&self, supervisor: &Supervisor) {
-        let (state, detail) = match supervisor.state() {
-            State::Starting { .. } if supervisor.restarts > 0 => (DeviceState::Restarting, String::new()),
-            State::Starting { .. } => (DeviceState::Starting, String::new()),
-            State::Running { .. } => (DeviceState::Running, String::new()),
-            State::Leaving { why, .. } | State::Killed { why } => (DeviceState::Stalled, why.clone()),
-            State::Waiting { why, .. } => (DeviceState::Restarting, why.clone()),
-            State::GivenUp { why } => (DeviceState::Failed, why.clone()),
-            State::Stopping { .. } => (DeviceState::Stopping, String::new()),
-            State::Stopped => (DeviceState::Stopped, String::new()),
-        };
-        let mut known = self.known.lock();
-        known.state = state;
-        known.restarts = supervisor.restarts;
-        // How the last host ended is worth knowing as long as this one runs.
-        if !detail.is_empty() {
-            known.detail = detail;
-        }
-    }
-
     /// Messages handled so far, if there is nothing to do in the device or on its way from it.
     pub fn quiet(&self) -> Option<u64> {
         let mut door = self.door.lock();
@@ -484,6 +257,18 @@ impl Device {
 
     pub fn is_running(&self) -> bool {
         self.known.lock().state == DeviceState::Running
+    }
+
+    /// Whether it runs elsewhere than it is to.
+    pub fn has_fallen_back(&self) -> bool {
+        self.known.lock().backends.first().is_some_and(|own| own.breaker != BreakerState::Closed)
+    }
+
+    /// Has backends that were left alone tried again now: somebody has seen to them. Returns how many there are.
+    pub fn try_again(&self) -> u32 {
+        self.retry.notify_one();
+        let known = self.known.lock();
+        known.backends.iter().filter(|backend| backend.breaker == BreakerState::Open).count() as u32
     }
 
     /// The process that the device runs in, while it runs in one.
@@ -515,26 +300,33 @@ impl Device {
     /// A look at the device now.
     pub fn status(&self) -> DeviceStatus {
         let at_us = self.network.wall_us();
-        let door = self.door.lock();
+        let mut door = self.door.lock();
         let (readings, totals) = (door.readings(), door.totals());
         let unhandled = door.unhandled().iter().map(|(reason, count)| (*reason as u8, *count)).collect();
         let queued = door.queued();
         let retained_bytes = door.retained_bytes() as u64;
+        let segment = door.link().segment().clone();
+        let (backend, serving) = {
+            let serving = self.serving.lock();
+            (serving.name.clone(), serving.kind)
+        };
         drop(door);
         let known = self.known.lock();
         let running = known.state == DeviceState::Running;
         let per_second = self.rate.lock().per_second(self.origin.elapsed(), totals.finished);
-        let shape = self.segment.shape();
+        let shape = segment.shape();
         let sum = |f: fn(&Reading) -> u64| readings.iter().map(f).sum::<u64>();
         let age_ms = |r: &Reading| at_us.saturating_sub(r.beat_us) / 1000;
         DeviceStatus {
             name: self.name.clone(),
-            kind: match self.kind {
+            kind: match serving {
                 // What was left to the node has been decided before there is a device.
                 config::DeviceKind::Auto | config::DeviceKind::Cpu => DeviceKind::Cpu,
                 config::DeviceKind::Cuda => DeviceKind::Cuda,
                 config::DeviceKind::Emulated => DeviceKind::Emulated,
             },
+            backend,
+            backends: known.backends.clone(),
             state: known.state,
             detail: known.detail.clone(),
             pid: known.pid,
@@ -563,7 +355,7 @@ impl Device {
             spilled_now: sum(|r| r.spilled_now),
             dead_letters: totals.dead,
             unhandled,
-            clock: self.segment.clock().read().map(|clock| clock_status(&clock, at_us)),
+            clock: segment.clock().read().map(|clock| clock_status(&clock, at_us)),
             checkpoints: self.keeper.as_ref().map(|keeper| {
                 let figures = keeper.figures.lock().clone();
                 CheckpointStatus {
@@ -578,6 +370,8 @@ impl Device {
                     recoveries: figures.recoveries,
                     recovery_us: figures.recovery.as_micros() as u64,
                     recovery_max_us: figures.recovery_max.as_micros() as u64,
+                    moves: figures.moves,
+                    last_recovery: figures.last,
                 }
             }),
         }
@@ -594,15 +388,6 @@ fn clock_status(clock: &KnownClock, at_us: u64) -> ClockStatus {
         pauses: clock.pauses,
         paused: clock.paused,
     }
-}
-
-/// `awaited`: how much of a cut has come, while more of it is awaited.
-fn beat(reading: &Reading, awaited: Option<u64>) -> Beat {
-    // A host that was hung while it had nothing to do says that it is idle, for ever.
-    let waiting = reading.queued + reading.ingress_waiting;
-    let busy = reading.pulse == Pulse::Busy || waiting > 0 || awaited.is_some();
-    let begun_us = reading.beat_us.wrapping_add(awaited.unwrap_or(0));
-    Beat { busy, finished: reading.finished, begun_us }
 }
 
 fn worker_status(number: usize, r: &Reading, age_ms: u64, shape: &Shape) -> WorkerStatus {
@@ -635,7 +420,11 @@ mod tests {
     use ringhold_kernels::clock_host::ClockHost;
     use ringhold_kernels::clock_map::Options;
 
-    use super::host::{DeviceBells, NotifyBell};
+    use ringhold_kernels::outbox::Owners;
+    use ringhold_kernels::segment::Segment;
+
+    use super::host::{DeviceBells, DeviceHost, NotifyBell};
+    use super::supervisor::{Limits, Over};
     use super::*;
 
     /// Nobody serves the segment but the test.
@@ -661,17 +450,31 @@ mod tests {
     #[test]
     fn a_status_tells_what_the_host_knows_of_its_devices_clock() {
         let registry = Arc::new(Registry::new());
-        let shape = Shape { types: 0, ..Shape::default() };
-        let (owners, overflow) = (Owners::all_here(1), config::Overflow::Block);
-        let network = Arc::new(RealNetwork);
-        let about = About { name: "x".into(), kind: config::DeviceKind::Cpu, overflow, keeps: None };
-        let made = Device::new(about, shape, &owners, &registry, Ok(Box::new(NoHost)), network);
-        let (device, _) = made.map_err(|e| e.to_string()).unwrap();
+        let limits = Limits {
+            stalled_after: Duration::ZERO,
+            start_timeout: Duration::ZERO,
+            leave_timeout: Duration::ZERO,
+            backoff_min: Duration::ZERO,
+            backoff_max: Duration::ZERO,
+        };
+        let backend = Backend {
+            name: "x".into(),
+            kind: config::DeviceKind::Cpu,
+            shape: Shape { types: 0, ..Shape::default() },
+            owners: Owners::all_here(1),
+            host: Box::new(NoHost),
+            limits,
+            unusable: None,
+        };
+        let about = About { name: "x".into(), overflow: config::Overflow::Block, keeps: None };
+        let made = Device::new(about, &backend, &registry, Arc::new(RealNetwork));
+        let device = made.map_err(|e| e.to_string()).unwrap();
+        let segment = device.door.lock().link().segment().clone();
         assert_eq!(device.status().clock, None, "none is known");
 
-        let (clock, line) = (MonotonicClock::start(), device.segment.clock());
+        let (clock, line) = (MonotonicClock::start(), segment.clock());
         const BEHIND_NS: u64 = 86_400_000_000_000;
-        let mut host = ClockHost::new(device.segment.clone(), Box::new(clock), Options::default());
+        let mut host = ClockHost::new(segment.clone(), Box::new(clock), Options::default());
         while device.status().clock.is_none() {
             host.step();
             // What a device does.
@@ -682,7 +485,7 @@ mod tests {
         assert!(known.offset_ns.abs_diff(BEHIND_NS as i64) <= known.error_ns, "{known:?}");
         assert_eq!((known.samples, known.pauses, known.paused), (8, 0, false));
 
-        device.segment.reset_telemetry();
+        segment.reset_telemetry();
         assert_eq!(device.status().clock, None, "the next host does not know yet");
     }
 }

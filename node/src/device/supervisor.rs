@@ -35,7 +35,7 @@ pub struct Beat {
 pub enum Event {
     /// The host was started, and it is not known yet whether it comes up.
     Launched,
-    LaunchFailed(String),
+    LaunchFailed(Over),
     /// The host takes in what it begins with, and there has been more of it.
     Restoring,
     /// All workers run.
@@ -70,6 +70,8 @@ pub enum Remedy {
     Quarantine,
     /// Start no other: the device is not to be trusted.
     GiveUp,
+    /// Start another at once, of another backend.
+    Move,
 }
 
 impl fmt::Display for Remedy {
@@ -79,6 +81,7 @@ impl fmt::Display for Remedy {
             Remedy::RestartLater => "starting another in a while",
             Remedy::Quarantine => "starting another; what this one ran is not run again",
             Remedy::GiveUp => "the device is given up",
+            Remedy::Move => "going on elsewhere",
         })
     }
 }
@@ -161,7 +164,7 @@ pub struct Supervisor {
 }
 
 /// A host that has run for so long has proven itself: the next restart is prompt again.
-const PROVEN_AFTER: Duration = Duration::from_secs(30);
+pub const PROVEN_AFTER: Duration = Duration::from_secs(30);
 
 impl Supervisor {
     /// A supervisor whose first effect, a launch, is asked for by the caller.
@@ -171,6 +174,25 @@ impl Supervisor {
 
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// What the host is to die for, where it is being ended.
+    pub fn condemned(&self) -> Option<&str> {
+        match &self.state {
+            State::Leaving { why, .. } | State::Killed { why } => Some(why),
+            _ => None,
+        }
+    }
+
+    /// Takes in that hosts are judged by other limits from now on: those of another backend.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Takes in that another host, which had been started beside the last one, is to take over and begins to load.
+    pub fn taken_over(&mut self, now: Duration, limits: Limits) {
+        (self.limits, self.failures) = (limits, 0);
+        self.state = State::Starting { since: now };
     }
 
     /// Takes an event in, at a time since any fixed point, and says what to do.
@@ -207,8 +229,8 @@ impl Supervisor {
                 *since = now;
                 vec![]
             }
-            (State::Starting { .. }, Event::LaunchFailed(why)) => {
-                self.wait(now, why, Remedy::Restart);
+            (State::Starting { .. }, Event::LaunchFailed(over)) => {
+                self.wait(now, over.how, over.remedy);
                 vec![]
             }
             (State::Starting { since }, Event::Tick | Event::Beats(_)) => {
@@ -284,6 +306,10 @@ impl Supervisor {
     }
 
     fn wait(&mut self, now: Duration, why: String, remedy: Remedy) {
+        if remedy == Remedy::Move {
+            // It has failed nowhere else yet.
+            self.failures = 0;
+        }
         let doubled = self.limits.backoff_min.saturating_mul(1u32 << self.failures.min(20));
         // The first restart is at once: most failures do not repeat.
         let at_once = self.failures == 0 && remedy != Remedy::RestartLater;

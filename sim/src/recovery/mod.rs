@@ -60,6 +60,8 @@ pub enum Plant {
 pub struct Figures {
     pub answers: u64,
     pub device_restarts: u64,
+    /// Hosts started of another backend than the one before.
+    pub device_moves: u64,
     pub power_failures: u64,
     pub syncs: u64,
     pub writes_lost: u64,
@@ -69,10 +71,11 @@ pub struct Figures {
 }
 
 impl Figures {
-    pub fn named(&self) -> [(&'static str, u64); 8] {
+    pub fn named(&self) -> [(&'static str, u64); 9] {
         [
             ("answers", self.answers),
             ("device_restarts", self.device_restarts),
+            ("device_moves", self.device_moves),
             ("power_failures", self.power_failures),
             ("syncs", self.syncs),
             ("writes_lost", self.writes_lost),
@@ -358,6 +361,7 @@ impl World {
             node.drain().await;
         }
         let crashed = self.devices.iter().flat_map(|devices| devices.crashed()).any(|crashed| crashed);
+        self.figures.device_moves = self.devices.iter().map(|devices| devices.moves()).sum();
         self.figures.device_restarts = self
             .devices
             .iter()

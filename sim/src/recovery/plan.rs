@@ -94,6 +94,9 @@ impl Plan {
             dead_letters: config::DeadLetters { kept: 1 << 20 },
             supervision: config::Supervision {
                 stalled_after: ms(r.between(200, 1500)),
+                breaker_failures: r.between(1, 2) as u32,
+                breaker_retry_min: ms(r.pick(&[20, 100, 700])),
+                breaker_retry_max: ms(1_500),
                 ..config::Supervision::default()
             },
             ..Config::default()
@@ -110,14 +113,18 @@ impl Plan {
         let devices = (0..failures.len() + 2)
             .map(|_| {
                 let unlucky = r.per_mille(500).then(|| r.below(devices));
-                let of = |device| match unlucky == Some(device) {
-                    true => spare_the_first(mishaps(r)),
-                    false => [].into(),
+                let mut of = |device| {
+                    let unlucky = unlucky == Some(device);
+                    let mut mishaps = || if unlucky { spare_the_first(mishaps(r)) } else { [].into() };
+                    let (own, other) = (mishaps(), mishaps());
+                    let fallback = r.per_mille(600).then(|| devices::Fallback {
+                        workers: r.between(1, 3) as u32,
+                        mishaps: if r.per_mille(300) { other } else { [].into() },
+                        untrusted: r.per_mille(300),
+                    });
+                    devices::Plan { pause_per_mille, pause_max, mishaps: own, fallback }
                 };
-                (0..devices)
-                    .map(of)
-                    .map(|mishaps| devices::Plan { pause_per_mille, pause_max, mishaps })
-                    .collect::<Vec<_>>()
+                (0..devices).map(&mut of).collect::<Vec<_>>()
             })
             .collect();
         let full = r.per_mille(250).then(|| {

@@ -94,6 +94,7 @@ impl Plan {
             .map(|device| devices::Plan {
                 pause_per_mille,
                 pause_max: Duration::from_millis(r.between(1, 20)),
+                fallback: None,
                 mishaps: if !calm && device == unlucky { mishaps(r) } else { [].into() },
             })
             .collect();
