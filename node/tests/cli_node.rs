@@ -173,7 +173,9 @@ impl Doors for Script {
                 };
                 limit.min(1) as usize
             ]),
-            Request::Settle { .. } | Request::Drain { .. } => Response::Failed(Failed::text("not here")),
+            Request::Settle { .. } | Request::Retry { .. } | Request::Drain { .. } => {
+                Response::Failed(Failed::text("not here"))
+            }
         };
         Box::pin(std::future::ready(response))
     }

@@ -56,6 +56,7 @@ fn planted_mistakes_are_noticed() {
         (Plant::Node(Mistake::ReleasesEarly), "is not there"),
         (Plant::Node(Mistake::KeepsHeld), "was said to be put at"),
         (Plant::Node(Mistake::BeginsOlder), "is not there"),
+        (Plant::Node(Mistake::LeavesBehind), "is not there"),
         (Plant::ManifestsFirst, "was durable"),
     ];
     for (plant, says) in plants {

@@ -494,6 +494,9 @@ impl Door {
         let mut lanes: Vec<KeptLane> = (0..link.lanes()).map(|_| KeptLane::default()).collect();
         for lane in &mut kept.lanes {
             lane.log.rewind();
+            if mistake::is_made(Mistake::LeavesBehind) && lane.log.peek().is_some() {
+                lane.log.sent();
+            }
             while let Some((header, payload)) = lane.log.peek() {
                 let to =
                     link.lane_of(header.to().key).expect("an actor of this device has a lane in each of its segments");

@@ -1,5 +1,6 @@
 //! Checkpoints of a device: when they are made, how, and how a new host begins with one.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use ringhold_cluster::wire::RecoveryStatus;
 use ringhold_kernels::checkpoint::{self, Cut, Record, Splitter};
 use ringhold_kernels::registry::Registry;
 use ringhold_storage::checkpoints::{self, About, Checkpoints, Draft, Part, Type};
-use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio::sync::{Notify, OwnedMutexGuard, mpsc};
 use tokio::time::{Instant, sleep};
 
 use super::door::Outcome;
@@ -21,6 +22,9 @@ use super::{Device, Outlet};
 pub trait Jobs: Send + Sync {
     /// Does the job, elsewhere if need be; it is done when this resolves.
     fn run(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()>;
+
+    /// Called by a job that is in no hurry: waits for so long, where it is in nobody's way.
+    fn rest(&self, span: Duration);
 }
 
 /// Tokio's threads for blocking work.
@@ -36,6 +40,10 @@ impl Jobs for Blocking {
                 std::panic::resume_unwind(e.into_panic());
             }
         })
+    }
+
+    fn rest(&self, span: Duration) {
+        std::thread::sleep(span);
     }
 }
 
@@ -107,10 +115,14 @@ pub enum Error {
     Part { device: String, why: &'static str },
 }
 
+/// How much of a chain is compacted before the disk is left to others for a while.
+const COMPACT_BYTES: u64 = 1 << 20;
 /// How much of a cut is collected in one go, from each lane.
 const COLLECT_BYTES: usize = 1 << 20;
 /// A bell may be missed: the road of a cut is looked at so often anyway.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// A device is not left alone for longer than this because a checkpoint took long.
+const REST_MAX: Duration = Duration::from_secs(10);
 /// Once a disk has failed, it is left alone for so long.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
@@ -132,34 +144,37 @@ impl Keeper {
     }
 
     async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
-        let result = Arc::new(Mutex::new(None));
-        let to = result.clone();
-        self.options.jobs.run(Box::new(move || *to.lock() = Some(job()))).await;
-        result.lock().take().expect("the job was done")
+        run(&*self.options.jobs, job).await
     }
 }
 
-/// What a new host begins with, and what its door takes up, of one checkpoint.
-pub(super) struct Beginning {
-    /// For each lane, the records that come down it.
-    pub lanes: Vec<Vec<u8>>,
-    pub actors: u64,
+async fn run<T: Send + 'static>(jobs: &dyn Jobs, job: impl FnOnce() -> T + Send + 'static) -> T {
+    let result = Arc::new(Mutex::new(None));
+    let to = result.clone();
+    jobs.run(Box::new(move || *to.lock() = Some(job()))).await;
+    result.lock().take().expect("the job was done")
 }
 
-/// Reads a checkpoint for a device of so many lanes, of which `lane_of` says where each record goes.
+/// Bytes of what a lane begins with that are passed on at a time.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Reads a checkpoint for a device of so many lanes, of which `lane_of` says where each record goes. What a lane begins with is
+/// passed on in order, as it is read; it ends with a cut's record. Returns how many actors there are.
+///
+/// # Errors
+/// That the checkpoint cannot be read, or that nobody wants it any more.
 fn read(
     store: &Checkpoints,
     device: &str,
     epoch: u64,
     lanes: usize,
     lane_of: impl Fn(&Record<'_>) -> Option<usize>,
-    progress: &AtomicU64,
-) -> Result<Beginning, Error> {
+    pass_on: impl Fn(usize, Vec<u8>) -> Result<(), Error>,
+) -> Result<u64, Error> {
     let (mut first, mut then) = (vec![Vec::new(); lanes], vec![Vec::new(); lanes]);
     let (mut actors, mut hlc) = (0, 0);
     if epoch > 0 {
         store.visit(device, epoch, |_, record, bytes| {
-            progress.fetch_add(1, SeqCst);
             match record {
                 Record::Cut(cut) => hlc = hlc.max(cut.hlc),
                 Record::Actor { .. } => actors += 1,
@@ -167,29 +182,43 @@ fn read(
             }
             let Some(lane) = lane_of(&record) else { return Ok(()) };
             // What must go behind all that was ahead of it, whichever lane that was in.
-            let later = matches!(record, Record::Queued { phase: 1.., .. });
-            (if later { &mut then } else { &mut first })[lane].extend_from_slice(bytes);
-            Ok::<(), Error>(())
+            if matches!(record, Record::Queued { phase: 1.., .. }) {
+                then[lane].extend_from_slice(bytes);
+                return Ok(());
+            }
+            first[lane].extend_from_slice(bytes);
+            match first[lane].len() >= CHUNK_BYTES {
+                true => pass_on(lane, std::mem::replace(&mut first[lane], Vec::with_capacity(CHUNK_BYTES))),
+                false => Ok(()),
+            }
         })?;
     }
-    for (number, (lane, then)) in first.iter_mut().zip(then).enumerate() {
-        lane.extend(then);
-        checkpoint::push_cut(lane, &Cut { epoch, lane: number as u32, ingress: 0, egress: 0, hlc });
+    for (lane, (mut last, then)) in first.into_iter().zip(then).enumerate() {
+        last.extend(then);
+        checkpoint::push_cut(&mut last, &Cut { epoch, lane: lane as u32, ingress: 0, egress: 0, hlc });
+        pass_on(lane, last)?;
     }
-    Ok(Beginning { lanes: first, actors })
+    Ok(actors)
+}
+
+/// How long a device is left alone after a checkpoint that took so long. One that takes longer than the interval would else be
+/// followed by the next at once, and the device would do nothing but be cut: it rests as long as it took.
+fn rest(interval: Duration, took: Duration) -> Duration {
+    interval.saturating_sub(took).max(took.min(REST_MAX))
 }
 
 impl Device {
     /// Makes checkpoints for as long as the node runs.
     pub async fn keep(self: Arc<Device>, outlet: Arc<dyn Outlet>) {
         let Some(keeper) = &self.keeper else { return };
-        let mut last = None;
+        let (mut last, mut took) = (None, Duration::ZERO);
         loop {
             tokio::select! {
                 biased;
                 () = keeper.early.notified() => {}
-                () = sleep(keeper.options.interval) => {}
+                () = sleep(rest(keeper.options.interval, took)) => {}
             }
+            let began = Instant::now();
             // One at a time, and none while nothing has happened since the last.
             let now = self.happened();
             if !self.is_running() || last == Some(now) {
@@ -197,7 +226,7 @@ impl Device {
             }
             match self.checkpoint(&*outlet).await {
                 Ok(()) => {
-                    last = Some(now);
+                    (last, took) = (Some(now), began.elapsed());
                     self.compact(keeper).await;
                 }
                 Err(Error::HostEnded) => {}
@@ -237,8 +266,17 @@ impl Device {
         }
         let (name, compacting, jobs) = (self.name.clone(), keeper.compacting.clone(), keeper.options.jobs.clone());
         tokio::spawn(async move {
+            let rests = jobs.clone();
             let job = move || {
-                if let Err(e) = store.compact(&name, &mut |_| ()) {
+                // Half of the time is left to commits.
+                let (mut rested, mut began) = (0, Instant::now());
+                let mut progress = |done: u64| {
+                    if done - rested >= COMPACT_BYTES {
+                        rests.rest(began.elapsed());
+                        (rested, began) = (done, Instant::now());
+                    }
+                };
+                if let Err(e) = store.compact(&name, &mut progress) {
                     tracing::error!(device = name, "the checkpoints could not be compacted: {e}");
                 }
             };
@@ -444,35 +482,51 @@ impl Device {
             epoch if mistake::is_made(Mistake::BeginsOlder) => older(&store, &name, epoch),
             epoch => epoch,
         };
-        let progress = keeper.restored.clone();
-        let read = move || read(&store, &name, epoch, lanes, |record| router.lane_of_record(record), &progress);
-        let beginning = keeper.run(read).await?;
-        let mut sent = vec![0; lanes];
+        let (to, mut chunks) = mpsc::unbounded_channel();
+        let pass_on = move |lane, bytes| to.send((lane, bytes)).map_err(|_| Error::HostEnded);
+        let jobs = keeper.options.jobs.clone();
+        let read = move || read(&store, &name, epoch, lanes, |record| router.lane_of_record(record), pass_on);
+        let reading = tokio::spawn(async move { run(&*jobs, read).await });
+        // For each lane, what has been read and not been sent, and how much of the first of it has.
+        let mut unsent: Vec<(VecDeque<Vec<u8>>, usize)> = vec![Default::default(); lanes];
         loop {
+            while let Ok((lane, bytes)) = chunks.try_recv() {
+                unsent[lane].0.push_back(bytes);
+            }
             let mut moved = 0;
             {
                 let mut door = self.door.lock();
                 if !door.has_host() || door.link().term() != term {
                     return Ok(());
                 }
-                for (lane, bytes) in beginning.lanes.iter().enumerate() {
-                    let now = door.link().send_down(lane, &bytes[sent[lane]..]);
-                    sent[lane] += now;
-                    moved += now;
+                for (lane, (bytes, sent)) in unsent.iter_mut().enumerate() {
+                    while let Some(first) = bytes.front() {
+                        let now = door.link().send_down(lane, &first[*sent..]);
+                        (*sent, moved) = (*sent + now, moved + now);
+                        if *sent < first.len() {
+                            break;
+                        }
+                        bytes.pop_front();
+                        *sent = 0;
+                    }
                 }
                 // What is queued behind it may come at once.
                 door.let_in();
             }
-            if sent.iter().zip(&beginning.lanes).all(|(sent, bytes)| *sent == bytes.len()) {
-                tracing::info!(device = self.name, epoch, actors = beginning.actors, "device begins with a checkpoint");
-                return Ok(());
-            }
             keeper.restored.fetch_add(moved as u64, SeqCst);
-            match moved {
-                0 => sleep(Duration::from_millis(1)).await,
-                _ => tokio::task::yield_now().await,
+            if unsent.iter().all(|(bytes, _)| bytes.is_empty()) {
+                let Some((lane, bytes)) = chunks.recv().await else { break };
+                keeper.restored.fetch_add(1, SeqCst);
+                unsent[lane].0.push_back(bytes);
+            } else if moved == 0 {
+                sleep(Duration::from_millis(1)).await;
+            } else {
+                tokio::task::yield_now().await;
             }
         }
+        let actors = reading.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?;
+        tracing::info!(device = self.name, epoch, actors, "device begins with a checkpoint");
+        Ok(())
     }
 }
 
@@ -500,5 +554,20 @@ impl Collecting {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_left_alone_for_half_of_the_time_at_least() {
+        let ms = Duration::from_millis;
+        assert_eq!(rest(ms(1_000), ms(0)), ms(1_000));
+        assert_eq!(rest(ms(1_000), ms(300)), ms(700), "one begins each second");
+        assert_eq!(rest(ms(1_000), ms(700)), ms(700));
+        assert_eq!(rest(ms(10), ms(80)), ms(80));
+        assert_eq!(rest(ms(10), ms(60_000)), REST_MAX);
     }
 }

@@ -15,6 +15,8 @@ pub enum Mistake {
     KeepsHeld,
     /// A host begins with an older checkpoint than the last.
     BeginsOlder,
+    /// A device that goes on elsewhere does not take all along that it had been given since its checkpoint.
+    LeavesBehind,
 }
 
 #[cfg(feature = "mistakes")]
