@@ -84,7 +84,8 @@ RH_OUTLINE void start_timers(Worker& worker, u64 now_us, u32 threads) {
         for (u32 at = shared.later[thread].head; at != 0;) {
             const u32 next = worker.entries[at].next;
             const u64 due_us = now_us + worker.entries[at].delay_us;
-            if (!shared.timers.push(due_us < now_us ? ~0ull : due_us, at)) worker.fail(out_of_memory);
+            const u64 stamp = worker.entries[at].message.header.hlc;
+            if (!shared.timers.push(due_us < now_us ? ~0ull : due_us, stamp, at)) worker.fail(out_of_memory);
             at = next;
         }
         shared.later[thread] = Chain{0, 0};
@@ -107,6 +108,7 @@ RH_FN u32 step(Worker& worker) {
         shared.wishes = load_relaxed_gpu(&memory.control().wishes.word);
         max_shared(&shared.hlc, now_us << 12);
         fire_timers(worker, now_us);
+        if (shared.restored.head != 0) refill(worker);
     }
     Group::sync();
     if (spilling) unspill<Group>(worker.entries, shared.pool);
@@ -209,7 +211,8 @@ RH_FN u32 step(Worker& worker) {
         shared.head += count;
         shared.finished += count;
         shared.steps++;
-        give_credits(memory.inbox(worker.number), count);
+        if (shared.restored.head != 0) shared.withheld += count;
+        else give_credits(memory.inbox(worker.number), count);
     }
     Group::sync();
     return count;
@@ -231,7 +234,7 @@ RH_OUTLINE void publish(Worker& worker, bool idle) {
     store_relaxed_gpu(&counters.stopped, shared.stopped_count);
     // Relaxed, at gpu scope: what has been sent here and not taken, give or take what moves just now.
     const u64 waiting = load_relaxed_gpu(&worker.memory.inbox(worker.number).tail.word) - shared.head;
-    store_relaxed_gpu(&counters.queued, waiting + shared.pool.spilling);
+    store_relaxed_gpu(&counters.queued, waiting + shared.pool.spilling + shared.restored_count);
     store_relaxed_gpu(&counters.spilled, shared.pool.spilled);
     store_relaxed_gpu(&counters.spilled_now, (u64)shared.pool.spilling);
     store_relaxed_gpu(&counters.timers, (u64)shared.timers.count);
@@ -254,7 +257,7 @@ RH_OUTLINE void stand_still_while_wanted(Worker& worker) {
         if ((shared.wishes & wish::stand_still) == 0 || (shared.wishes & (wish::end | wish::leave)) != 0) return;
         // Signed, for it is the clock that is in doubt.
         if ((i64)(nanoseconds() - since) < stand_still_ns_max) shared.steps++;
-        const bool idle = shared.pool.spilling == 0 && shared.out[0].head == 0 &&
+        const bool idle = shared.pool.spilling == 0 && shared.out[0].head == 0 && shared.restored.head == 0 &&
                           !ready(worker.memory, worker.number, shared.head);
         publish(worker, idle);
         rest_between_passes();
@@ -264,18 +267,21 @@ RH_OUTLINE void stand_still_while_wanted(Worker& worker) {
 // Between two steps; the first thread. Returns whether the worker is to end.
 RH_OUTLINE bool look_around(Worker& worker, u32 count, u32& rounds) {
     WorkerShared& shared = worker.shared;
-    const bool idle = count == 0 && shared.pool.spilling == 0 && shared.out[0].head == 0 && shared.stirred == 0;
+    const bool idle = count == 0 && shared.pool.spilling == 0 && shared.out[0].head == 0 && shared.stirred == 0 &&
+                      shared.restored.head == 0;
     shared.stirred = 0;
     // An idle worker says so once, and again when it has done something.
     if (!idle || rounds < 2) publish(worker, idle);
     rounds = idle ? (rounds < 1000000 ? rounds + 1 : rounds) : 0;
     if ((shared.wishes & wish::stand_still) != 0) stand_still_while_wanted(worker);
     if ((shared.wishes & wish::leave) != 0) return true;
+    shared.cut = cut_due(worker.memory, shared.wishes, shared.cuts);
     if (!idle) return false;
     // Seen before the step that found nothing: nothing came after it.
     if ((shared.wishes & wish::end) != 0) return true;
     if ((shared.wishes & wish::give_up) != 0) {
-        for (u32 at = shared.timers.pop(~0ull); at != 0; at = shared.timers.pop(~0ull)) {
+        // Where checkpoints are made, the last one has them.
+        for (u32 at = shared.keeps != 0 ? 0 : shared.timers.pop(~0ull); at != 0; at = shared.timers.pop(~0ull)) {
             Header& header = worker.entries[at].message.header;
             worker.entries[at].destination = to_away;
             header.kind = dead_letter;
@@ -293,7 +299,15 @@ RH_OUTLINE bool look_around(Worker& worker, u32 count, u32& rounds) {
 RH_FN void run_worker(const Memory& memory, WorkerShared& shared, u32 number) {
     Worker worker(memory, shared, number);
     u32 rounds = 0;
-    if (thread_index() == 0) stand_still_while_wanted(worker);
+    if (thread_index() == 0) worker.begin();
+    sync_block();
+    if (shared.keeps != 0 && !restore(worker)) return;
+    if (thread_index() == 0) {
+        // Before anybody else's messages go those that the worker began with.
+        shared.withheld = shape::inbox_slots;
+        refill(worker);
+        stand_still_while_wanted(worker);
+    }
     sync_block();
     for (;;) {
         u32 count = 0;
@@ -304,28 +318,43 @@ RH_FN void run_worker(const Memory& memory, WorkerShared& shared, u32 number) {
                     if (shared.whole != 0) break;
                     if (thread_index() == 0) shared.ended = look_around(worker, count, rounds);
                     sync_warp();
-                    if (shared.ended != 0) break;
+                    if (shared.ended != 0 || shared.cut != 0) break;
                     rest(rounds);
                 }
             }
             sync_block();
             if (shared.ended != 0) return;
+            if (shared.cut != 0) {
+                if (!take_part(worker)) return;
+                rounds = 0;
+                continue;
+            }
             do {
                 count = step<BlockGroup>(worker);
                 if (thread_index() == 0) {
                     shared.whole = 0;
                     const bool over = look_around(worker, count, rounds);
-                    // Not `ended`: that is for the first warp to write, while others may still read this.
-                    shared.next = over ? Next::end : count > warp_threads ? Next::batch : Next::warp;
+                    // Neither `ended` nor `cut` is read below: they are for the first warp to write, while others may still read.
+                    if (over) shared.next = Next::end;
+                    else if (shared.cut != 0) shared.next = Next::cut;
+                    else shared.next = count > warp_threads ? Next::batch : Next::warp;
                 }
                 sync_block();
             } while (shared.next == Next::batch);
             if (shared.next == Next::end) return;
+            if (shared.next == Next::cut) {
+                if (!take_part(worker)) return;
+                rounds = 0;
+            }
         } else {
             count = step<BlockGroup>(worker);
             if (thread_index() == 0) shared.ended = look_around(worker, count, rounds);
             sync_block();
             if (shared.ended != 0) return;
+            if (shared.cut != 0) {
+                if (!take_part(worker)) return;
+                rounds = 0;
+            }
             rest(rounds);
         }
     }

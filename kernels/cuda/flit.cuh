@@ -39,6 +39,7 @@ enum Reason : u8 {
     no_actor = 13,
     wrong_type = 15,
     device_out_of_memory = 16,
+    poison = 19,
 };
 
 static constexpr u32 slot_flits = shape::slot_bytes / 16;

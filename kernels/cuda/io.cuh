@@ -10,17 +10,68 @@ static constexpr u64 ingress_consumed = 0;
 static constexpr u64 ingress_begun = 8;
 static constexpr u64 egress_consumed = 128;
 static constexpr u64 telemetry = 384;
+// Offsets in the node's line: `NodeLine`.
+static constexpr u64 node_epoch = 24;
+static constexpr u64 node_restores = 32;
+static constexpr u64 node_whole = 36;
 
 struct IoShared {
     u32 words[warps];
     u32 word;
+    // A cut that the block is to take part in now, or 0.
+    u32 cut;
+    // A warp of the ingress block holds messages back, and so all later ones do.
+    u32 held;
     u64 room;
+    Stream stream;
 };
+
+// Sets `shared.cut`. The first thread; whoever reads it does so behind a barrier.
+RH_FN void look_for_cut(const Memory& memory, IoShared& shared, u32 done) {
+    // Relaxed, at gpu scope: `cut_due` has the order.
+    shared.cut = cut_due(memory, load_relaxed_gpu(&memory.control().wishes.word), done);
+}
 
 // Whether this block is to return.
 RH_FN bool is_over(const Memory& memory) {
     // Relaxed, at gpu scope: it only ever becomes so, and nothing is published with it.
     return (load_relaxed_gpu(&memory.control().wishes.word) & (wish::end | wish::leave)) != 0;
+}
+
+// Puts a warp's messages into the inboxes they are for, those that wait. Whether this lane's waits no more: a cut, or the end,
+// may come before there is a credit for it. All lanes of the warp.
+RH_FN bool pass_on(const Memory& memory, const Message& message, u32 destination, bool waits, u32 cuts) {
+    while (ballot(waits) != 0) {
+        const u32 peers = match(waits ? destination : ~0u), leader = lowest(peers);
+        const u32 rank = ones(peers & ((1u << lane_index()) - 1u));
+        u32 granted = 0;
+        u64 ticket = 0;
+        if (waits && lane_index() == leader) {
+            Inbox& inbox = memory.inbox(destination);
+            // The last part of an inbox is for messages between actors: they come before new ones. A worker that
+            // holds back as many as half of what it can gets nothing new. Relaxed, at gpu scope: about so many.
+            const u64 held = load_relaxed_gpu(&memory.counters(destination).spilled_now);
+            if (held < shape::entries / 2) granted = take_credits(inbox, ones(peers), shape::admission_floor);
+            if (granted > 0) {
+                // Before the message can be run, so that no worker finishes more than was begun.
+                add_relaxed_gpu(&memory.counters(destination).accepted.word, granted);
+                ticket = take_tickets(inbox, granted);
+            }
+        }
+        granted = shuffle(granted, leader);
+        ticket = shuffle(ticket, leader);
+        if (waits && rank < granted) {
+            write(memory, destination, ticket + rank, message.word, message.header.len);
+            waits = false;
+        }
+        if (ballot(waits) != 0) {
+            // Relaxed, at gpu scope: as in `is_over`; `cut_due` has its own order.
+            const u32 wishes = load_relaxed_gpu(&memory.control().wishes.word);
+            if (ballot((wishes & (wish::end | wish::leave)) != 0 || cut_due(memory, wishes, cuts) != 0) != 0) break;
+            pause(200);
+        }
+    }
+    return !waits;
 }
 
 // From the host's ring into the workers' inboxes, in order.
@@ -31,12 +82,22 @@ RH_FN void run_ingress(const Memory& memory, IoShared& shared, u32 lane) {
     // What a host before this one had begun is lost with it. Written by the device's side alone.
     u64 head = load_relaxed_sys(begun), empty = 0;
     if (thread_index() == 0) store_relaxed_sys(consumed, head);
+    Message message;
+    if (memory.control().keeps != 0 && !feed_workers(memory, shared.stream.part, lane)) return;
+    u32 cuts = 0;
     for (u32 rounds = 0;;) {
+        if (thread_index() == 0) look_for_cut(memory, shared, cuts);
         const Flit* slot = memory.ingress_slot(lane, head + thread_index());
         const u32 lap = lap_of(head + thread_index(), shape::ingress_slots);
         // Relaxed, at sys scope: pairs with the stores of `flit.rs`; a flit is its own proof.
         Flit first = load_flit_sys(slot);
         const u32 count = leading<BlockGroup>(first.word[3] == lap, shared.words);
+        if (const u32 cut = shared.cut) {
+            if (!leave_in_hand(memory, shared.stream.part, lane, cut, head, message, false)) return;
+            cuts = cut;
+            rounds = 0;
+            continue;
+        }
         if (count == 0) {
             empty++;
             // Relaxed, at gpu scope: the control block counts empty looks at the end, and nothing goes with them.
@@ -46,7 +107,6 @@ RH_FN void run_ingress(const Memory& memory, IoShared& shared, u32 lane) {
             continue;
         }
         rounds = 0;
-        Message message;
         u32 destination = ~0u;
         if (thread_index() < count) {
             message.word[0] = 0;
@@ -69,42 +129,24 @@ RH_FN void run_ingress(const Memory& memory, IoShared& shared, u32 lane) {
             // Relaxed, at sys scope: read by the node only after this device's host is dead.
             store_relaxed_sys(begun, head + count);
         }
-        // One warp after the other, so that an earlier message has its ticket before a later one of the same pair.
-        for (u32 turn = 0; turn * warp_threads < count; turn++) {
-            if (warp_index() == turn) {
-                bool waits = destination != ~0u;
-                while (ballot(waits) != 0) {
-                    const u32 peers = match(waits ? destination : ~0u), leader = lowest(peers);
-                    const u32 rank = ones(peers & ((1u << lane_index()) - 1u));
-                    u32 granted = 0;
-                    u64 ticket = 0;
-                    if (waits && lane_index() == leader) {
-                        Inbox& inbox = memory.inbox(destination);
-                        // The last part of an inbox is for messages between actors: they come before new ones. A worker that
-                        // holds back as many as half of what it can gets nothing new. Relaxed, at gpu scope: about so many.
-                        const u64 held = load_relaxed_gpu(&memory.counters(destination).spilled_now);
-                        if (held < shape::entries / 2) {
-                            granted = take_credits(inbox, ones(peers), shape::admission_floor);
-                        }
-                        if (granted > 0) {
-                            // Before the message can be run, so that no worker finishes more than was begun.
-                            add_relaxed_gpu(&memory.counters(destination).accepted.word, granted);
-                            ticket = take_tickets(inbox, granted);
-                        }
-                    }
-                    granted = shuffle(granted, leader);
-                    ticket = shuffle(ticket, leader);
-                    if (waits && rank < granted) {
-                        write(memory, destination, ticket + rank, message.word, message.header.len);
-                        waits = false;
-                    }
-                    if (ballot(waits) != 0) {
-                        if (ballot(is_over(memory)) != 0) break;
-                        pause(200);
-                    }
-                }
-            }
+        for (bool waits = destination != ~0u;;) {
+            if (thread_index() == 0) shared.held = 0;
             sync_block();
+            // One warp after the other, so that an earlier message has its ticket before a later one of the same pair.
+            for (u32 turn = 0; turn * warp_threads < count; turn++) {
+                if (warp_index() == turn && shared.held == 0) {
+                    waits = !pass_on(memory, message, destination, waits, cuts);
+                    if (ballot(waits) != 0 && lane_index() == 0) shared.held = 1;
+                }
+                sync_block();
+            }
+            if (shared.held == 0) break;
+            if (thread_index() == 0) look_for_cut(memory, shared, cuts);
+            if (any<BlockGroup>(thread_index() == 0 && is_over(memory), &shared.word)) return;
+            if (const u32 cut = shared.cut) {
+                if (!leave_in_hand(memory, shared.stream.part, lane, cut, head + count, message, waits)) return;
+                cuts = cut;
+            }
         }
         head += count;
         // Release, at sys scope: pairs with the acquire in `Producer::room` of `ring.rs`; our loads of the slots are done.
@@ -140,9 +182,17 @@ RH_FN void run_egress(const Memory& memory, IoShared& shared, u32 lane) {
         const u32 lap = lap_of(mine, shape::host_egress_slots);
         if (load_flit_sys(slot).word[3] == lap) store_flit_sys(slot, Flit{{0, 0, 0, lap - 1}});
     }
+    Stream& stream = shared.stream;
+    if (thread_index() == 0) stream.cut = stream.open = stream.part.at = 0;
     sync_block();
     for (u32 rounds = 0;;) {
+        if (thread_index() == 0) look_for_cut(memory, shared, stream.cut);
         u32 count = leading<BlockGroup>(ready(memory, reader, head + thread_index()), shared.words);
+        if (const u32 cut = shared.cut) {
+            if (!begin_stream(memory, stream, lane, cut, head, tail)) return;
+            continue;
+        }
+        if (stream.open != 0 && stream_up(memory, stream, lane)) rounds = 0;
         if (count > 0) {
             // Acquire, at sys scope: pairs with the release in `Consumer::publish` of `ring.rs`; the node is done with
             // the slots that we store to.
@@ -187,15 +237,21 @@ struct Sums {
 // Tells the host an actor that each worker has in hand, each warp those of other workers.
 RH_OUTLINE void carry_hands(const Memory& memory) {
     for (u32 worker = warp_index(); worker < shape::workers; worker += warps) {
-        u64 type = 0, key = 0;
+        u64 type = 0, key = 0, hlc = 0, hash = 0;
         for (u32 thread = lane_index(); thread < shape::threads && type == 0; thread += warp_threads) {
             const Hand& hand = memory.hand(worker, thread);
             type = load_relaxed_gpu(&hand.type);
             key = load_relaxed_gpu(&hand.key);
+            hlc = load_relaxed_gpu(&hand.hlc);
+            hash = load_relaxed_gpu(&hand.hash);
         }
         const u32 found = ballot(type != 0);
-        if (found == 0 || lane_index() != lowest(found)) continue;
+        if (lane_index() != (found == 0 ? 0 : lowest(found))) continue;
         u64* const to = memory.host_worker(worker, telemetry);
+        // None between two batches.
+        store_relaxed_sys(to + 21, found == 0 ? 0 : hlc);
+        if (found == 0) continue;
+        store_relaxed_sys(to + 22, hash);
         store_relaxed_sys(reinterpret_cast<u32*>(to) + 1, (u32)type);
         store_relaxed_sys(to + 1, key);
     }
@@ -327,6 +383,28 @@ RH_FN bool keep_time(const Memory& memory, Mapping& mapping, u64& answered, bool
     return true;
 }
 
+// Whether parts of a cut are still on their way. Acquire, at gpu scope: pairs with the release in `end_stream`; the copies are
+// done with.
+RH_FN bool is_cutting(Control& control, u32 cuts) {
+    return load_acquire_gpu(&control.parted.word) != cuts * shape::lanes;
+}
+
+// Has all blocks begin with a cut where the node wants one and the last is over, and no more once all have noted their part.
+// Returns what is wished now. The first thread of the control block.
+RH_FN u32 begin_cut(const Memory& memory, u32& cuts, u32 wishes) {
+    Control& control = memory.control();
+    // Acquire, at gpu scope: only then is it gone from what they look at.
+    if ((wishes & wish::cut) != 0 && load_acquire_gpu(&control.noted.word) == cuts * cut_blocks) wishes &= ~wish::cut;
+    // Acquire, at sys scope: pairs with the release in `Link::ask_cut`; whether it is to be whole was written before.
+    const u64 wanted = load_acquire_sys(memory.host<u64>(shape::segment_node + node_epoch));
+    if (wanted == control.epoch || is_cutting(control, cuts)) return wishes;
+    control.epoch = wanted;
+    control.whole = load_relaxed_sys(memory.host<u32>(shape::segment_node + node_whole));
+    // Release, at gpu scope: pairs with the acquire in `cut_due`.
+    store_release_gpu(&control.cuts.word, ++cuts);
+    return wishes | wish::cut;
+}
+
 // How long a device that is asked to stop while its clock is wrong waits until that is right.
 static constexpr u64 right_time_ns_max = 1000000000;
 
@@ -339,9 +417,11 @@ RH_FN void run_control(const Memory& memory, IoShared& shared) {
     u32* const failed = up + 1;
     u64* const passes = memory.host<u64>(shape::segment_kernel + 8);
     u64* const still_leaving = memory.host<u64>(shape::segment_kernel + 16);
+    const bool keeps = control.keeps != 0;
+    u32 cuts = 0;
     u64 since[shape::lanes], pass = 0, answered = 0, stopping_since = 0;
     Mapping mapping{0, 0, 0, 0, 0};
-    bool may_tell = false, stopping = false, ending = false;
+    bool may_tell = false, stopping = false, ending = false, loaded = false;
     u32 wishes = control.wishes.word;
     for (;;) {
         carry_hands(memory);
@@ -352,12 +432,16 @@ RH_FN void run_control(const Memory& memory, IoShared& shared) {
             store_relaxed_sys(still_leaving, leaving(memory));
             // Release, at sys scope, both: who sees the pass sees what it carried, and what had left before.
             store_release_sys(passes, ++pass);
-            if (pass == 1) store_release_sys(up, 1u);
+            // Acquire, at gpu scope: pairs with the release in `restore`; a device is up with what it begins with.
+            const bool loads = !loaded;
+            loaded = !keeps || load_acquire_gpu(&control.loaded.word) == shape::workers;
+            if (loads && loaded) store_release_sys(up, 1u);
             const u32 why = load_relaxed_gpu(&control.failed.word);
             if (why != 0) {
                 store_release_sys(failed, why);
                 wishes |= wish::leave;
             }
+            if (keeps && loaded) wishes = begin_cut(memory, cuts, wishes);
             // Acquire, at sys scope: pairs with the release in `Link::stop`; what was pushed before is seen.
             const u32 asked = load_acquire_sys(stop);
             if (asked == shape::stop_at_once) wishes |= wish::leave;
@@ -371,11 +455,12 @@ RH_FN void run_control(const Memory& memory, IoShared& shared) {
             // A host that wants the end and does not set the clock right gets the end.
             const bool waits = !may_tell && !(stopping && nanoseconds() - stopping_since > right_time_ns_max);
             wishes = waits ? wishes | wish::stand_still : wishes & ~wish::stand_still;
-            if (stopping && !waits && !ending && nothing_under_way(memory, since)) ending = true;
+            if (stopping && !waits && !ending && !is_cutting(control, cuts) && nothing_under_way(memory, since)) ending = true;
             if (ending) {
                 wishes |= wish::give_up;
                 const Sums sums = sum(memory);
-                if (sums.ended == shape::workers && sums.begun == sums.finished && leaving(memory) == 0) wishes |= wish::end;
+                const bool left = leaving(memory) == 0 && !is_cutting(control, cuts);
+                if (sums.ended == shape::workers && sums.begun == sums.finished && left) wishes |= wish::end;
             }
             // Release, at gpu scope: pairs with the acquire in `stand_still_while_wanted`; the time is the new one.
             store_release_gpu(&control.wishes.word, wishes);

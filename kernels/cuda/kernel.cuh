@@ -21,7 +21,16 @@ RH_FN void ring_kernel(const Memory& memory, u64 epoch_offset_ns) {
         // Relaxed, at sys scope: the table was written before the kernel was started, two shards in each word.
         const u32* from = memory.host<u32>(shape::segment_owners);
         for (u32 i = thread_index(); i < 2048; i += shape::threads) memory.at<u32>(arena::owners)[i] = load_relaxed_sys(from + i);
+        // Relaxed, at sys scope: written before the kernel was started, as all words that are read here.
+        const u64* const suspects = memory.host<u64>(shape::segment_suspects);
+        for (u32 i = thread_index(); i < suspects_max * sizeof(Suspect) / 8; i += shape::threads) {
+            memory.at<u64>(arena::suspects)[i] = load_relaxed_sys(suspects + 1 + i);
+        }
         if (thread_index() == 0) {
+            const u64 count = load_relaxed_sys(suspects);
+            memory.control().suspects = count < suspects_max ? count : suspects_max;
+            memory.control().keeps = load_relaxed_sys(memory.host<u32>(shape::segment_node + node_restores)) != 0;
+            memory.control().epoch = load_relaxed_sys(memory.host<u64>(shape::segment_node + node_epoch));
             memory.control().epoch_offset_ns.word = epoch_offset_ns;
             // Until the first pass of this block has seen whether the host keeps the clock.
             memory.control().wishes.word = wish::stand_still;

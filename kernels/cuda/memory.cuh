@@ -47,10 +47,12 @@ struct alignas(128) Counters {
     Line<u64> progress;
 };
 
-// The actor that a thread of a worker runs now; type 0 for none.
+// The message that a thread of a worker runs now; type 0 for none. `hash` where its actor is suspected: see `suspects.cuh`.
 struct Hand {
     u64 key;
     u64 type;
+    u64 hlc;
+    u64 hash;
 };
 
 struct TypeCounts {
@@ -69,6 +71,8 @@ static constexpr u32 give_up = 2;
 static constexpr u32 end = 4;
 // Every block returns as soon as it can, whatever is left.
 static constexpr u32 leave = 8;
+// All but the control block take part in a cut, once each: `Control::cuts` has its number.
+static constexpr u32 cut = 16;
 }  // namespace wish
 
 // Words for all blocks.
@@ -83,10 +87,56 @@ struct Control {
     Line<u64> epoch_offset_ns;
     // Pages of actor state handed out.
     Line<u64> pages_used;
+    // Cuts begun. Written after what the newest is about: its epoch, and whether it is to have all actors.
+    Line<u32> cuts;
+    u64 epoch;
+    u32 whole;
+    // Whether the device makes checkpoints, and so began with one. Written before any block is past its set-up.
+    u32 keeps;
+    // Messages that may have ended a host: entries of `arena::suspects`. As `keeps`.
+    u64 suspects;
+    // Where the blocks meet that take part in cuts, of all cuts since the start: those that stood, and those that noted what
+    // their part is. Compared by their difference, for they wrap.
+    Line<u32> stood;
+    Line<u32> noted;
+    // Lanes whose part has left, of all cuts.
+    Line<u32> parted;
+    // Workers that have taken in what the device begins with.
+    Line<u32> loaded;
 };
 
-// Written to the segment for the host, which ends with an exit code of its own for each.
-enum DeviceError : u32 { out_of_memory = 1 };
+// Written to the segment for the host, which says what each is about.
+enum DeviceError : u32 { out_of_memory = 1, restore_out_of_memory = 2 };
+
+// What a worker has copied of a cut: one filling of its part of the staging memory after the other, of which it has one at a
+// time. Written by the worker before `filled`.
+struct alignas(128) Staged {
+    u64 words;
+    // The last of its cut: what follows is of the whole of it.
+    u64 last;
+    u64 hlc;
+    u64 pause_ns;
+    // Fillings made by the worker, and taken by the lane's egress block.
+    Line<u64> filled;
+    Line<u64> taken;
+};
+
+// What the ingress block of a lane had in hand at a cut. Written before it stood.
+struct alignas(128) InHand {
+    // Messages taken from the host's ring.
+    u64 taken;
+};
+
+// A message that may have ended a host: `Suspect` of `kernels/src/suspects.rs`, as it lies in the segment.
+struct Suspect {
+    u64 key;
+    u32 type;
+    u32 condemned;
+    u64 hlc;
+    u64 hash;
+};
+static_assert(sizeof(Suspect) == 32, "layout of Suspect");
+static constexpr u32 suspects_max = 16;
 
 // A message that waits to leave its worker, or for its time.
 struct alignas(16) Entry {
@@ -99,7 +149,7 @@ struct alignas(16) Entry {
 
 struct Timer {
     u64 due_us;
-    u64 number;
+    u64 stamp;
     u32 entry;
     u32 zero;
 };
@@ -111,16 +161,29 @@ struct List {
 };
 
 // What lies before an actor's state; `Slot` of `kernels/src/table.rs`.
+//
+// A slot whose `type_id` is 0 has no actor. It is *gone* where it had one that is in the last cut, until the next one: then
+// `handled` is `slot_gone` and the actor's type. Otherwise it is free.
 struct Slot {
     u64 key;
     u32 type_id;
     u32 type_index;
     u64 handled;
+    // Of a free slot: whether it is on the worker's list of changes, as `marked::changed`.
     u32 faults;
-    u32 next_free;
+    // Of an actor: bits of `marked`. Of a free slot: the next one.
+    u32 marks;
     RH_MEMBER u8* state() { return reinterpret_cast<u8*>(this + 1); }
 };
 static_assert(sizeof(Slot) == 32, "layout of Slot");
+static constexpr u64 slot_gone = 1ull << 32;
+
+namespace marked {
+// It is on the worker's list of changes: a message has come to it since the last cut.
+static constexpr u32 changed = 1;
+// The last cut, or what the device began with, has the actor.
+static constexpr u32 kept = 2;
+}  // namespace marked
 
 // The slots of one type in one worker: its page in use, how many slots of it are handed out, and the free ones.
 struct Slab {
@@ -156,7 +219,16 @@ static constexpr u64 timers = aligned(lists + (u64)shape::workers * destinations
 static constexpr u64 index = aligned(timers + (u64)shape::workers * shape::timers * sizeof(Timer));
 static constexpr u64 slabs = aligned(index + (u64)shape::workers * shape::index_slots * sizeof(u64));
 static constexpr u64 scratch = aligned(slabs + (u64)shape::workers * shape::types * sizeof(Slab));
-static constexpr u64 pages = aligned(scratch + (u64)shape::workers * shape::state_bytes_max);
+static constexpr u64 changes = aligned(scratch + (u64)shape::workers * shape::state_bytes_max);
+static constexpr u64 suspects = aligned(changes + (u64)shape::workers * shape::changes * sizeof(u32));
+static constexpr u64 staged = aligned(suspects + suspects_max * sizeof(Suspect));
+static constexpr u64 in_hand = aligned(staged + shape::workers * sizeof(Staged));
+static constexpr u64 in_hand_messages = aligned(in_hand + shape::lanes * sizeof(InHand));
+static constexpr u64 fed = aligned(in_hand_messages + (u64)shape::lanes * shape::threads * sizeof(Message));
+static constexpr u64 eaten = aligned(fed + shape::lanes * sizeof(Line<u64>));
+static constexpr u64 feeds = aligned(eaten + shape::workers * sizeof(Line<u64>));
+static constexpr u64 staging = aligned(feeds + (u64)shape::lanes * shape::feed_words * sizeof(u64));
+static constexpr u64 pages = aligned(staging + (u64)shape::workers * shape::staging_words * sizeof(u64));
 static constexpr u64 bytes = pages + (u64)shape::pages * shape::page_bytes;
 
 }  // namespace arena
@@ -192,6 +264,22 @@ struct Memory {
     RH_MEMBER TypeCounts& type_counts(u32 worker, u32 type) const {
         return *at<TypeCounts>(arena::type_counts, (u64)worker * shape::types + type);
     }
+    // The slots that are on a worker's list of changes, as `Table` knows them.
+    RH_MEMBER u32* changes(u32 worker) const { return at<u32>(arena::changes, (u64)worker * shape::changes); }
+    RH_MEMBER Staged& staged(u32 worker) const { return *at<Staged>(arena::staged, worker); }
+    RH_MEMBER u64* staging(u32 worker) const { return at<u64>(arena::staging, (u64)worker * shape::staging_words); }
+    RH_MEMBER InHand& in_hand(u32 lane) const { return *at<InHand>(arena::in_hand, lane); }
+    // Of each thread of the ingress block; its kind is 0 where it had none.
+    RH_MEMBER Message& in_hand_message(u32 lane, u32 thread) const {
+        return *at<Message>(arena::in_hand_messages, (u64)lane * shape::threads + thread);
+    }
+    // What comes down a lane for its workers to begin with: a ring of words, and how many were ever put there.
+    RH_MEMBER u64& fed(u32 lane) const { return at<Line<u64>>(arena::fed, lane)->word; }
+    RH_MEMBER u64& feed(u32 lane, u64 word) const {
+        return *at<u64>(arena::feeds, (u64)lane * shape::feed_words + word % shape::feed_words);
+    }
+    // How many of them a worker is done with.
+    RH_MEMBER u64& eaten(u32 worker) const { return at<Line<u64>>(arena::eaten, worker)->word; }
     RH_MEMBER u16 owner(u64 key) const { return at<u16>(arena::owners)[shard_of(key)]; }
 
     // `Key::mix` of `kernels/src/id.rs`, and the high bits of it.
@@ -211,6 +299,18 @@ struct Memory {
     RH_MEMBER Flit* egress_slot(u32 lane, u64 index) const {
         return host<Flit>(shape::segment_egress + lane * shape::segment_egress_bytes +
                           index % shape::host_egress_slots * shape::slot_bytes);
+    }
+    // A lane's staging words in the segment: `StagingWords` of `kernels/src/staging.rs`, the host's line and then the node's.
+    RH_MEMBER u64* host_staging(u32 lane, u64 offset) const {
+        return host<u64>(shape::segment_staging + lane * 256ull + offset);
+    }
+    // The words of a lane's staging rings, up to the node and down from it.
+    RH_MEMBER u64* staging_up(u32 lane, u64 word) const {
+        return host<u64>(shape::segment_staging_rings + 2ull * lane * shape::staging_bytes + word * 8 % shape::staging_bytes);
+    }
+    RH_MEMBER u64* staging_down(u32 lane, u64 word) const {
+        return host<u64>(shape::segment_staging_rings + (2ull * lane + 1) * shape::staging_bytes +
+                         word * 8 % shape::staging_bytes);
     }
     // A word of a worker's block in the segment.
     RH_MEMBER u64* host_worker(u32 worker, u64 offset) const {

@@ -83,6 +83,7 @@ RH_FN void run_message(Worker& worker, Running& running, const Message& message,
     if (running.gone) begin_anew<A>(worker, running);
     Slot& slot = *running.slot;
     const u32 thread = thread_index();
+    if ((slot.marks & marked::changed) < shared.keeps) worker.change(slot);
     slot.handled++;
     worker.count_type(type_index, &TypeCounts::handled, 1);
     typename A::Message value;
@@ -140,11 +141,14 @@ RH_OUTLINE void run_all(Worker& worker, u32 from, u32 to) {
         read(worker.memory, worker.number, shared.head + (shared.meta[i] & 0xffffu), message);
         // Relaxed, at gpu scope: who looks at it, the control block, takes it as a hint.
         store_relaxed_gpu(&hand.key, message.header.to_key);
+        store_relaxed_gpu(&hand.hlc, message.header.hlc);
         store_relaxed_gpu(&hand.type, (u64)message.header.to_type);
         if (message.header.kind == inspect) {
             worker.template answer_inspect<A>(message, running.gone ? nullptr : running.slot);
         } else if (message.header.kind != tell && message.header.kind != ask) {
             worker.not_handled(message, malformed);
+        } else if (shared.suspects != 0 && is_condemned(worker.memory, shared.suspects, message, hand)) {
+            worker.not_handled(message, poison);
         } else {
             // In a run with an inspect the first thread makes the actor when it comes to it.
             if (running.slot == nullptr && thread == 0) {

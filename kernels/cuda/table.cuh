@@ -51,8 +51,9 @@ struct Table {
         Slot* made;
         if (from.free != 0) {
             made = slot(from.free);
-            from.free = made->next_free;
-            made->next_free = 0;
+            from.free = made->marks;
+            made->marks = made->faults;
+            made->faults = 0;
         } else {
             if (from.page == 0 || from.used == shape::page_bytes / slot_bytes) {
                 const u64 page = add_relaxed_gpu(&memory.control().pages_used.word, 1);
@@ -74,7 +75,8 @@ struct Table {
         return made;
     }
 
-    // Frees an actor's slot. What follows it in its run of entries moves up, so no tombstone is left.
+    // Removes an actor. What follows it in its run of entries moves up, so no tombstone is left. Its slot is free, or gone
+    // until the next cut has said so.
     RH_MEMBER void remove(Slot* gone, u32 slot_bytes) const {
         const u32 mask = shape::index_slots - 1, type_index = gone->type_index;
         const u64 removed = entry(hash(gone->key, gone->type_id), reference(gone));
@@ -89,11 +91,21 @@ struct Table {
             }
         }
         index()[hole] = 0;
+        if ((gone->marks & marked::kept) != 0) {
+            gone->handled = slot_gone | gone->type_id;
+            gone->type_id = 0;
+            return;
+        }
+        const u32 listed = gone->marks & marked::changed;
+        free(gone, type_index, slot_bytes);
+        gone->faults = listed;
+    }
+
+    // Frees the slot of an actor that is in no index. Of several threads at once, none of which may create.
+    RH_MEMBER void free(Slot* gone, u32 type_index, u32 slot_bytes) const {
         u64* words = reinterpret_cast<u64*>(gone);
         for (u32 i = 0; i < slot_bytes / 8; i++) words[i] = 0;
-        Slab& to = slab(type_index);
-        gone->next_free = to.free;
-        to.free = reference(gone);
+        gone->marks = exchange_block(&slab(type_index).free, reference(gone));
     }
 };
 

@@ -1,5 +1,5 @@
-// Messages that wait for their time: a binary heap of a worker, the earliest first and of two at once the older. Its first
-// thread alone touches it.
+// Messages that wait for their time: a binary heap of a worker, the earliest first and of two at once the one with the smaller
+// stamp: so the older, where both are of one sender. Its first thread alone touches it.
 #ifndef RH_TIMERS
 #define RH_TIMERS
 
@@ -8,16 +8,15 @@ namespace rh {
 struct Timers {
     Timer* heap;
     u32 count;
-    u64 made;
 
     RH_FN_MEMBER bool before(const Timer& a, const Timer& b) {
-        return a.due_us != b.due_us ? a.due_us < b.due_us : a.number < b.number;
+        return a.due_us != b.due_us ? a.due_us < b.due_us : a.stamp < b.stamp;
     }
 
     // False where there is no room.
-    RH_MEMBER bool push(u64 due_us, u32 entry) {
+    RH_MEMBER bool push(u64 due_us, u64 stamp, u32 entry) {
         if (count == shape::timers) return false;
-        const Timer added{due_us, made++, entry, 0};
+        const Timer added{due_us, stamp, entry, 0};
         u32 at = count++;
         while (at > 0 && before(added, heap[(at - 1) / 2])) {
             heap[at] = heap[(at - 1) / 2];

@@ -65,6 +65,8 @@ enum class Next : u32 {
     // The first warp goes on alone.
     warp,
     batch,
+    // All take part in a cut first.
+    cut,
     end,
 };
 
@@ -90,6 +92,20 @@ struct WorkerShared {
     u32 wishes;
     // Timers have been fired since the worker last said what it did.
     u32 stirred;
+    // The last cut that the worker took part in, and the one that it is to take part in next, or 0.
+    u32 cuts;
+    u32 cut;
+    // Whether the device makes checkpoints. Then slots on the worker's list of changes, and fillings of its staging memory.
+    u32 keeps;
+    u32 changes;
+    u64 fillings;
+    u64 stood_ns;
+    // Messages that the worker began with and that are not in its inbox yet, and credits for it that nobody gets before they
+    // are.
+    Chain restored;
+    u32 restored_count;
+    u32 withheld;
+    u64 suspects;
     Pool pool;
     Timers timers;
     u64 steps;
@@ -102,6 +118,7 @@ struct WorkerShared {
     u64 created;
     u64 stopped_count;
     u64 table_bytes;
+    Part part;
     Assist assist;
 };
 
@@ -121,13 +138,22 @@ struct Worker {
         shared.out[thread_index()] = shared.later[thread_index()] = Chain{0, 0};
         shared.spare[thread_index()] = 0;
         if (thread_index() == 0) {
-            memory.inbox(number).credits.word = shape::inbox_slots;
-            shared.timers = Timers{memory.at<Timer>(arena::timers, (u64)number * shape::timers), 0, 0};
+            shared.timers = Timers{memory.at<Timer>(arena::timers, (u64)number * shape::timers), 0};
             shared.hlc = shared.head = shared.steps = shared.finished = shared.faults = shared.dead = 0;
             shared.replies = shared.replies_unasked = shared.actors = shared.created = shared.stopped_count = 0;
             shared.table_bytes = shape::index_slots * sizeof(u64);
             shared.whole = shared.ended = shared.wishes = shared.stirred = 0;
+            shared.cuts = shared.cut = shared.changes = shared.restored_count = shared.withheld = 0;
+            shared.fillings = 0;
+            shared.restored = Chain{0, 0};
         }
+    }
+
+    // What is known once all blocks are set up. The first thread.
+    RH_MEMBER void begin() {
+        const Control& control = memory.control();
+        shared.keeps = control.keeps;
+        shared.suspects = control.suspects;
     }
 
     RH_MEMBER u64 now_us() const {
@@ -238,6 +264,12 @@ struct Worker {
     RH_MEMBER void count_type(u32 type_index, u64 TypeCounts::* which, u64 by) {
         // Relaxed, at gpu scope: a count for the host, which the control block carries there.
         add_relaxed_gpu(&(memory.type_counts(number, type_index).*which), by);
+    }
+
+    // Notes that an actor differs from what the last cut has of it.
+    RH_OUTLINE_MEMBER void change(Slot& slot) {
+        slot.marks |= marked::changed;
+        memory.changes(number)[add_shared(&shared.changes, 1u)] = table.reference(&slot);
     }
 
     // A new actor. The first thread alone.

@@ -13,7 +13,7 @@ use crate::segment::{Framing, STOP_AT_ONCE, Shape};
 
 /// The device runtime, in the order in which its parts stand on each other. They stand on [`cuda::PRELUDE`], the
 /// device's sizes, and, from `worker.cuh` on, the actors.
-pub const RUNTIME: [(&str, &str); 14] = [
+pub const RUNTIME: [(&str, &str); 19] = [
     ("machine.cuh", include_str!("../cuda/machine.cuh")),
     ("emulated.cuh", include_str!("../cuda/emulated.cuh")),
     ("flit.cuh", include_str!("../cuda/flit.cuh")),
@@ -24,8 +24,13 @@ pub const RUNTIME: [(&str, &str); 14] = [
     ("spill.cuh", include_str!("../cuda/spill.cuh")),
     ("timers.cuh", include_str!("../cuda/timers.cuh")),
     ("wide.cuh", include_str!("../cuda/wide.cuh")),
+    ("records.cuh", include_str!("../cuda/records.cuh")),
     ("worker.cuh", include_str!("../cuda/worker.cuh")),
+    ("suspects.cuh", include_str!("../cuda/suspects.cuh")),
     ("run.cuh", include_str!("../cuda/run.cuh")),
+    ("cut.cuh", include_str!("../cuda/cut.cuh")),
+    ("stream.cuh", include_str!("../cuda/stream.cuh")),
+    ("restore.cuh", include_str!("../cuda/restore.cuh")),
     ("batch.cuh", include_str!("../cuda/batch.cuh")),
     ("io.cuh", include_str!("../cuda/io.cuh")),
 ];
@@ -56,6 +61,9 @@ pub struct Plan {
     pub timers: u32,
     /// Places in a worker's index of actors, of which three quarters are used. A power of two.
     pub index_slots: u32,
+    /// Bytes into which a worker copies its part of a cut. A cut that takes more has the worker stand still until the rest
+    /// has left.
+    pub staging_bytes: u64,
     /// Bytes of the pages in which actors lie; at least one actor of every type fits.
     pub page_bytes: u64,
     /// Pages of the whole device.
@@ -63,8 +71,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Divides about `bytes` of device memory between so many workers: half of it for actors, the rest for the messages
-    /// that wait and for the index.
+    /// Divides about `bytes` of device memory between so many workers: three eighths of it for actors, the rest for the messages
+    /// that wait, for the index and the lists of what has changed, and for the copies of cuts.
     pub fn divide(bytes: u64, threads: u32, registry: &Registry, shape: &Shape) -> Plan {
         let workers = u64::from(shape.workers);
         let page_bytes = page_bytes(registry);
@@ -77,9 +85,10 @@ impl Plan {
             entries: entries as u32,
             timers: (entries / 2) as u32,
             index_slots: below((share / 8).clamp(256, 1 << 24)) as u32,
+            staging_bytes: share.clamp(64 << 10, 8 << 30) / 8 * 8,
             page_bytes,
-            pages: (bytes / 2 / page_bytes).clamp(workers * registry.types().len() as u64, PAGE_BYTES_MAX / page_bytes)
-                as u32,
+            pages: (bytes / 8 * 3 / page_bytes)
+                .clamp(workers * registry.types().len() as u64, PAGE_BYTES_MAX / page_bytes) as u32,
         }
     }
 }
@@ -145,6 +154,10 @@ fn sizes(text: &mut String, registry: &Registry, shape: &Shape, plan: &Plan) {
     let offsets = shape.offsets();
     // The device's own queue before an egress lane: what its workers may have sent and the node has not room for.
     let egress_slots = shape.inbox_slots;
+    // The largest record: of an actor, or of a timer with the longest message.
+    let record_words = ((32 + state_bytes).max(56 + shape.payload_bytes_max().next_multiple_of(8)) / 8) as u64;
+    let staging_words = (plan.staging_bytes / 8).max(record_words);
+    let feed_words = (2 * record_words).next_power_of_two().max(8 * 1024);
     let floor = u64::from(shape.inbox_slots) * u64::from(100 - shape.high_water_percent) / 100;
     let small = [
         ("workers", shape.workers as u64),
@@ -166,6 +179,14 @@ fn sizes(text: &mut String, registry: &Registry, shape: &Shape, plan: &Plan) {
     ];
     let large = [
         ("page_bytes", plan.page_bytes),
+        // As many slots as a worker can have: of three quarters of its index's places, and of those that are gone.
+        ("changes", 2 * u64::from(plan.index_slots)),
+        ("staging_words", staging_words),
+        ("feed_words", feed_words),
+        ("staging_bytes", u64::from(shape.staging_bytes)),
+        ("segment_suspects", offsets.suspects as u64),
+        ("segment_staging", offsets.staging as u64),
+        ("segment_staging_rings", offsets.staging_rings as u64),
         ("segment_node", offsets.node as u64),
         ("segment_clock", offsets.clock as u64),
         ("segment_kernel", offsets.kernel as u64),

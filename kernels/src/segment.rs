@@ -217,6 +217,9 @@ impl Shape {
             ingress_bytes: self.ring_bytes(self.ingress_slots),
             egress: self.egress_offset(0),
             egress_bytes: self.ring_bytes(self.egress_slots),
+            suspects: SUSPECTS,
+            staging: self.staging_offset(),
+            staging_rings: self.staging_rings_offset(),
         }
     }
 
@@ -247,6 +250,9 @@ pub(crate) struct Offsets {
     pub ingress_bytes: usize,
     pub egress: usize,
     pub egress_bytes: usize,
+    pub suspects: usize,
+    pub staging: usize,
+    pub staging_rings: usize,
 }
 
 /// What the node writes before the host starts.
@@ -283,6 +289,13 @@ pub struct NodeLine {
     /// Not zero where the cut that `epoch` asks for is to have all actors. Written before it.
     pub whole: AtomicU32,
 }
+
+const _: () = {
+    use std::mem::offset_of;
+    assert!(
+        offset_of!(NodeLine, epoch) == 24 && offset_of!(NodeLine, restores) == 32 && offset_of!(NodeLine, whole) == 36
+    );
+};
 
 /// The words the device host writes.
 #[repr(C, align(128))]
@@ -363,6 +376,7 @@ pub struct Suspects {
     pub count: AtomicU64,
     pub entries: [SuspectWords; SUSPECTS_MAX],
 }
+const _: () = assert!(std::mem::offset_of!(Suspects, entries) == 8, "as `kernel.cuh` reads them");
 
 /// [`Suspect`](crate::suspects::Suspect).
 #[repr(C)]

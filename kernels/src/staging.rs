@@ -45,6 +45,14 @@ pub struct NodeWords {
     pub taken: AtomicU64,
 }
 const _: () = assert!(size_of::<StagingWords>() == 256 && size_of::<Line<HostWords>>() == 128);
+const _: () = {
+    use std::mem::offset_of;
+    assert!(
+        offset_of!(HostWords, written) == 0 && offset_of!(HostWords, taken) == 8 && offset_of!(HostWords, epoch) == 16
+    );
+    assert!(offset_of!(HostWords, end) == 24 && offset_of!(HostWords, pause_ns) == 32);
+    assert!(offset_of!(NodeWords, written) == 0 && offset_of!(NodeWords, taken) == 8);
+};
 
 /// One end of one way.
 struct Way {

@@ -44,7 +44,6 @@ pub struct Worker {
     siblings: Siblings,
     bells: Bells,
     timers: BinaryHeap<Due>,
-    timers_made: u64,
     throttled: bool,
     /// Messages taken from the ingress ring since the node was last told of room.
     room_made: u64,
@@ -109,17 +108,17 @@ struct Counts {
     spill_waiting: usize,
 }
 
-/// A timer in the heap: the earliest first, and of two at once the older.
+/// A timer in the heap: the earliest first, and of two at once the one with the smaller stamp: so the older, where both are of
+/// one sender.
 struct Due {
     at_us: u64,
-    number: u64,
     header: Header,
     payload: Box<[u8]>,
 }
 
 impl PartialEq for Due {
     fn eq(&self, other: &Due) -> bool {
-        self.number == other.number
+        self.cmp(other).is_eq()
     }
 }
 impl Eq for Due {}
@@ -130,7 +129,7 @@ impl PartialOrd for Due {
 }
 impl Ord for Due {
     fn cmp(&self, other: &Due) -> std::cmp::Ordering {
-        (other.at_us, other.number).cmp(&(self.at_us, self.number))
+        (other.at_us, other.header.hlc).cmp(&(self.at_us, self.header.hlc))
     }
 }
 
@@ -164,7 +163,6 @@ pub fn workers(segment: &Arc<Segment>, registry: &Arc<Registry>, bells: &Bells) 
         siblings: siblings.clone(),
         bells: bells.clone(),
         timers: BinaryHeap::new(),
-        timers_made: 0,
         throttled: false,
         room_made: 0,
         suspects: suspects::read(segment),
@@ -551,9 +549,8 @@ impl Worker {
     /// Puts the timers that handlers set into the heap.
     fn start_timers(&mut self, now_us: u64) {
         for Timer { delay_us, header, payload } in self.outbox.timers.drain(..) {
-            self.timers_made += 1;
             let at_us = now_us.saturating_add(delay_us);
-            self.timers.push(Due { at_us, number: self.timers_made, header, payload });
+            self.timers.push(Due { at_us, header, payload });
         }
     }
 

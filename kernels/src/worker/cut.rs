@@ -238,7 +238,7 @@ impl Worker {
             others.for_each(|header, payload| queued(1, header, payload));
         }
         let mut timers: Vec<&Due> = self.timers.iter().collect();
-        timers.sort_by_key(|due| (due.at_us, due.number));
+        timers.sort_by_key(|due| (due.at_us, due.header.hlc));
         timers.iter().for_each(|due| checkpoint::push_timer(out, due.at_us, &due.header, &due.payload));
         for queue in [&self.outbox.replies, &self.outbox.away] {
             queue.for_each(|header, payload| checkpoint::push_message(out, RecordKind::Out, 0, header, payload));
@@ -315,9 +315,7 @@ impl Worker {
                 self.outbox.here.push(&header, payload);
             }
             Record::Timer { due_us, header, payload } => {
-                self.timers_made += 1;
-                let due = Due { at_us: due_us, number: self.timers_made, header, payload: payload.into() };
-                self.timers.push(due);
+                self.timers.push(Due { at_us: due_us, header, payload: payload.into() });
             }
             Record::Out { header, payload } => match header.kind() {
                 Some(Kind::Reply | Kind::Error | Kind::Inspected) => self.outbox.replies.push(&header, payload),

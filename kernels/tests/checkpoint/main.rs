@@ -1,0 +1,228 @@
+//! What a device is cut into is one moment of it: a host that begins with a checkpoint, and with what came after it once more,
+//! ends where the first one would have ended. Whatever the moment, whatever the number of workers before and after, and
+//! whatever runs them.
+
+#![cfg(not(loom))]
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ringhold_kernels::checkpoint::{self, Record};
+use ringhold_kernels::hlc::Hlc;
+use ringhold_kernels::id::{ActorId, Key};
+use ringhold_kernels::message::{Header, Kind, Reason};
+use ringhold_kernels::plain::Plain;
+use ringhold_kernels::suspects::{self, Suspect};
+
+extern crate ringhold_kernels as ringhold;
+
+mod actors;
+mod world;
+
+use actors::{CELLS, LIFE, Model, WALKERS, listener, mayfly, walker, wide};
+use world::{Device, Engine, Random, World};
+
+/// Options for the compiler where `RINGHOLD_SANITIZER` names one: `thread` or `address`, whose library must be preloaded.
+fn sanitizer() -> Vec<&'static str> {
+    match std::env::var("RINGHOLD_SANITIZER").as_deref() {
+        Ok("thread") => vec!["-fsanitize=thread", "-g"],
+        Ok("address") => vec!["-fsanitize=address", "-g"],
+        Ok(other) => panic!("RINGHOLD_SANITIZER is `{other}`: it must be `thread` or `address`"),
+        Err(_) => vec![],
+    }
+}
+
+/// Begins a walk now and then, until there were `most`.
+fn walk(world: &mut World, model: &mut Model, made: &mut u64, most: u64) {
+    if *made < most && world.random.below(20) == 0 {
+        let (first, left, token) = (world.random.below(WALKERS), world.random.below(40) as u32, *made + 1);
+        model.walk(first, left, token);
+        world.tell(walker::Message::Walk { left, token }, first);
+        *made += 1;
+    }
+}
+
+/// Actors that are gone at a cut do not come back.
+fn walk_and_rest(world: &mut World) {
+    (100..105).for_each(|key| world.tell(walker::Message::Walk { left: 0, token: 0 }, key));
+    (100..105).for_each(|key| world.tell(walker::Message::Rest, key));
+    world.step();
+    world.ask_cut();
+}
+
+/// Cuts a device that has done everything, and compares what there is to what there is to be.
+fn compare(world: &mut World, mut model: Model, about: &str) {
+    // Those of the walkers that rest.
+    model.visits[0] += 5;
+    let last = world.committed.epoch;
+    while world.committed.epoch < last + 2 {
+        world.ask_cut();
+        world.step();
+    }
+    assert!(world.missing.is_empty() && world.committed.others.is_empty(), "{about}: all is done");
+    let mut steps = 0;
+    let (mut visits, mut heard) = (model.visits, 0);
+    for (id, bytes) in &world.committed.actors {
+        let record = checkpoint::records(bytes).next().unwrap().unwrap();
+        let Record::Actor { state, .. } = record else { panic!("an actor's record") };
+        match (id.type_id, id.key.0) {
+            (of, key) if of == walker::id(0).type_id => {
+                let walker::State { steps: one, sum } = walker::State::from_bytes(state).unwrap();
+                assert!(key < WALKERS, "{about}: {id:?} had stopped");
+                assert_eq!((one, sum), model.walkers[&key], "{about}: {id:?}");
+                steps += one;
+            }
+            (of, _) if of == listener::id(0).type_id => {
+                let state = listener::State::from_bytes(state).unwrap();
+                assert_eq!(state.out_of_order, 0, "{about}: {id:?}");
+                heard += state.heard;
+            }
+            (of, key) if of == mayfly::id(0).type_id => {
+                let read = mayfly::State::from_bytes(state).unwrap();
+                assert_eq!(read.to_bytes(), state, "{about}: bytes that mean nothing are zero");
+                let visits = &mut visits[key as usize];
+                assert_eq!(u64::from(read.visits), *visits % LIFE, "{about}: {id:?}");
+                *visits = 0;
+            }
+            (_, key) => {
+                let state = wide::State::from_bytes(state).unwrap();
+                let wanted: Vec<u64> = (1..=CELLS as u64).map(|cell| model.added[key as usize] * cell).collect();
+                assert_eq!(state.cells.as_slice(), wanted, "{about}: {id:?}");
+            }
+        }
+    }
+    let expected: u64 = model.walkers.values().map(|(steps, _)| steps).sum();
+    assert_eq!((steps, heard), (expected, expected + 5), "{about}");
+    assert!(
+        visits.iter().all(|visits| visits % LIFE == 0),
+        "{about}: those that are not there have stopped: {visits:?}"
+    );
+}
+
+/// Steps until everything is done.
+fn finish(world: &mut World, about: &str) {
+    let began = Instant::now();
+    while !world.is_done() {
+        for _ in 0..20 {
+            world.step();
+        }
+        let limit = Duration::from_secs(120);
+        assert!(began.elapsed() < limit, "{about}: it does not come to rest: {:#?}", world.device.link.read());
+    }
+}
+
+/// Walks whose every step is counted, whoever runs them and however often they are begun again.
+#[test]
+fn a_device_that_dies_goes_on_from_its_last_checkpoint_as_if_it_had_not() {
+    let (mut crashes, mut commits, mut queued) = (0, 0, 0);
+    for seed in 0..60 {
+        let mut world = World::new(seed, false, |random| Engine::Cpu { workers: 1 + random.below(4) as u32 });
+        let (mut model, mut made, about) = (Model::default(), 0, format!("seed {seed}"));
+        for round in 0..6_000u64 {
+            walk(&mut world, &mut model, &mut made, 150);
+            let before = world.committed.epoch;
+            world.step();
+            commits += world.committed.epoch - before;
+            queued += (world.committed.epoch - before) * world.committed.others.len() as u64;
+            match world.random.below(400) {
+                0 => {
+                    world.crash();
+                    crashes += 1;
+                }
+                1..=12 => world.ask_cut(),
+                _ => {}
+            }
+            if round == 4_000 {
+                walk_and_rest(&mut world);
+            }
+        }
+        finish(&mut world, &about);
+        compare(&mut world, model, &about);
+    }
+    assert!(crashes > 300 && commits > 2_000 && queued > 1_000, "{crashes} {commits} {queued}");
+}
+
+/// CPU devices and ring kernels, with blocks of one thread, of a warp, of two warps.
+fn any_engine(random: &mut Random) -> Engine {
+    match random.below(6) {
+        0 | 1 => Engine::Cpu { workers: 1 + random.below(4) as u32 },
+        2 => Engine::Emulated { workers: 1, lanes: 1, threads: 32 },
+        3 => Engine::Emulated { workers: 3, lanes: 2, threads: 32 },
+        4 => Engine::Emulated { workers: 2, lanes: 1, threads: 64 },
+        _ => Engine::Emulated { workers: 4, lanes: 2, threads: 1 },
+    }
+}
+
+#[test]
+fn devices_of_any_kind_go_on_from_each_others_checkpoints() {
+    let (mut kinds, mut commits, mut queued, mut pauses) = ([0; 4], 0, 0, 0);
+    for seed in 0..if sanitizer().is_empty() { 24 } else { 8 } {
+        let mut world = World::new(seed, true, any_engine);
+        let (mut model, mut made, about) = (Model::default(), 0, format!("seed {seed}"));
+        for round in 0..1_500u64 {
+            walk(&mut world, &mut model, &mut made, 80);
+            let before = world.committed.epoch;
+            world.step();
+            commits += world.committed.epoch - before;
+            queued += (world.committed.epoch - before) * world.committed.others.len() as u64;
+            match world.random.below(200) {
+                0 => {
+                    let is_kernel = |world: &World| matches!(world.device.engine, Engine::Emulated { .. });
+                    let before = is_kernel(&world);
+                    world.crash();
+                    kinds[2 * usize::from(before) + usize::from(is_kernel(&world))] += 1;
+                }
+                1..=20 => world.ask_cut(),
+                _ => {}
+            }
+            if round == 1_000 {
+                walk_and_rest(&mut world);
+            }
+        }
+        finish(&mut world, &about);
+        compare(&mut world, model, &about);
+        pauses += u64::from(world.pause_ns > 0);
+    }
+    let few = if sanitizer().is_empty() { 5 } else { 1 };
+    assert!(kinds.iter().all(|count| *count >= few), "one kind to another, and to itself: {kinds:?}");
+    assert!(commits > 100 && queued > 100 && pauses > 0, "{commits} {queued} {pauses}");
+}
+
+/// What the node says of a message that ended two hosts is heeded, by its stamp or by what it is; nobody else's is.
+#[test]
+fn a_condemned_message_is_put_aside_and_others_of_its_actor_are_run() {
+    let engines = [Engine::Cpu { workers: 1 }, Engine::Emulated { workers: 1, lanes: 1, threads: 32 }];
+    for engine in engines {
+        let registry = world::registry();
+        let mut device = Device::new(&registry, engine);
+        let message = |token: u64, stamp| {
+            let from = ActorId::new(Default::default(), Key(9));
+            let payload = walker::Message::Walk { left: 2, token }.to_bytes();
+            (Header::new(Kind::Tell, walker::id(1), from, payload.len(), Hlc(stamp)), payload)
+        };
+        let (by_hash, payload) = message(2, 0);
+        let suspect = |hlc, hash, condemned| Suspect { actor: walker::id(1), hlc, hash, condemned };
+        let of_token_2 = suspects::hash_of(&by_hash, &payload);
+        suspects::write(
+            &device.segment,
+            &[suspect(101, 0, true), suspect(0, of_token_2, true), suspect(103, 0, false)],
+        );
+        device.link.begin_term();
+        device.start(&registry);
+        for (token, stamp) in [(1, 101), (2, 102), (3, 103), (4, 104)] {
+            let (header, payload) = message(token, stamp);
+            device.link.push(&header, &payload).unwrap();
+        }
+        let (mut letters, mut random) = (Vec::new(), Random::new(1));
+        let began = Instant::now();
+        let wall_us = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
+        while !device.link.is_quiet() || device.link.read().iter().any(|reading| reading.timers > 0) {
+            device.step(&mut random, wall_us());
+            device.link.drain(100, |header, _| letters.push((header.reason(), header.hlc)));
+            assert!(began.elapsed() < Duration::from_secs(60), "{engine:?}: {:#?}", device.link.read());
+        }
+        assert_eq!(letters, [(Some(Reason::Poison), 101), (Some(Reason::Poison), 102)], "{engine:?}");
+        assert_eq!(device.link.read()[0].hand_hlc, 0, "{engine:?}: nothing is in hand between two steps");
+        let listener = device.link.type_counts()[1];
+        assert_eq!(listener.1, 2 * 3, "{engine:?}: notes of the two others' walks");
+    }
+}
