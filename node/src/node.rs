@@ -118,7 +118,7 @@ pub enum Error {
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
     #[error(
-        "the data folder has checkpoints of device `{0}`, and there is no CPU device of that name: its actors would be left out. \
+        "the data folder has checkpoints of device `{0}`, and there is no device of that name: its actors would be left out. \
          Start with the devices as they were; or save them with `ringhold storage export`, and use another folder"
     )]
     LeftOut(String),
@@ -189,7 +189,7 @@ impl Node {
         if let Some(store) = &storage.checkpoints {
             let keeps = |name: &String| {
                 let devices = config.devices.0.iter().enumerate();
-                devices.into_iter().any(|(index, d)| d.kind == DeviceKind::Cpu && config.device_name(index) == *name)
+                devices.into_iter().any(|(index, _)| config.device_name(index) == *name)
             };
             if let Some(left_out) = store.devices().into_iter().find(|name| !keeps(name)) {
                 return Err(Error::LeftOut(left_out));
@@ -201,10 +201,8 @@ impl Node {
             let device = &planned.device;
             let (name, overflow) = (config.device_name(index), config.queues.overflow);
             let keeps = match &storage.checkpoints {
-                Some(store) if device.kind == DeviceKind::Cpu => {
-                    Some(keeps(config, &name, store, &storage, &committed)?)
-                }
-                _ => None,
+                Some(store) => Some(keeps(config, &name, store, &storage, &committed)?),
+                None => None,
             };
             // Its actors are not left where they are for that; but a device that never was has to be what it is asked to be.
             let falls_back = !planned.fallbacks.is_empty() && keeps.as_ref().is_some_and(|(_, kept)| kept.epoch > 0);

@@ -3,12 +3,14 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use ringhold::Key;
 use ringhold::client::{AskError, Client, Options};
 use ringhold::shipped::counter;
-use ringhold_cluster::wire::{DeviceStatus, Request, Response};
+use ringhold_cluster::wire::{BreakerState, DeviceState, DeviceStatus, Request, Response};
 use ringhold_kernels::message::Reason;
 
 struct Node {
@@ -160,6 +162,96 @@ async fn askers_under_kills(toml: &str) {
         client.close().await.unwrap();
         assert_eq!(node.terminate().0, Some(0));
     }
+}
+
+/// Waits until the device runs on this.
+async fn runs_on(client: &Client, backend: &str) -> DeviceStatus {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let device = device(client).await;
+        if device.backend == backend && device.state == DeviceState::Running {
+            return device;
+        }
+        assert!(Instant::now() < until, "{device:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The emulated device stands for a GPU.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_whose_gpu_fails_goes_on_with_the_cpu_and_moves_back_while_asks_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let toml = "[actors]\ncommitted = [\"counter\"]\n[[devices]]\nkind = \"emulated\"\nworkers = 2\n\
+                [supervision]\nbreaker_failures = 1\nbreaker_retry_min = \"3s\"\n";
+    let node = Node::start_with(folder.path(), toml);
+    let client = node.client(folder.path()).await;
+    let own = runs_on(&client, "emulated").await;
+    let moved_back = Arc::new(AtomicBool::new(false));
+    let askers: Vec<_> = (0..4u64)
+        .map(|key| {
+            let (client, moved_back) = (client.clone(), moved_back.clone());
+            tokio::spawn(async move {
+                for asked in 1.. {
+                    match client.ask(Key(key), counter::Message::Add { amount: 1 }).await.unwrap() {
+                        counter::Reply::Count { count } => assert_eq!(count, asked, "all before was handled, and once"),
+                    }
+                    if moved_back.load(SeqCst) {
+                        return asked;
+                    }
+                }
+                0
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    signal(own.pid.unwrap(), rustix::process::Signal::KILL);
+    let fallen = runs_on(&client, "cpu").await;
+    let recovery = fallen.checkpoints.unwrap().last_recovery.unwrap();
+    assert_eq!((&*recovery.from, &*recovery.to, &*recovery.why), ("emulated", "cpu", "killed by signal 9"));
+    assert!(recovery.gone_us <= recovery.launched_us && recovery.launched_us <= recovery.running_us, "{recovery:?}");
+    let back = runs_on(&client, "emulated").await;
+    assert_eq!(back.checkpoints.unwrap().moves, 2);
+    moved_back.store(true, SeqCst);
+    let mut asked = Vec::new();
+    for asker in askers {
+        asked.push(asker.await.expect("every ask is answered, and rightly"));
+    }
+    client.close().await.unwrap();
+    let (code, log) = node.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("the device goes on with cpu") && log.contains("moving from cpu to emulated"), "{log}");
+
+    // And the checkpoint of the one is the other's when the node starts, too.
+    let node = Node::start_with(folder.path(), "[[devices]]\nkind = \"cpu\"\nname = \"emulated0\"\n");
+    let client = node.client(folder.path()).await;
+    for (key, asked) in (0..).zip(asked) {
+        match client.ask(Key(key), counter::Message::Read).await.unwrap() {
+            counter::Reply::Count { count } => assert_eq!(count, asked),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_gpu_is_gone_starts_with_what_its_device_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start_with(folder.path(), "[[devices]]\nkind = \"cpu\"\nname = \"cuda0\"\n");
+    let client = node.client(folder.path()).await;
+    client.ask(Key(7), counter::Message::Add { amount: 5 }).await.unwrap();
+    client.close().await.unwrap();
+    assert_eq!(node.terminate().0, Some(0));
+    // No machine has so many.
+    let toml = "[[devices]]\nkind = \"cuda\"\nname = \"cuda0\"\ngpu = 255\n";
+    let node = Node::start_with(folder.path(), toml);
+    let client = node.client(folder.path()).await;
+    assert!(matches!(
+        client.ask(Key(7), counter::Message::Add { amount: 1 }).await,
+        Ok(counter::Reply::Count { count: 6 })
+    ));
+    let device = runs_on(&client, "cpu").await;
+    assert_eq!((&*device.backends[0].name, device.backends[0].breaker), ("cuda:255", BreakerState::Open));
+    client.close().await.unwrap();
+    let (code, log) = node.terminate();
+    assert!(code == Some(0) && log.contains("cuda:255 cannot be had"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
