@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quinn::crypto::{HandshakeTokenKey, HmacKey};
 use quinn::{AsyncUdpSocket, ConnectionIdGenerator, Runtime};
+use ringhold_kernels::clock::{Clock, MonotonicClock};
 use rustls::crypto::CryptoProvider;
 use rustls::time_provider::TimeProvider;
 
@@ -37,6 +38,9 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
 
     /// Microseconds since the Unix epoch.
     fn wall_us(&self) -> u64;
+
+    /// The same as it was known when the process started, and counted on from there: it does not jump.
+    fn steady_us(&self) -> u64;
 
     /// The number by which the machine knows this process.
     fn process_id(&self) -> u32 {
@@ -100,6 +104,10 @@ impl Network for RealNetwork {
 
     fn wall_us(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_micros() as u64)
+    }
+
+    fn steady_us(&self) -> u64 {
+        MonotonicClock::of_this_process().now_us()
     }
 
     fn crypto_provider(&self) -> Arc<CryptoProvider> {

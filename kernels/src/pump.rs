@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use crate::bell::{Bell, wake};
-use crate::clock::MonotonicClock;
 use crate::clock_host::ClockHost;
 use crate::clock_map::Options;
 use crate::ring::Consumer;
@@ -28,7 +27,7 @@ impl Pump {
     /// `options` say what is known of the device's clock.
     pub fn new(segment: Arc<Segment>, node: Arc<dyn Bell>, options: Options) -> Pump {
         segment.device().pid.store(std::process::id(), Release);
-        let clock = ClockHost::new(segment.clone(), Box::new(MonotonicClock::start()), options);
+        let clock = ClockHost::new(segment.clone(), Box::new(segment.host_clock()), options);
         Pump { segment, node, clock, up: false, freed: 0, idle: 0 }
     }
 

@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
+use crate::clock::MonotonicClock;
 use crate::flit;
 use crate::message::{Header, payload_bytes_max};
 use crate::outbox::{Owner, Owners, SHARDS};
@@ -288,6 +289,8 @@ pub struct NodeLine {
     pub restores: AtomicU32,
     /// Not zero where the cut that `epoch` asks for is to have all actors. Written before it.
     pub whole: AtomicU32,
+    /// By which the host tells the time, so that timers of both mean the same: see [`crate::clock::MonotonicClock`].
+    pub clock_offset_ns: AtomicU64,
 }
 
 const _: () = {
@@ -537,6 +540,7 @@ impl Segment {
             let table = segment.base.add(SHARD_TABLE).cast::<Owner>();
             owners.iter().enumerate().for_each(|(shard, owner)| table.add(shard).write(owner));
         }
+        segment.node().clock_offset_ns.store(MonotonicClock::of_this_process().offset_ns, Ordering::Relaxed);
         Ok(Arc::new(segment))
     }
 
@@ -568,6 +572,11 @@ impl Segment {
 
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// The clock by which hosts of this segment tell the time: it does not jump while the node runs.
+    pub fn host_clock(&self) -> MonotonicClock {
+        MonotonicClock { offset_ns: self.node().clock_offset_ns.load(Ordering::Relaxed) }
     }
 
     pub fn node(&self) -> &NodeLine {

@@ -16,7 +16,7 @@ use ringhold_kernels::message::Reason;
 struct Node {
     process: Child,
     address: String,
-    log: std::thread::JoinHandle<String>,
+    log: Option<std::thread::JoinHandle<String>>,
 }
 
 impl Node {
@@ -46,7 +46,7 @@ impl Node {
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let listening: serde_json::Value = serde_json::from_str(&line).expect("one line of JSON once it listens");
-        Node { process, address: listening["listening"].as_str().unwrap().to_owned(), log }
+        Node { process, address: listening["listening"].as_str().unwrap().to_owned(), log: Some(log) }
     }
 
     async fn client(&self, folder: &Path) -> Client {
@@ -57,7 +57,15 @@ impl Node {
     fn terminate(mut self) -> (Option<i32>, String) {
         signal(self.process.id(), rustix::process::Signal::TERM);
         let status = self.process.wait().unwrap();
-        (status.code(), self.log.join().unwrap())
+        (status.code(), self.log.take().expect("it is taken once").join().unwrap())
+    }
+}
+
+/// A test that fails leaves no process behind.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

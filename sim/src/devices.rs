@@ -416,7 +416,7 @@ impl Runner {
             if !self.lives_on(worker.index()).await {
                 return;
             }
-            let now_us = self.machine.wall_us();
+            let now_us = self.machine.steady_us();
             let number = self.life.inner.lock().steps;
             let place = Place { device: self.life.device, term: self.life.term, worker: worker.index(), step: number };
             let stepped =

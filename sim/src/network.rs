@@ -6,6 +6,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -102,7 +103,13 @@ impl Net {
     pub fn machine(&self, number: u8, skew_us: i64) -> Arc<Machine> {
         let address = Ipv4Addr::new(10, 0, 0, number).into();
         let started = self.0.lock().started;
-        Arc::new(Machine { net: self.clone(), address, skew_us, started })
+        Arc::new(Machine {
+            net: self.clone(),
+            address,
+            skew_us: skew_us.into(),
+            steady_skew_us: skew_us.into(),
+            started,
+        })
     }
 
     /// Lets nothing through between two machines, or lets it through again. What is on its way arrives.
@@ -216,11 +223,28 @@ impl Inner {
 pub struct Machine {
     net: Net,
     address: IpAddr,
-    skew_us: i64,
+    /// How far its wall clock is ahead of the world's: now, and when its process started.
+    skew_us: AtomicI64,
+    steady_skew_us: AtomicI64,
     started: Instant,
 }
 
 impl Machine {
+    /// Sets its wall clock ahead, or back.
+    pub fn set_clock(&self, by_us: i64) {
+        self.skew_us.fetch_add(by_us, Relaxed);
+    }
+
+    /// A process starts on it, and takes the time from its wall clock.
+    pub fn begin_process(&self) {
+        self.steady_skew_us.store(self.skew_us.load(Relaxed), Relaxed);
+    }
+
+    fn world_us(&self, skew_us: &AtomicI64) -> u64 {
+        let world = EPOCH + self.started.elapsed();
+        (world.as_micros() as u64).saturating_add_signed(skew_us.load(Relaxed))
+    }
+
     pub fn socket_address(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.address, port)
     }
@@ -263,8 +287,11 @@ impl Network for Machine {
     }
 
     fn wall_us(&self) -> u64 {
-        let world = EPOCH + self.started.elapsed();
-        (world.as_micros() as u64).saturating_add_signed(self.skew_us)
+        self.world_us(&self.skew_us)
+    }
+
+    fn steady_us(&self) -> u64 {
+        self.world_us(&self.steady_skew_us)
     }
 
     fn process_id(&self) -> u32 {

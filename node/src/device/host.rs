@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ringhold_cluster::network::BoxFuture;
 use ringhold_kernels::bell::{Bell, EventBell};
-use ringhold_kernels::clock::{Clock, SystemClock};
+use ringhold_kernels::clock::Clock;
 use ringhold_kernels::cpu;
 use ringhold_kernels::emulated::Program;
 use ringhold_kernels::registry::Registry;
@@ -308,7 +308,7 @@ pub fn serve(
         let program = Program::compile(&source, &[], kernels).map_err(|e| failed(e.to_string()))?;
         return Arc::new(program).start(&segment, node).map_err(|e| failed(e.to_string()))?.join().map_err(failed);
     }
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock: Arc<dyn Clock> = Arc::new(segment.host_clock());
     cpu::start(&segment, &registry, own, node, &clock).map_err(|e| failed(e.to_string()))?.join().map_err(failed)
 }
 
@@ -353,7 +353,7 @@ impl DeviceHost for ThreadHost {
     }
 
     fn start(&mut self, segment: &Arc<Segment>) -> io::Result<Option<u32>> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(segment.host_clock());
         let node: Arc<dyn Bell> = self.node.clone();
         let own = self.own.clone();
         self.host = Some(cpu::start(segment, &self.registry, own, node, &clock)?);

@@ -167,6 +167,7 @@ fn read(
     store: &Checkpoints,
     device: &str,
     epoch: u64,
+    now_us: u64,
     lanes: usize,
     lane_of: impl Fn(&Record<'_>) -> Option<usize>,
     pass_on: impl Fn(usize, Vec<u8>) -> Result<(), Error>,
@@ -174,6 +175,7 @@ fn read(
     let (mut first, mut then) = (vec![Vec::new(); lanes], vec![Vec::new(); lanes]);
     let (mut actors, mut hlc) = (0, 0);
     if epoch > 0 {
+        let made_us = store.chain(device, epoch)?.first().map_or(0, |manifest| manifest.at_us);
         store.visit(device, epoch, |_, record, bytes| {
             match record {
                 Record::Cut(cut) => hlc = hlc.max(cut.hlc),
@@ -186,7 +188,12 @@ fn read(
                 then[lane].extend_from_slice(bytes);
                 return Ok(());
             }
-            first[lane].extend_from_slice(bytes);
+            match record {
+                Record::Timer { due_us, header, payload } => {
+                    checkpoint::push_timer(&mut first[lane], due_again_us(due_us, made_us, now_us), &header, payload);
+                }
+                _ => first[lane].extend_from_slice(bytes),
+            }
             match first[lane].len() >= CHUNK_BYTES {
                 true => pass_on(lane, std::mem::replace(&mut first[lane], Vec::with_capacity(CHUNK_BYTES))),
                 false => Ok(()),
@@ -199,6 +206,12 @@ fn read(
         pass_on(lane, last)?;
     }
     Ok(actors)
+}
+
+/// When a timer of a checkpoint is due: when it was, unless the clock has been set back since. It does not wait for longer than it
+/// had to when the checkpoint was made.
+fn due_again_us(due_us: u64, made_us: u64, now_us: u64) -> u64 {
+    due_us.min(now_us + due_us.saturating_sub(made_us))
 }
 
 /// How long a device is left alone after a checkpoint that took so long. One that takes longer than the interval would else be
@@ -418,7 +431,7 @@ impl Device {
         outlet.carry(self, &mut out);
         bytes += part.len() as u64;
         let about = About {
-            at_us: self.network.wall_us(),
+            at_us: self.network.steady_us(),
             types: self.registry.types().iter().map(Type::from).collect(),
             lanes: lanes as u32,
             node: Vec::new(),
@@ -485,7 +498,8 @@ impl Device {
         let (to, mut chunks) = mpsc::unbounded_channel();
         let pass_on = move |lane, bytes| to.send((lane, bytes)).map_err(|_| Error::HostEnded);
         let jobs = keeper.options.jobs.clone();
-        let read = move || read(&store, &name, epoch, lanes, |record| router.lane_of_record(record), pass_on);
+        let now_us = self.network.steady_us();
+        let read = move || read(&store, &name, epoch, now_us, lanes, |record| router.lane_of_record(record), pass_on);
         let reading = tokio::spawn(async move { run(&*jobs, read).await });
         // For each lane, what has been read and not been sent, and how much of the first of it has.
         let mut unsent: Vec<(VecDeque<Vec<u8>>, usize)> = vec![Default::default(); lanes];
@@ -560,6 +574,14 @@ impl Collecting {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timer_waits_no_longer_because_the_clock_was_set_back() {
+        assert_eq!(due_again_us(1_500, 1_000, 1_200), 1_500, "as it was");
+        assert_eq!(due_again_us(1_500, 1_000, 9_000), 1_500, "it is late");
+        assert_eq!(due_again_us(1_500, 1_000, 200), 700, "its half a millisecond begins anew");
+        assert_eq!(due_again_us(1_500, 2_000, 200), 200, "it was due already");
+    }
 
     #[test]
     fn a_device_is_left_alone_for_half_of_the_time_at_least() {

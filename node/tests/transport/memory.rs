@@ -81,6 +81,10 @@ impl Network for MemoryNetwork {
         RealNetwork.wall_us()
     }
 
+    fn steady_us(&self) -> u64 {
+        self.wall_us()
+    }
+
     fn crypto_provider(&self) -> Arc<CryptoProvider> {
         RealNetwork.crypto_provider()
     }

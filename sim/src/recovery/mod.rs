@@ -68,10 +68,11 @@ pub struct Figures {
     pub writes_torn: u64,
     pub writes_without_room: u64,
     pub reconnects: u64,
+    pub clock_jumps: u64,
 }
 
 impl Figures {
-    pub fn named(&self) -> [(&'static str, u64); 9] {
+    pub fn named(&self) -> [(&'static str, u64); 10] {
         [
             ("answers", self.answers),
             ("device_restarts", self.device_restarts),
@@ -82,6 +83,7 @@ impl Figures {
             ("writes_torn", self.writes_torn),
             ("no_room_on_disk", self.writes_without_room),
             ("reconnects", self.reconnects),
+            ("clock_jumps", self.clock_jumps),
         ]
     }
 }
@@ -173,6 +175,15 @@ impl World {
         let letters = Arc::new(InMemory::new(self.plan.config.dead_letters.kept));
         let site = Site { machine, authority, disk, letters };
 
+        let mut clocks = JoinSet::new();
+        for (after, by_us) in self.plan.clock_jumps.clone() {
+            let (machine, trace) = (site.machine.clone(), self.trace.clone());
+            clocks.spawn(async move {
+                sleep(after).await;
+                trace.event(format_args!("the node's clock is set by {by_us} us"));
+                machine.set_clock(by_us);
+            });
+        }
         let mut working = JoinSet::new();
         for client in self.plan.clients.clone() {
             self.begin(&site, client, &mut working);
@@ -199,6 +210,9 @@ impl World {
             self.end(&site, node).await;
         }
 
+        while let Some(set) = clocks.join_next().await {
+            self.figures.clock_jumps += u64::from(set.is_ok());
+        }
         let disk = site.disk.figures();
         self.figures.syncs = disk.syncs;
         (self.figures.writes_lost, self.figures.writes_torn) = (disk.lost, disk.torn);
@@ -236,6 +250,7 @@ impl World {
     /// Starts the node on what its disk has.
     async fn start(&mut self, site: &Site, handle: Handle) -> Option<Node> {
         let began = Instant::now();
+        site.machine.begin_process();
         let network: Arc<dyn Network> = site.machine.clone();
         let identity = site.authority.identity(Role::Node, &*network).expect("an identity can be made");
         let options = checkpoints::Options { kept: self.plan.config.checkpoints.kept as usize };

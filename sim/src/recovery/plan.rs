@@ -23,6 +23,8 @@ pub struct Plan {
     pub failures: Vec<Failure>,
     pub devices: Vec<Vec<devices::Plan>>,
     pub disk: disk::Plan,
+    /// When the wall clock of the node's machine is set, and by how many microseconds.
+    pub clock_jumps: Vec<(Duration, i64)>,
     pub weather: Weather,
     pub clients: Vec<Client>,
     /// The client that comes each time that the node starts again.
@@ -136,6 +138,12 @@ impl Plan {
             job_max: Duration::from_micros(r.pick(&[0, 500, 3_000, 20_000])),
             manifests_first: false,
         };
+        let clock_jumps = (0..r.pick(&[0, 0, 1, 2]))
+            .map(|_| {
+                let by_us = r.pick(&[1_000, 200_000, 5_000_000, 7_200_000_000]);
+                (ms(r.between(1, 2_000)), if r.per_mille(500) { by_us } else { -by_us })
+            })
+            .collect();
         let delay_min = Duration::from_micros(r.pick(&[100, 1_000, 10_000]));
         let weather = Weather {
             delay_min,
@@ -157,7 +165,7 @@ impl Plan {
             .collect();
         let newcomer =
             Client { operations: 12, asks_per_mille: 900, pause_per_mille: 0, pause_max: Duration::ZERO, asks_max: 12 };
-        Plan { config, failures, devices, disk, weather, clients, newcomer }
+        Plan { config, failures, devices, disk, clock_jumps, weather, clients, newcomer }
     }
 
     /// Whether nothing that this type sends goes out before it is durable.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ringhold_kernels::actor::{Actor, MessageOf};
 use ringhold_kernels::bell::{Bell, EventBell};
-use ringhold_kernels::clock::{Clock, SystemClock};
+use ringhold_kernels::clock::Clock;
 use ringhold_kernels::cpu::{self, Host};
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::{ActorId, Key, TypeId};
@@ -166,7 +166,7 @@ impl Device {
         let bells = own.iter().map(|bell| bell.clone() as Arc<dyn Bell>).collect();
         let mut link = Link::new(segment.clone(), Arc::new(bells));
         link.begin_term();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(segment.host_clock());
         let host =
             cpu::start(&segment, registry, own, bell.clone(), &clock).expect("the process may start another thread");
         Device { link, bell, host: Some(host), ticket: 0 }
