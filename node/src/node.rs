@@ -117,7 +117,7 @@ pub enum Error {
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
     #[error(
-        "the data folder has checkpoints of device `{0}`, and there is no CPU device of that name: its actors would be left out. \
+        "the data folder has checkpoints of device `{0}`, and there is no device of that name: its actors would be left out. \
          Start with the devices as they were; or save them with `ringhold storage export`, and use another folder"
     )]
     LeftOut(String),
@@ -183,10 +183,7 @@ impl Node {
         let counts: Vec<usize> = config.devices.0.iter().map(|d| workers(d.workers)).collect();
         let committed = committed(config, &registry)?;
         if let Some(store) = &storage.checkpoints {
-            let keeps = |name: &String| {
-                let devices = config.devices.0.iter().enumerate();
-                devices.into_iter().any(|(index, d)| d.kind == DeviceKind::Cpu && config.device_name(index) == *name)
-            };
+            let keeps = |name: &String| (0..config.devices.0.len()).any(|index| config.device_name(index) == *name);
             if let Some(left_out) = store.devices().into_iter().find(|name| !keeps(name)) {
                 return Err(Error::LeftOut(left_out));
             }
@@ -199,10 +196,8 @@ impl Node {
             let owners = owners_of(index, &counts);
             let (name, overflow) = (config.device_name(index), config.queues.overflow);
             let keeps = match &storage.checkpoints {
-                Some(store) if device.kind == DeviceKind::Cpu => {
-                    Some(keeps(config, &name, store, &storage, &committed)?)
-                }
-                _ => None,
+                Some(store) => Some(keeps(config, &name, store, &storage, &committed)?),
+                None => None,
             };
             let about = About { name, kind: device.kind, overflow, keeps };
             made.push(Device::new(about, shape, &owners, &registry, host, network.clone())?);
