@@ -47,7 +47,8 @@ impl Pump {
         let lanes = 0..self.segment.shape().lanes();
         let words = |lane| &self.segment.staging(lane).host.0;
         // The epoch too, which may follow the last byte.
-        let staged = lanes.clone().map(|lane| words(lane).written.load(Relaxed) + words(lane).epoch.load(Relaxed)).sum();
+        let staged =
+            lanes.clone().map(|lane| words(lane).written.load(Relaxed) + words(lane).epoch.load(Relaxed)).sum();
         if staged != self.staged {
             (self.staged, self.idle) = (staged, 0);
             wake(&self.segment.node().parked, &*self.node);
