@@ -146,13 +146,15 @@ RH_OUTLINE bool emit_slot(Worker& worker, Slot* slot, bool removed) {
 RH_OUTLINE bool capture_actors(Worker& worker, bool whole) {
     const u32 me = thread_index();
     const Table& table = worker.table;
-    if (whole) {
-        for (u32 from = 0; from < shape::index_slots; from += shape::threads) {
-            const u64 entry = from + me < shape::index_slots ? table.index()[from + me] : 0;
-            Slot* slot = entry == 0 ? nullptr : table.slot((u32)entry);
-            if (!emit_slot(worker, slot, false)) return false;
-            if (slot != nullptr) slot->marks = marked::kept;
+    // Before the first cut of a device that began with nothing all are on the list.
+    if (whole && worker.shared.kept != 0) {
+        for (u32 i = me; i < shape::index_slots; i += shape::threads) {
+            const u64 entry = table.index()[i];
+            if (entry == 0) continue;
+            Slot& slot = *table.slot((u32)entry);
+            if ((slot.marks & marked::changed) == 0) worker.change(slot);
         }
+        sync_block();
     }
     const u32* changes = worker.memory.changes(worker.number);
     const u32 count = worker.shared.changes;
@@ -175,7 +177,10 @@ RH_OUTLINE bool capture_actors(Worker& worker, bool whole) {
         }
     }
     sync_block();
-    if (me == 0) worker.shared.changes = 0;
+    if (me == 0) {
+        worker.shared.changes = 0;
+        worker.shared.kept = 1;
+    }
     return true;
 }
 

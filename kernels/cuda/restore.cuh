@@ -92,6 +92,7 @@ struct Restore {
         made->faults = (u32)(word(2) >> 32);
         made->handled = word(3);
         made->marks = marked::kept;
+        worker.shared.kept = 1;
         return made;
     }
 

@@ -98,6 +98,8 @@ struct WorkerShared {
     // Whether the device makes checkpoints. Then slots on the worker's list of changes, and fillings of its staging memory.
     u32 keeps;
     u32 changes;
+    // There may be actors that are not on that list.
+    u32 kept;
     u64 fillings;
     u64 stood_ns;
     // Messages that the worker began with and that are not in its inbox yet, and credits for it that nobody gets before they
@@ -143,7 +145,7 @@ struct Worker {
             shared.replies = shared.replies_unasked = shared.actors = shared.created = shared.stopped_count = 0;
             shared.table_bytes = shape::index_slots * sizeof(u64);
             shared.whole = shared.ended = shared.wishes = shared.stirred = 0;
-            shared.cuts = shared.cut = shared.changes = shared.restored_count = shared.withheld = 0;
+            shared.cuts = shared.cut = shared.changes = shared.restored_count = shared.withheld = shared.kept = 0;
             shared.fillings = 0;
             shared.restored = Chain{0, 0};
         }

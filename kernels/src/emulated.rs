@@ -34,6 +34,19 @@ pub enum Error {
     Load { path: PathBuf, error: libloading::Error },
 }
 
+/// How a device ended that did not end in order.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("the ring kernel has no memory left for what its actors send")]
+    OutOfMemory,
+    #[error("the ring kernel has no room for what the checkpoint holds")]
+    RestoreOutOfMemory,
+    #[error("the ring kernel ended by itself, with reason {0}")]
+    Kernel(u32),
+    #[error("{0}")]
+    Host(String),
+}
+
 type Kernel = unsafe extern "C" fn(segment: *mut u8, epoch_offset_ns: u64) -> i32;
 /// The name of a word of the emulated device: see [`Program::set_clock_ahead_ns`].
 const CLOCK_AHEAD: &str = "rh_clock_ahead_ns";
@@ -175,12 +188,14 @@ impl Host {
     }
 
     /// Waits until the kernel has ended. An error says why it did not end in order.
-    pub fn join(self) -> Result<(), String> {
-        self.pumped.join().map_err(|_| "the pump of the emulated device panicked".to_owned())??;
+    pub fn join(self) -> Result<(), Failure> {
+        let pumped = self.pumped.join().unwrap_or_else(|_| Err("the pump of the emulated device panicked".into()));
+        pumped.map_err(Failure::Host)?;
         match self.segment.kernel().failed.load(Acquire) {
             0 => Ok(()),
-            1 => Err("the device is out of memory".into()),
-            code => Err(format!("the ring kernel failed with code {code}")),
+            1 => Err(Failure::OutOfMemory),
+            2 => Err(Failure::RestoreOutOfMemory),
+            code => Err(Failure::Kernel(code)),
         }
     }
 }

@@ -19,6 +19,8 @@ pub struct Pump {
     up: bool,
     /// What the ingress rings' readers had freed when the node was last told of room.
     freed: u64,
+    /// How much of cuts had come up when the node was last told of it.
+    staged: u64,
     /// Looks since something last happened.
     idle: u32,
 }
@@ -28,7 +30,7 @@ impl Pump {
     pub fn new(segment: Arc<Segment>, node: Arc<dyn Bell>, options: Options) -> Pump {
         segment.device().pid.store(std::process::id(), Release);
         let clock = ClockHost::new(segment.clone(), Box::new(segment.host_clock()), options);
-        Pump { segment, node, clock, up: false, freed: 0, idle: 0 }
+        Pump { segment, node, clock, up: false, freed: 0, staged: 0, idle: 0 }
     }
 
     /// Looks once: says that the device runs when its kernel does, rings for a node that waits for messages or for room,
@@ -42,6 +44,14 @@ impl Pump {
             self.node.ring();
         }
         let lanes = 0..self.segment.shape().lanes();
+        let words = |lane| &self.segment.staging(lane).host.0;
+        // The epoch too, which may follow the last byte.
+        let staged =
+            lanes.clone().map(|lane| words(lane).written.load(Relaxed) + words(lane).epoch.load(Relaxed)).sum();
+        if staged != self.staged {
+            (self.staged, self.idle) = (staged, 0);
+            wake(&self.segment.node().parked, &*self.node);
+        }
         if lanes.clone().any(|lane| !Consumer::attach(self.segment.egress(lane)).is_empty()) {
             self.idle = 0;
             wake(&self.segment.node().parked, &*self.node);

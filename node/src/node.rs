@@ -187,10 +187,7 @@ impl Node {
         let config = &Config { devices: decided, ..config.clone() };
         let committed = committed(config, &registry)?;
         if let Some(store) = &storage.checkpoints {
-            let keeps = |name: &String| {
-                let devices = config.devices.0.iter().enumerate();
-                devices.into_iter().any(|(index, _)| config.device_name(index) == *name)
-            };
+            let keeps = |name: &String| (0..config.devices.0.len()).any(|index| config.device_name(index) == *name);
             if let Some(left_out) = store.devices().into_iter().find(|name| !keeps(name)) {
                 return Err(Error::LeftOut(left_out));
             }

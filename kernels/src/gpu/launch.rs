@@ -42,6 +42,11 @@ pub enum Error {
     Sticky(driver::Error),
     #[error("the ring kernel has no memory left for what its actors send: `memory` of its GPU is not enough for them")]
     KernelOutOfMemory,
+    #[error(
+        "the ring kernel has no room for what the checkpoint holds: give the device more memory, by fewer devices on its GPU, or \
+         a larger GPU"
+    )]
+    RestoreOutOfMemory,
     #[error("the ring kernel ended by itself, with reason {0}")]
     KernelFailed(u32),
 }
@@ -158,6 +163,7 @@ impl Device {
             (false, _) => Ok(Look::Runs(pause)),
             (true, 0) => Ok(Look::Ended),
             (true, 1) => Err(Error::KernelOutOfMemory),
+            (true, 2) => Err(Error::RestoreOutOfMemory),
             (true, code) => Err(Error::KernelFailed(code)),
         }
     }

@@ -229,7 +229,9 @@ impl From<launch::Error> for Failed {
             Error::Absent(absent) => return absent.clone().into(),
             Error::Driver(error) => Ending::Driver(Class::of(error.code)),
             Error::Refused { .. } => Ending::LaunchRefused,
-            Error::Memory { .. } | Error::Pin { .. } | Error::KernelOutOfMemory => Ending::OutOfMemory,
+            Error::Memory { .. } | Error::Pin { .. } | Error::KernelOutOfMemory | Error::RestoreOutOfMemory => {
+                Ending::OutOfMemory
+            }
             Error::Sticky(error) => Ending::Sticky(error.code),
             Error::KernelFailed(_) => Ending::Failed,
         };

@@ -16,7 +16,7 @@ use ringhold_cluster::network::BoxFuture;
 use ringhold_kernels::bell::{Bell, EventBell};
 use ringhold_kernels::clock::Clock;
 use ringhold_kernels::cpu;
-use ringhold_kernels::emulated::Program;
+use ringhold_kernels::emulated::{Failure, Program};
 use ringhold_kernels::registry::Registry;
 use ringhold_kernels::ring_kernel::{self, Plan};
 use ringhold_kernels::segment::Segment;
@@ -306,7 +306,11 @@ pub fn serve(
         let plan = Plan::divide(EMULATED_BYTES, EMULATED_THREADS, &registry, segment.shape());
         let source = ring_kernel::source(&registry, segment.shape(), &plan).map_err(|e| failed(e.to_string()))?;
         let program = Program::compile(&source, &[], kernels).map_err(|e| failed(e.to_string()))?;
-        return Arc::new(program).start(&segment, node).map_err(|e| failed(e.to_string()))?.join().map_err(failed);
+        let host = Arc::new(program).start(&segment, node).map_err(|e| failed(e.to_string()))?;
+        return host.join().map_err(|e| match e {
+            Failure::OutOfMemory | Failure::RestoreOutOfMemory => Failed::new(Ending::OutOfMemory, e.to_string()),
+            Failure::Kernel(_) | Failure::Host(_) => failed(e.to_string()),
+        });
     }
     let clock: Arc<dyn Clock> = Arc::new(segment.host_clock());
     cpu::start(&segment, &registry, own, node, &clock).map_err(|e| failed(e.to_string()))?.join().map_err(failed)
