@@ -37,9 +37,11 @@ pub enum Error {
 /// How a device ended that did not end in order.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    #[error("the ring kernel has no memory left for what its actors send")]
+    #[error(
+        "the ring kernel has no memory left for its actors, what they send, or their timers: give the device more (`memory_bytes`)"
+    )]
     OutOfMemory,
-    #[error("the ring kernel has no room for what the checkpoint holds")]
+    #[error("the ring kernel has no room for what the checkpoint holds: give the device more (`memory_bytes`)")]
     RestoreOutOfMemory,
     #[error("the ring kernel ended by itself, with reason {0}")]
     Kernel(u32),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ringhold::Key;
 use ringhold::client::{AskError, Client, Options};
-use ringhold::shipped::counter;
+use ringhold::shipped::{counter, rod};
 use ringhold_cluster::wire::{BreakerState, DeviceState, DeviceStatus, Request, Response};
 use ringhold_kernels::message::Reason;
 
@@ -50,7 +50,9 @@ impl Node {
     }
 
     async fn client(&self, folder: &Path) -> Client {
-        let options = Options::from_data_dir(&self.address, folder.join("data")).unwrap().with::<counter::Actor>();
+        let options = Options::from_data_dir(&self.address, folder.join("data")).unwrap();
+        let mut options = options.with::<counter::Actor>().with::<rod::Actor>();
+        options.ask_deadline = Duration::from_secs(60);
         Client::connect(options).await.unwrap()
     }
 
@@ -256,6 +258,65 @@ async fn a_device_whose_gpu_fails_goes_on_with_the_cpu_and_moves_back_while_asks
             counter::Reply::Count { count } => assert_eq!(count, asked),
         }
     }
+}
+
+/// Warms each rod by its key, and returns those that there was room for.
+async fn warm_rods(client: &Client, rods: u64) -> Vec<u64> {
+    let warmed = (0..rods).map(|key| {
+        let client = client.clone();
+        tokio::spawn(async move {
+            let warm = rod::Message::Warm { cell: 1, millidegrees: key as i32 };
+            client.tell(Key(key), warm).await.unwrap();
+            match client.ask(Key(key), rod::Message::Read).await {
+                Ok(rod::Reply::Rod { total, .. }) => {
+                    assert_eq!(total, key as i64, "it has what it was told, once");
+                    Some(key)
+                }
+                Err(AskError::NotHandled { reason: Reason::OutOfMemory, .. }) => None,
+                Err(other) => panic!("{other}"),
+            }
+        })
+    });
+    let mut there = Vec::new();
+    for rod in warmed.collect::<Vec<_>>() {
+        there.extend(rod.await.unwrap());
+    }
+    there
+}
+
+/// The emulated device stands for a GPU. A rod takes 8 KiB, and of 32 MiB less than half is for actors.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_gpus_memory_is_not_enough_new_actors_are_refused_and_those_that_were_there_go_on_with_the_cpu() {
+    const RODS: u64 = 3_000;
+    let folder = tempfile::tempdir().unwrap();
+    let small = "[[devices]]\nname = \"one\"\nkind = \"emulated\"\nworkers = 2\nmemory_bytes = 33554432\n\
+                 [supervision]\nbreaker_failures = 2\nbreaker_retry_min = \"1h\"\nbreaker_retry_max = \"1h\"\n";
+    let node = Node::start_with(folder.path(), small);
+    let client = node.client(folder.path()).await;
+    let there = warm_rods(&client, RODS).await.len() as u64;
+    assert!(there > 100 && there < RODS, "{there}");
+    let device = runs_on(&client, "emulated").await;
+    assert_eq!((device.actors, device.restarts), (there, 0), "nothing had to end for that");
+    client.close().await.unwrap();
+    assert_eq!(node.terminate().0, Some(0));
+
+    // A device with room for all.
+    let node = Node::start_with(folder.path(), "[[devices]]\nname = \"one\"\nkind = \"cpu\"\n");
+    let client = node.client(folder.path()).await;
+    for key in 0..RODS {
+        let rod::Reply::Rod { total, .. } = client.ask(Key(key), rod::Message::Read).await.unwrap();
+        assert!(total == key as i64 || total == 0);
+    }
+    client.close().await.unwrap();
+    assert_eq!(node.terminate().0, Some(0));
+
+    let node = Node::start_with(folder.path(), small);
+    let client = node.client(folder.path()).await;
+    assert_eq!(runs_on(&client, "cpu").await.actors, RODS);
+    client.close().await.unwrap();
+    let (code, log) = node.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("memory_bytes") && log.contains("the device goes on with cpu"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

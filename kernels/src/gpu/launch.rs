@@ -40,7 +40,9 @@ pub enum Error {
     /// The kernel is over, and nothing works in this process any more.
     #[error("the ring kernel ended in an error: {0}")]
     Sticky(driver::Error),
-    #[error("the ring kernel has no memory left for what its actors send: `memory` of its GPU is not enough for them")]
+    #[error(
+        "the ring kernel has no memory left for its actors, what they send, or their timers: give the device more (`memory_bytes` of its [[devices]])"
+    )]
     KernelOutOfMemory,
     #[error(
         "the ring kernel has no room for what the checkpoint holds: give the device more memory, by fewer devices on its GPU, or \

@@ -117,7 +117,9 @@ pub fn device_host(mut arguments: impl Iterator<Item = String>, registry: Regist
     let mut given = || {
         let kind = arguments.next()?;
         let (_, kind) = DeviceKind::ALL.into_iter().find(|(word, _)| *word == kind)?;
-        let place = Place { gpu: arguments.next()?.parse().ok()?, sharers: arguments.next()?.parse().ok()? };
+        let mut number = || arguments.next()?.parse::<u64>().ok();
+        let (gpu, sharers, memory_bytes) = (number()? as u32, number()? as u32, number()?);
+        let place = Place { gpu, sharers, memory_bytes: (memory_bytes > 0).then_some(memory_bytes) };
         let kernels = PathBuf::from(arguments.next()?);
         let fds: Option<Vec<OwnedFd>> = arguments.by_ref().map(|text| inherited(text.parse().ok()?)).collect();
         Some((kind, place, kernels, fds?))

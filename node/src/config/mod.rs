@@ -62,6 +62,8 @@ pub struct Device {
     pub workers: Option<u32>,
     /// Of a CUDA device: the number of its GPU.
     pub gpu: u32,
+    /// Of a device that has memory of its own: `None` leaves it to the node.
+    pub memory_bytes: Option<u64>,
     pub host: Host,
     pub fallback: Fallback,
 }
@@ -229,6 +231,7 @@ impl Default for Device {
             name: None,
             workers: None,
             gpu: 0,
+            memory_bytes: None,
             host: Host::Process,
             fallback: Fallback::Auto,
         }
@@ -617,6 +620,13 @@ impl Device {
             &mut self.gpu,
             Range::new(0, 255),
             "The GPU of a cuda device: the N of `cuda:N` in `ringhold devices`.",
+        );
+        v.field(
+            "memory_bytes",
+            &mut self.memory_bytes,
+            Optional(Range::new(32 << 20, 1 << 40), "17179869184"),
+            "The memory that a cuda device takes of its GPU, for actors, messages that wait, timers and checkpoints. Unset: \
+             three quarters of it, shared with the other devices on it. An emulated device takes 1 GiB.",
         );
         v.field(
             "host",

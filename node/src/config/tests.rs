@@ -55,8 +55,14 @@ fn every_field_is_printed_documented_and_read_back() {
         },
         tls: Tls::default(),
         devices: Devices(vec![
-            Device { name: Some("a".into()), workers: Some(3), host: Host::InProcess, ..Device::default() },
-            Device::default(),
+            Device {
+                name: Some("a".into()),
+                workers: Some(3),
+                host: Host::InProcess,
+                fallback: Fallback::Cpu,
+                ..Device::default()
+            },
+            Device { memory_bytes: Some(1 << 30), ..Device::default() },
         ]),
         queues: Queues {
             ingress_slots: 16,

@@ -162,7 +162,7 @@ async fn with_node(
     }
 
     let chaos = match options.chaos {
-        true => Some(Chaos::new(node.router().devices(), Arc::new(RealNetwork), flights.len() as u64)?),
+        true => Some(Chaos::new(node.router().devices(), Arc::new(RealNetwork), flights.len() as u64)),
         false => None,
     };
     let actors = reference.states.ids();

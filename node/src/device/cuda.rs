@@ -245,6 +245,8 @@ pub struct Place {
     pub gpu: u32,
     /// Devices that share the GPU, this one counted.
     pub sharers: u32,
+    /// How much memory to take; `None` for its share.
+    pub memory_bytes: Option<u64>,
 }
 
 /// Serves the segment on a GPU until the node asks it to end, or `node_gone` says that there is nobody to ask.
@@ -265,7 +267,8 @@ pub fn serve(
     asked.map_err(|e| no_answer(gpu.number, e))?;
     // A part of all there is, and not of what is free now: the text of the program, and so its place in the cache, is
     // the same at every start. A quarter is left to the driver and to others.
-    let bytes = gpu.memory_bytes / 4 * 3 / u64::from(place.sharers.max(1));
+    let share = gpu.memory_bytes / 4 * 3 / u64::from(place.sharers.max(1));
+    let bytes = place.memory_bytes.unwrap_or(share);
     let threads = ring_kernel::threads(registry, THREADS_MIN);
     let plan = Plan::divide(bytes, threads, registry, segment.shape());
     let code = code(&compiler, &gpu, registry, segment, &plan, kernels)?;

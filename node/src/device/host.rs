@@ -112,7 +112,7 @@ impl Devices for RealDevices {
     ) -> io::Result<Box<dyn DeviceHost>> {
         Ok(match config.host {
             config::Host::Process => {
-                let place = Place { gpu: config.gpu, sharers };
+                let place = Place { gpu: config.gpu, sharers, memory_bytes: config.memory_bytes };
                 Box::new(ProcessHost::new(config.kind, place, &self.kernels, workers)?)
             }
             config::Host::InProcess => Box::new(ThreadHost::new(workers, registry.clone())?),
@@ -182,8 +182,8 @@ struct ProcessHost {
     pipe: Option<tokio::process::ChildStdin>,
 }
 
-/// The name of the hidden role, and its arguments: the kind of the device, its GPU and how many devices share that, the
-/// folder of compiled ring kernels, and the descriptors of the segment, of the node's bell, and of the workers' bells in order.
+/// The name of the hidden role, and its arguments: the kind of the device, its GPU and how many devices share that, the bytes of
+/// memory that it is to take or 0, the folder of compiled ring kernels, and the descriptors of the segment, of the node's bell, and of the workers' bells in order.
 pub const ROLE: &str = "device-host";
 
 impl ProcessHost {
@@ -210,6 +210,7 @@ impl DeviceHost for ProcessHost {
             .arg(ROLE)
             .arg(self.kind.word())
             .args([self.place.gpu, self.place.sharers].map(|number| number.to_string()))
+            .arg(self.place.memory_bytes.unwrap_or(0).to_string())
             .arg(&self.kernels)
             .args(fds.iter().map(RawFd::to_string))
             .stdin(Stdio::piped())
@@ -303,7 +304,8 @@ pub fn serve(
         }),
     };
     if kind == DeviceKind::Emulated {
-        let plan = Plan::divide(EMULATED_BYTES, EMULATED_THREADS, &registry, segment.shape());
+        let plan =
+            Plan::divide(place.memory_bytes.unwrap_or(EMULATED_BYTES), EMULATED_THREADS, &registry, segment.shape());
         let source = ring_kernel::source(&registry, segment.shape(), &plan).map_err(|e| failed(e.to_string()))?;
         let program = Program::compile(&source, &[], kernels).map_err(|e| failed(e.to_string()))?;
         let host = Arc::new(program).start(&segment, node).map_err(|e| failed(e.to_string()))?;
@@ -316,7 +318,7 @@ pub fn serve(
     cpu::start(&segment, &registry, own, node, &clock).map_err(|e| failed(e.to_string()))?.join().map_err(failed)
 }
 
-/// What an emulated device has: memory, taken from the system as it is touched, and threads of each block.
+/// What an emulated device has, unless it is told: memory, taken from the system as it is touched, and threads of each block.
 const EMULATED_BYTES: u64 = 1 << 30;
 const EMULATED_THREADS: u32 = 32;
 

@@ -282,10 +282,6 @@ impl Device {
         self.keeper.as_ref().map_or(0, |keeper| keeper.restored.load(SeqCst))
     }
 
-    pub fn makes_checkpoints(&self) -> bool {
-        self.keeper.is_some()
-    }
-
     /// Whether one is being made at this moment.
     pub fn is_making_checkpoint(&self) -> bool {
         self.keeper.as_ref().is_some_and(|keeper| keeper.one.try_lock().is_err())
