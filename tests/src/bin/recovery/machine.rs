@@ -86,12 +86,16 @@ pub struct There {
 }
 
 impl There {
-    /// Starts one on the folder's `data`. It makes a checkpoint every second.
-    pub fn start(folder: &Path) -> Result<There, Failure> {
+    /// Starts one on the folder's `data`, with one device of this kind. It makes a checkpoint every second, and leaves a GPU at
+    /// its first failure.
+    pub fn start(folder: &Path, kind: &str) -> Result<There, Failure> {
         let (config, data) = (folder.join("node.toml"), folder.join("data"));
         fs::write(
             &config,
-            "[[devices]]\nkind = \"cpu\"\nworkers = 1\n[supervision]\nrestart_backoff_max = \"100ms\"\n",
+            format!(
+                "[[devices]]\nkind = \"{kind}\"\nworkers = 1\n[supervision]\nrestart_backoff_max = \"100ms\"\n\
+                 breaker_failures = 1\nbreaker_retry_min = \"1h\"\nbreaker_retry_max = \"1h\"\n"
+            ),
         )?;
         let mut process = Command::new(std::env::current_exe()?)
             .args(["node", "start", "--json", "--listen", "127.0.0.1:0", "--config"])

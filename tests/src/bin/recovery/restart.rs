@@ -1,11 +1,12 @@
-//! From SIGKILL to the first answer: of the device host of a node, and of the node, which is started again at once.
+//! From SIGKILL to the first answer: of the device host of a node, of the node, which is started again at once, and of the host
+//! of a ring kernel, whose device goes on with the CPU. The emulated device stands for a GPU there.
 //!
 //! All cells are in a checkpoint. The clock starts with the signal; the ask is sent at once, or, where the node was killed, as
 //! soon as a client has connected to the next one.
 
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ringhold::Key;
 use ringhold::client::{AskError, Client};
@@ -22,23 +23,65 @@ pub async fn run(quick: bool) -> Result<(), Failure> {
     for cells in sizes {
         let folder = tempfile::tempdir()?;
         let measured = measure(folder.path(), *cells, quick).await;
-        measured.map_err(|error| {
-            let log = fs::read_to_string(folder.path().join("log")).unwrap_or_default();
-            format!("{error}; the log of its node:\n{log}")
-        })?;
+        measured.map_err(|error| with_log(error, folder.path()))?;
+    }
+    println!("\nfallback: the host of an emulated device is killed, and the CPU goes on; budget for a GPU: 2 s");
+    for cells in if quick { &sizes[..1] } else { &sizes[..2] } {
+        let folder = tempfile::tempdir()?;
+        fall_back(folder.path(), *cells, quick).await.map_err(|error| with_log(error, folder.path()))?;
     }
     Ok(())
 }
 
+fn with_log(error: Failure, folder: &Path) -> String {
+    format!("{error}; the log of its node:\n{}", fs::read_to_string(folder.join("log")).unwrap_or_default())
+}
+
+/// The host of the node's device.
+async fn host(client: &Client) -> Result<Pid, Failure> {
+    Ok(status(client).await?.pid.and_then(|pid| Pid::from_raw(pid as i32)).ok_or("no device host")?)
+}
+
+async fn fall_back(folder: &Path, cells: u64, quick: bool) -> Result<(), Failure> {
+    let mut took = Vec::new();
+    for number in 0..if quick { 1 } else { 5 } {
+        let node = There::start(folder, "emulated")?;
+        let client = node.client().await?;
+        if number == 0 {
+            touch(&client, cells, 1).await?;
+        }
+        covered(&client).await?;
+        let host = host(&client).await?;
+        let began = Instant::now();
+        kill_process(host, Signal::KILL)?;
+        answered(&client, cells - 1).await?;
+        took.push(began.elapsed());
+        let now = status(&client).await?.backend;
+        if now != "cpu" {
+            return Err(format!("the device runs on {now}").into());
+        }
+        covered(&client).await?;
+    }
+    row(cells, "emulated", &mut took);
+    Ok(())
+}
+
+fn row(cells: u64, killed: &str, took: &mut [Duration]) {
+    took.sort_unstable();
+    let [shortest, median, longest] = [0.0, 0.5, 1.0].map(|part| percentile(took, part));
+    let times = took.len();
+    println!("{cells:>9} {killed:>12} {times:>6} {shortest:>10.1?} {median:>10.1?} {longest:>10.1?}");
+}
+
 async fn measure(folder: &Path, cells: u64, quick: bool) -> Result<(), Failure> {
-    let mut node = There::start(folder)?;
+    let mut node = There::start(folder, "cpu")?;
     let mut client = node.client().await?;
     touch(&client, cells, 1).await?;
     covered(&client).await?;
     let times = if quick { 1 } else { 5 };
     let (mut hosts, mut nodes) = (Vec::new(), Vec::new());
     for _ in 0..times {
-        let host = status(&client).await?.pid.and_then(|pid| Pid::from_raw(pid as i32)).ok_or("no device host")?;
+        let host = host(&client).await?;
         let began = Instant::now();
         kill_process(host, Signal::KILL)?;
         answered(&client, cells - 1).await?;
@@ -49,16 +92,13 @@ async fn measure(folder: &Path, cells: u64, quick: bool) -> Result<(), Failure> 
         let began = Instant::now();
         node.process.kill()?;
         node.process.wait()?;
-        node = There::start(folder)?;
+        node = There::start(folder, "cpu")?;
         client = node.client().await?;
         answered(&client, cells - 1).await?;
         nodes.push(began.elapsed());
     }
-    for (killed, took) in [("device host", &mut hosts), ("node", &mut nodes)] {
-        took.sort_unstable();
-        let [shortest, median, longest] = [0.0, 0.5, 1.0].map(|part| percentile(took, part));
-        println!("{cells:>9} {killed:>12} {times:>6} {shortest:>10.1?} {median:>10.1?} {longest:>10.1?}");
-    }
+    row(cells, "device host", &mut hosts);
+    row(cells, "node", &mut nodes);
     Ok(())
 }
 
