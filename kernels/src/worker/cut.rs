@@ -19,10 +19,12 @@ use crate::message::{Header, Kind};
 use crate::queue::{Queue, parts};
 use crate::segment::{Pulse, Segment};
 use crate::staging::{self, Reader, Writer};
-use crate::table::{Slot, state_of};
+use crate::table::{Slot, prefetch_slot, state_of};
 
 /// Bytes that a worker streams in one step, and takes in one step of a restore: a message may come meanwhile.
 const STREAM_BYTES: usize = 64 * 1024;
+/// How many slots ahead of the one that is copied are being fetched.
+const PREFETCHED: usize = 12;
 /// Memory kept for the next cut's copy, where the last one took no more. Memory that the system must give first takes several
 /// times as long to copy to, and the device stands still meanwhile.
 const STAGED_BYTES_KEPT: usize = 4 << 20;
@@ -204,7 +206,12 @@ impl Worker {
             self.changes.removed.clear();
             self.changes.touched.extend(self.table.iter());
         }
-        for slot in self.changes.touched.drain(..) {
+        let touched = std::mem::take(&mut self.changes.touched);
+        for (number, slot) in touched.iter().enumerate() {
+            // Slots lie anywhere, and the processor would wait for each of them in turn.
+            if let Some(ahead) = touched.get(number + PREFETCHED) {
+                prefetch_slot(*ahead);
+            }
             // SAFETY: slots are never given back to the system; a free one has the type of no actor.
             let held = unsafe { &mut *slot.as_ptr() };
             // Listed twice where it was freed and given to another actor since.
@@ -215,8 +222,10 @@ impl Worker {
             let actor = &self.registry.types()[held.type_index as usize];
             let to = checkpoint::push_actor(out, held.id(), held.handled, held.faults, actor.state_bytes);
             // SAFETY: the state is this slot's, of this type, and the record has room for its bytes.
-            unsafe { (actor.store)(state_of(slot), to.as_mut_ptr()) };
+            unsafe { (actor.store)(state_of(*slot), to.as_mut_ptr()) };
         }
+        self.changes.touched = touched;
+        self.changes.touched.clear();
         for id in self.changes.removed.drain(..) {
             if self.table.find(id).is_none() {
                 checkpoint::push_removed(out, id);
