@@ -591,6 +591,7 @@ impl Worker {
         let telemetry = self.telemetry();
         let counts = &self.counts;
         telemetry.hand_hlc.store(0, Relaxed);
+        telemetry.hand_type.store(0, Relaxed);
         telemetry.sent.store(self.outbox.sent(), Relaxed);
         telemetry.faults.store(counts.faults, Relaxed);
         telemetry.dead.store(self.outbox.dead, Relaxed);

@@ -1,6 +1,6 @@
 //! A node: devices, the router between them, and the server in front.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -121,8 +121,8 @@ pub enum Error {
          Start with the devices as they were; or save them with `ringhold storage export`, and use another folder"
     )]
     LeftOut(String),
-    #[error("actors.committed names `{0}`, and this binary has no such actor type: it has {1}")]
-    NoSuchType(String, String),
+    #[error("{}, and this binary has no such actor type: it has {known}", unknown.join(", "))]
+    NoSuchType { unknown: Vec<String>, known: String },
     #[error(transparent)]
     Tls(#[from] tls::Error),
     #[error(transparent)]
@@ -181,7 +181,7 @@ impl Node {
         let registry = Arc::new(registry);
         let config = &Config { devices: makers.plan(&config.devices)?, ..config.clone() };
         let counts: Vec<usize> = config.devices.0.iter().map(|d| workers(d.workers)).collect();
-        let committed = committed(config, &registry)?;
+        let (committed, deadlines) = by_type(config, &registry)?;
         if let Some(store) = &storage.checkpoints {
             let keeps = |name: &String| {
                 let devices = config.devices.0.iter().enumerate();
@@ -234,6 +234,7 @@ impl Node {
         let start_timeout = start_timeout(config);
         let limits = |kind| Limits {
             stalled_after: config.supervision.stalled_after,
+            deadlines: deadlines.clone(),
             start_timeout,
             leave_timeout: leave_timeout(kind),
             backoff_min: config.supervision.restart_backoff_min,
@@ -325,16 +326,25 @@ impl Node {
     }
 }
 
-/// The types whose outputs wait for a checkpoint.
-fn committed(config: &Config, registry: &Registry) -> Result<HashSet<TypeId>, Error> {
-    let of = |name: &String| match registry.by_name(name) {
-        Some(actor) => Ok(actor.type_id),
-        None => {
-            let names: Vec<&str> = registry.types().iter().map(|t| t.schema.name.as_str()).collect();
-            Err(Error::NoSuchType(name.clone(), names.join(", ")))
+/// What the configuration says by the names of actor types: those whose outputs wait for a checkpoint, and for how long a
+/// message of which may be in hand.
+fn by_type(config: &Config, registry: &Registry) -> Result<(HashSet<TypeId>, BTreeMap<TypeId, Duration>), Error> {
+    let mut unknown = Vec::new();
+    let mut id = |field: &str, name: &String| {
+        let found = registry.by_name(name).map(|actor| actor.type_id);
+        if found.is_none() {
+            unknown.push(format!("actors.{field} names `{name}`"));
         }
+        found
     };
-    config.actors.committed.iter().map(of).collect()
+    let actors = &config.actors;
+    let committed = actors.committed.iter().filter_map(|name| id("committed", name)).collect();
+    let deadlines = actors.deadlines.iter().filter_map(|(name, span)| Some((id("deadlines", name)?, *span))).collect();
+    if unknown.is_empty() {
+        return Ok((committed, deadlines));
+    }
+    let known: Vec<&str> = registry.types().iter().map(|t| t.schema.name.as_str()).collect();
+    Err(Error::NoSuchType { unknown, known: known.join(", ") })
 }
 
 /// How a device makes checkpoints, and the one that it begins with.

@@ -9,12 +9,13 @@ mod print;
 mod read;
 pub(crate) mod rule;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rule::{Address, AutoOr, Choice, Name, Names, Optional, PathTo, PowerOfTwo, Range, Rule, Span};
+use rule::{Address, AutoOr, Choice, Name, Names, Optional, PathTo, PowerOfTwo, Range, Rule, Span, Spans};
 
 /// Everything a node can be told. `Config::default()` runs a node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -126,6 +127,8 @@ pub struct Actors {
     pub threads_per_actor: u32,
     /// The names of the actor types of which nothing goes out before it is durable; the others are `fast`.
     pub committed: Vec<String>,
+    /// By the names of actor types: how long a worker may hold one message of it. The others have `supervision.stalled_after`.
+    pub deadlines: BTreeMap<String, Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -231,7 +234,7 @@ impl Default for Queues {
 
 impl Default for Actors {
     fn default() -> Actors {
-        Actors { threads_per_actor: 1_024, committed: Vec::new() }
+        Actors { threads_per_actor: 1_024, committed: Vec::new(), deadlines: BTreeMap::new() }
     }
 }
 
@@ -413,6 +416,14 @@ impl Config {
              checkpoint with everything that led to it is on the disk. All others are `fast`.",
         );
 
+        v.field(
+            "deadlines",
+            &mut self.actors.deadlines,
+            Spans { each: Span::new(100, 3_600_000), example: "bank.account" },
+            "How long a worker may hold one message of an actor type, where that is not supervision.stalled_after: longer for \
+             one that is long at work, shorter for one that never is.",
+        );
+
         let checkpoints = &mut self.checkpoints;
         v.section(
             "checkpoints",
@@ -467,13 +478,15 @@ impl Config {
             "stalled_after",
             &mut supervision.stalled_after,
             Span::new(100, 3_600_000),
-            "A worker that holds one message for so long is stalled: its device's process is killed and another is started.",
+            "A worker that holds one message for so long is stalled: its device's process is killed and another is started. \
+             actors.deadlines has other times for some actor types.",
         );
         v.field(
             "restart_backoff_min",
             &mut supervision.restart_backoff_min,
             Span::new(1, 3_600_000),
-            "The pause before a device is started again; it doubles with each failure in a row …",
+            "The pause before a device is started again, or up to half of it less, at random, so that devices that failed together do \
+             not start together; it doubles with each failure in a row …",
         );
         v.field("restart_backoff_max", &mut supervision.restart_backoff_max, Span::new(1, 3_600_000), "… up to this.");
 

@@ -68,7 +68,12 @@ fn every_field_is_printed_documented_and_read_back() {
             low_water_percent: 99,
             batch_messages: 64,
         },
-        actors: Actors { threads_per_actor: 32, committed: vec!["account".into()] },
+        actors: Actors {
+            threads_per_actor: 32,
+            committed: vec!["account".into()],
+            deadlines: [("bank.account".into(), Duration::from_millis(500)), ("b".into(), Duration::from_secs(60))]
+                .into(),
+        },
         checkpoints: Checkpoints {
             enabled: false,
             interval: Duration::from_secs(2),
@@ -143,6 +148,29 @@ fn every_rule_names_field_line_value_rule_and_fix() {
              give it a name, or leave the line out",
             "4 | node.data_dir | \"\" | a path | give the path, or leave the line out",
         ],
+    );
+}
+
+#[test]
+fn deadlines_by_actor_type_are_a_table_or_its_lines() {
+    let table = load("[actors.deadlines]\n\"bank.account\" = \"500ms\"\ncounter = \"2m\"\n").unwrap();
+    let inline = load("[actors]\ndeadlines = { \"bank.account\" = \"500ms\", counter = \"120s\" }\n").unwrap();
+    assert_eq!(table, inline);
+    assert_eq!(table.actors.deadlines["bank.account"], Duration::from_millis(500));
+    let rule = "names with, for each, a length of time from \"100ms\" to \"1h\" (units: ms, s, m, h)";
+    let bad = |value: &str, fix: &str| {
+        says(
+            &format!("[actors]\ndeadlines = {value}\n"),
+            &[&format!("2 | actors.deadlines | {value} | {rule} | {fix}")],
+        );
+    };
+    bad("\"5s\"", "write { \"bank.account\" = \"500ms\" }");
+    bad("{ counter = 5 }", "for \"counter\", write \"5s\"");
+    bad("{ counter = \"soon\" }", "for \"counter\", write \"500ms\"");
+    bad("{ bank.account = \"5s\" }", "put quotes around the name: \"bank.…\"");
+    says(
+        "[actors]\ndeadlines = { counter = \"5ms\" }\n",
+        &[&format!("2 | actors.deadlines | {{ \"counter\" = \"5ms\" }} | {rule} | for \"counter\", write \"100ms\"")],
     );
 }
 

@@ -24,7 +24,7 @@ use ringhold_cluster::wire::{
     CheckpointStatus, ClockStatus, DeviceKind, DeviceState, DeviceStatus, WorkerState, WorkerStatus,
 };
 use ringhold_kernels::clock_host::Known as KnownClock;
-use ringhold_kernels::id::ActorId;
+use ringhold_kernels::id::{ActorId, TypeId};
 use ringhold_kernels::link::{Link, Reading};
 use ringhold_kernels::message::Reason;
 use ringhold_kernels::outbox::Owners;
@@ -246,7 +246,9 @@ impl Device {
     /// Keeps a host alive until [`Device::stop`].
     pub async fn supervise(self: Arc<Device>, mut host: Box<dyn DeviceHost>, limits: Limits, outlet: Arc<dyn Outlet>) {
         let origin = Instant::now();
-        let mut supervisor = Supervisor::new(limits, Duration::ZERO);
+        let mut seed = [0; 8];
+        self.network.random(&mut seed);
+        let mut supervisor = Supervisor::new(limits, u64::from_le_bytes(seed), Duration::ZERO);
         let mut effects = vec![Effect::Launch];
         let mut restored = 0;
         loop {
@@ -602,7 +604,8 @@ fn beat(reading: &Reading, awaited: Option<u64>) -> Beat {
     let waiting = reading.queued + reading.ingress_waiting;
     let busy = reading.pulse == Pulse::Busy || waiting > 0 || awaited.is_some();
     let begun_us = reading.beat_us.wrapping_add(awaited.unwrap_or(0));
-    Beat { busy, finished: reading.finished, begun_us }
+    let in_hand = reading.pulse == Pulse::Busy && reading.hand_type != 0;
+    Beat { busy, finished: reading.finished, begun_us, hand: in_hand.then_some(TypeId(reading.hand_type)) }
 }
 
 fn worker_status(number: usize, r: &Reading, age_ms: u64, shape: &Shape) -> WorkerStatus {

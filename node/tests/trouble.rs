@@ -1,0 +1,177 @@
+//! What an operator does about actors that make trouble: real processes, of the program in `examples/trouble.rs`.
+//!
+//! This program is both: started by the tests as `RINGHOLD_TROUBLE=1 … ARGUMENTS` it is that program, so that a node's
+//! device hosts, which are started from the running program, know its actors. So it is its own test harness.
+
+#[path = "../examples/trouble.rs"]
+mod program;
+
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A running node, killed when dropped.
+struct Node {
+    process: Child,
+    address: String,
+    folder: tempfile::TempDir,
+}
+
+impl Node {
+    fn start(toml: &str) -> Node {
+        Node::start_in(tempfile::tempdir().unwrap(), toml)
+    }
+
+    fn start_in(folder: tempfile::TempDir, toml: &str) -> Node {
+        // One worker, so that what is said of "the" worker holds; and its checkpoints are soon made.
+        let text = format!(
+            "[[devices]]\nkind = \"cpu\"\nworkers = 1\n[checkpoints]\ninterval = \"100ms\"\n\
+             [supervision]\nrestart_backoff_min = \"1ms\"\nrestart_backoff_max = \"10ms\"\n{toml}"
+        );
+        std::fs::write(folder.path().join("node.toml"), text).unwrap();
+        let mut process = command(folder.path(), &["node", "start", "--listen", "127.0.0.1:0", "--json"])
+            .args(["--config", "node.toml"])
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut stdout = std::io::BufReader::new(process.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+        let Ok(listening) = serde_json::from_str::<Value>(&line) else {
+            panic!("it did not start: {line}{}", std::fs::read_to_string(folder.path().join("log")).unwrap());
+        };
+        Node { process, address: listening["listening"].as_str().unwrap().to_string(), folder }
+    }
+
+    fn run(&self, args: &[&str]) -> (i32, String, String) {
+        run(self.folder.path(), &[args, &["--address", &self.address]].concat())
+    }
+
+    /// What a command that succeeds says, in JSON.
+    #[track_caller]
+    fn json(&self, args: &[&str]) -> Value {
+        let (code, stdout, stderr) = self.run(&[args, &["--json"]].concat());
+        assert_eq!(code, 0, "{args:?}: {stderr}\n{}", self.log());
+        serde_json::from_str(&stdout).unwrap()
+    }
+
+    fn device(&self) -> Value {
+        self.json(&["status"])["devices"][0].clone()
+    }
+
+    fn restarts(&self) -> u64 {
+        self.device()["restarts"].as_u64().unwrap()
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// Ends it with SIGTERM, which must go well.
+    fn stop(mut self) -> tempfile::TempDir {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let status = self.process.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "{}", self.log());
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(args).env("RINGHOLD_TROUBLE", "1").current_dir(folder).stdin(Stdio::null());
+    command
+}
+
+fn run(folder: &Path, args: &[&str]) -> (i32, String, String) {
+    let output = command(folder, args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().expect("no signal"), text(output.stdout), text(output.stderr))
+}
+
+/// Looks again and again, for what no event tells.
+#[track_caller]
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn works(node: &Node, key: &str) -> Option<u64> {
+    let (code, stdout, _) = node.run(&["actor", "ask", "trouble", key, "Work", "--json", "--deadline", "30s"]);
+    let reply: Value = serde_json::from_str(&stdout).unwrap();
+    (code == 0).then(|| reply["Handled"]["messages"].as_u64().expect("a number"))
+}
+
+fn a_type_with_a_deadline_of_its_own_is_judged_by_it() {
+    // Without it nothing would be stalled while the test lasts.
+    let toml = "stalled_after = \"1h\"\n[actors.deadlines]\ntrouble = \"300ms\"\n";
+    let node = Node::start(toml);
+    node.json(&["actor", "tell", "trouble", "t", "Stick"]);
+    until("two hosts to end", || (node.restarts() >= 2).then_some(()));
+    let log = node.log();
+    assert!(log.contains("worker 0 held one message for") && !log.contains("held one message for 3600"), "{log}");
+    assert!(works(&node, "other").is_some());
+    node.stop();
+}
+
+fn deadlines_of_types_that_are_none_are_told_all_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let toml = "[actors]\ncommitted = [\"bank\", \"trouble\"]\ndeadlines = { counter = \"1s\", bystander = \"1s\" }\n";
+    std::fs::write(folder.path().join("node.toml"), toml).unwrap();
+    let (code, _, stderr) = run(folder.path(), &["node", "start", "--listen", "127.0.0.1:0", "--config", "node.toml"]);
+    assert_eq!(code, 1, "{stderr}");
+    for text in ["actors.committed names `bank`", "actors.deadlines names `counter`", "it has trouble, bystander"] {
+        assert!(stderr.contains(text), "no `{text}` in {stderr}");
+    }
+    assert!(!stderr.contains("names `trouble`") && !stderr.contains("names `bystander`"), "{stderr}");
+}
+
+/// Every test, with its name.
+macro_rules! tests {
+    ($($test:ident),* $(,)?) => { &[$((stringify!($test), $test as fn())),*] };
+}
+
+const TESTS: &[(&str, fn())] =
+    tests![a_type_with_a_deadline_of_its_own_is_judged_by_it, deadlines_of_types_that_are_none_are_told_all_at_once,];
+
+/// As `cargo test` has it: the first argument that is no flag is a part of the names of those to run, and `--list` runs none.
+fn main() -> ExitCode {
+    if std::env::var_os("RINGHOLD_TROUBLE").is_some() {
+        return program::main();
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let part = arguments.iter().find(|argument| !argument.starts_with('-')).map_or("", String::as_str);
+    let chosen: Vec<_> = TESTS.iter().filter(|(name, _)| name.contains(part)).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        chosen.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    // One after the other: each is many processes, and some are judged by their time.
+    let mut failed = 0;
+    for (name, test) in &chosen {
+        let passed = std::panic::catch_unwind(test).is_ok();
+        failed += usize::from(!passed);
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+    }
+    let outcome = if failed == 0 { "ok" } else { "FAILED" };
+    println!("\ntest result: {outcome}. {} passed; {failed} failed\n", chosen.len() - failed);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
