@@ -24,9 +24,9 @@ use serde::{Deserialize, Serialize};
 pub const ALPN: &[u8] = b"ringhold/1";
 /// The version of everything in this file and in [`crate::frame`]. A change that an older peer would misread
 /// raises it.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// The oldest version this build still speaks.
-pub const VERSION_MIN: u16 = 3;
+pub const VERSION_MIN: u16 = 4;
 
 /// Bytes of one control value a node reads: hellos and requests are small.
 pub const REQUEST_BYTES_MAX: usize = 64 << 10;
@@ -270,9 +270,20 @@ pub enum Request {
     Settle {
         timeout_ms: u64,
     },
-    /// The newest messages that nobody handled.
+    /// The newest messages that nobody handled, of those that the filter takes.
     DeadLetters {
+        filter: LetterFilter,
         limit: u32,
+    },
+    /// Sends messages that nobody handled again, the oldest first, as tells. Each is kept until its device has taken it.
+    RetryDeadLetters {
+        filter: LetterFilter,
+        /// How long to wait for room.
+        timeout_ms: u64,
+    },
+    /// Forgets messages that nobody handled.
+    DropDeadLetters {
+        filter: LetterFilter,
     },
     /// Stops the node in good order, as SIGTERM does.
     Drain {
@@ -304,7 +315,9 @@ pub enum Response {
     ActorTypes(Vec<ActorType>),
     Inspected(ActorState),
     Settled(Settled),
-    DeadLetters(Vec<DeadLetter>),
+    DeadLetters(DeadLetters),
+    /// To both retry and drop.
+    DeadLettersDone(LettersDone),
     /// The drain has begun; the connection will close with [`Close::Stopping`].
     Draining,
     Failed(Failed),
@@ -353,6 +366,9 @@ pub struct Status {
     /// Kept in the dead-letter queue now, and all since the node started.
     pub dead_letters_kept: u64,
     pub dead_letters: u64,
+    /// Of those since the start, how many could not be kept; and why the disk takes none now, if it does not.
+    pub dead_letters_lost: u64,
+    pub dead_letters_failed: Option<String>,
     /// The transport's counters, by name.
     pub transport: Vec<Counter>,
 }
@@ -555,9 +571,52 @@ pub struct Settled {
     pub waited_ms: u64,
 }
 
+/// Which dead letters are meant: those that all of it is true of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetterFilter {
+    pub numbers: Option<Vec<u64>>,
+    /// Only up to this number.
+    pub newest: Option<u64>,
+    pub to_type: Option<TypeId>,
+    /// [`Reason`] as a number.
+    pub reason: Option<u8>,
+}
+
+/// Dead letters that a filter takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetters {
+    /// All that it takes.
+    pub matching: u64,
+    /// The newest of them all; `None` where there is none.
+    pub newest: Option<u64>,
+    /// The newest of them, the newest first.
+    pub letters: Vec<DeadLetter>,
+}
+
+/// What became of dead letters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LettersDone {
+    /// All that the filter took.
+    pub matching: u64,
+    /// Sent again, or dropped.
+    pub done: u64,
+    /// Still kept, because they could not be sent: how many, for each [`Reason`] (as a number).
+    pub left: Vec<(u8, u64)>,
+}
+
+/// Dead letters in one answer, at most.
+pub const LETTERS_MAX: u32 = 1_000;
+
 /// A message that nobody handled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
+    pub number: u64,
+    /// When it was given up, microseconds since the Unix epoch.
+    pub at_us: u64,
+    /// The device that gave it up; empty if none had it.
+    pub device: String,
+    /// The device hosts that it ended.
+    pub history: Vec<LetterStrike>,
     pub hlc: Hlc,
     /// [`Reason`] as a number.
     pub reason: u8,
@@ -566,6 +625,15 @@ pub struct DeadLetter {
     pub from_type: TypeId,
     pub from_key: Key64,
     pub payload: Vec<u8>,
+}
+
+/// A device host that ended with a message in hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetterStrike {
+    pub at_us: u64,
+    /// Which of its device's hosts since the node's start.
+    pub term: u64,
+    pub how: String,
 }
 
 impl DeadLetter {

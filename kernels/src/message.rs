@@ -217,6 +217,21 @@ impl Header {
         Header { reason: reason as u8, ..self }
     }
 
+    #[must_use]
+    pub fn without_reason(self) -> Header {
+        Header { reason: 0, ..self }
+    }
+
+    /// A tell that had been put aside as poison, and that somebody has sent again.
+    #[must_use]
+    pub fn sent_again(self) -> Header {
+        self.with_kind(Kind::Tell).with_reason(Reason::Poison)
+    }
+
+    pub fn is_sent_again(&self) -> bool {
+        self.is(Kind::Tell) && self.reason == Reason::Poison as u8
+    }
+
     #[inline(always)]
     pub fn to(&self) -> ActorId {
         ActorId::new(TypeId(self.to_type), Key(self.to_key))

@@ -518,7 +518,8 @@ impl Worker {
         self.counts.replies += 1;
     }
 
-    /// A message that no handler will answer: its asker gets an error, or it goes to the dead-letter queue.
+    /// A message that no handler will answer: its asker gets an error, or it goes to the dead-letter queue. One that is put aside
+    /// goes there in any case, for somebody to look at.
     #[cold]
     fn not_handled(&mut self, at: NonNull<Header>, reason: Reason, line: Option<u32>) {
         // SAFETY: as for `run`.
@@ -527,7 +528,10 @@ impl Worker {
             self.counts.replies += 1;
             let text = line.map_or(String::new(), |line| format!("line {line} of the actor's source"));
             let text = &text.as_bytes()[..text.len().min(self.segment.shape().payload_bytes_max())];
-            return self.answer_error(header, reason, text);
+            self.answer_error(header, reason, text);
+            if reason != Reason::Poison {
+                return;
+            }
         }
         self.dead_letter(header, payload, reason);
     }

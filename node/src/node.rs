@@ -70,7 +70,7 @@ impl Storage {
             bytes
         })?;
         let identity = identity(config, &folder.tls_path(), network)?;
-        let letters = dead_letters::Sled::open(&folder.dead_letters_path(), config.dead_letters.kept)?;
+        let letters = dead_letters::Store::open(&folder.dead_letters_path(), config.dead_letters.kept)?;
         let checkpoints = match config.checkpoints.enabled {
             true => {
                 let blocks = Arc::new(Reopening::open(&folder.checkpoints_path())?);
@@ -217,6 +217,7 @@ impl Node {
             sessions: sessions.clone(),
             letters: storage.dead_letters.clone(),
             network: network.clone(),
+            jobs: storage.jobs.clone(),
         }));
         // The port before the devices: when it is taken, nothing else has happened yet.
         let options = server::Options {

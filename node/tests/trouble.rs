@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -124,7 +124,7 @@ fn a_type_with_a_deadline_of_its_own_is_judged_by_it() {
     // Without it nothing would be stalled while the test lasts.
     let toml = "stalled_after = \"1h\"\n[actors.deadlines]\ntrouble = \"300ms\"\n";
     let node = Node::start(toml);
-    node.json(&["actor", "tell", "trouble", "t", "Stick"]);
+    node.json(&["actor", "tell", "trouble", "tom", "Stick"]);
     until("two hosts to end", || (node.restarts() >= 2).then_some(()));
     let log = node.log();
     assert!(log.contains("worker 0 held one message for") && !log.contains("held one message for 3600"), "{log}");
@@ -144,13 +144,91 @@ fn deadlines_of_types_that_are_none_are_told_all_at_once() {
     assert!(!stderr.contains("names `trouble`") && !stderr.contains("names `bystander`"), "{stderr}");
 }
 
+/// Waits until so many letters with this reason are kept; the newest first.
+fn letters(node: &Node, reason: &str, count: u64) -> Vec<Value> {
+    until(&format!("{count} dead letters"), || {
+        let listed = node.json(&["deadletter", "list", "--reason", reason]);
+        (listed["matching"] == count).then(|| listed["letters"].as_array().unwrap().clone())
+    })
+}
+
+fn what_is_put_aside_is_kept_with_its_history_and_run_again_when_asked() {
+    let node = Node::start("stalled_after = \"300ms\"\n");
+    node.json(&["actor", "tell", "trouble", "tom", "Stick"]);
+    let [letter] = &letters(&node, "poison", 1)[..] else { panic!() };
+    assert_eq!((&letter["message"], &letter["to"]["key"]), (&json!("Stick"), &json!("tom")));
+    assert_eq!((&letter["from"], &letter["device"]), (&Value::Null, &json!("cpu0")));
+    let history = letter["history"].as_array().unwrap();
+    assert_eq!(history.iter().map(|strike| strike["host"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2]);
+    assert!(history.iter().all(|s| s["how"].as_str().unwrap().starts_with("worker 0 held one message")), "{letter}");
+    assert_eq!(node.restarts(), 2);
+    assert_eq!(works(&node, "tom"), Some(1), "other messages of its actor are handled");
+
+    // An ask has its answer, and is kept all the same.
+    let (code, _, stderr) = node.run(&["actor", "ask", "trouble", "uma", "Stick", "--deadline", "60s"]);
+    assert!(code == 5 && stderr.contains("put aside"), "{code} {stderr}");
+    let [ask, _] = &letters(&node, "poison", 2)[..] else { panic!() };
+    assert_eq!((&ask["to"]["key"], ask["history"].as_array().unwrap().len()), (&json!("uma"), 2));
+    assert_eq!(node.device()["unhandled"]["poison"], 2, "each is counted once");
+
+    // It is run again, and again it ends two hosts.
+    let number = letter["number"].to_string();
+    let before = node.restarts();
+    let done = node.json(&["deadletter", "retry", &number, "--yes"]);
+    assert_eq!((&done["retried"], &done["left"]), (&json!(1), &json!({})));
+    until("two hosts to end", || (node.restarts() >= before + 2).then_some(()));
+    let [again, _] = &letters(&node, "poison", 2)[..] else { panic!() };
+    assert_eq!((&again["to"]["key"], again["history"].as_array().unwrap().len()), (&json!("tom"), 2), "{again}");
+
+    // With its cause gone, it goes well.
+    node.json(&["actor", "ask", "trouble", "tom", "Repair", "--deadline", "30s"]);
+    let (before, handled) = (node.restarts(), works(&node, "tom").unwrap());
+    node.json(&["deadletter", "retry", &again["number"].to_string(), "--yes"]);
+    until("it to be handled", || (works(&node, "tom").unwrap() >= handled + 2).then_some(()));
+    assert_eq!(node.restarts(), before);
+
+    // What is left survives the node; what is dropped does not come back.
+    let node = Node::start_in(node.stop(), "");
+    let [kept] = &letters(&node, "poison", 1)[..] else { panic!() };
+    assert_eq!((&kept["number"], &kept["history"]), (&ask["number"], &ask["history"]));
+    assert_eq!(node.json(&["deadletter", "drop", "--type", "trouble", "--yes"])["dropped"], 1);
+    let node = Node::start_in(node.stop(), "");
+    letters(&node, "poison", 0);
+    node.stop();
+}
+
+fn a_tell_that_faults_is_kept_and_sent_again_once_its_actor_is_well() {
+    let node = Node::start("");
+    for key in ["ann", "bob", "ann"] {
+        node.json(&["actor", "tell", "trouble", key, "Fault"]);
+    }
+    node.json(&["actor", "tell", "bystander", "c", "Work"]);
+    let faults = letters(&node, "fault_division_by_zero", 3);
+    node.json(&["actor", "ask", "trouble", "ann", "Repair"]);
+    let done = node.json(&["deadletter", "retry", "--type", "trouble", "--yes"]);
+    assert_eq!((&done["retried"], &done["matching"]), (&json!(3), &json!(3)));
+    // That of b is one again, of another number.
+    let [again] = &letters(&node, "fault_division_by_zero", 1)[..] else { panic!() };
+    assert_eq!(again["to"]["key"], "bob");
+    assert!(again["number"].as_u64() > faults[0]["number"].as_u64());
+    let status = node.json(&["status"]);
+    assert_eq!((&status["dead_letters_kept"], &status["dead_letters"]), (&json!(1), &json!(4)));
+    assert_eq!(works(&node, "ann"), Some(4), "it was repaired, and handled two that were sent again");
+    node.stop();
+}
+
 /// Every test, with its name.
 macro_rules! tests {
     ($($test:ident),* $(,)?) => { &[$((stringify!($test), $test as fn())),*] };
 }
 
-const TESTS: &[(&str, fn())] =
-    tests![a_type_with_a_deadline_of_its_own_is_judged_by_it, deadlines_of_types_that_are_none_are_told_all_at_once,];
+#[rustfmt::skip]
+const TESTS: &[(&str, fn())] = tests![
+    a_type_with_a_deadline_of_its_own_is_judged_by_it,
+    deadlines_of_types_that_are_none_are_told_all_at_once,
+    what_is_put_aside_is_kept_with_its_history_and_run_again_when_asked,
+    a_tell_that_faults_is_kept_and_sent_again_once_its_actor_is_well,
+];
 
 /// As `cargo test` has it: the first argument that is no flag is a part of the names of those to run, and `--list` runs none.
 fn main() -> ExitCode {

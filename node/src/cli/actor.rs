@@ -121,7 +121,7 @@ fn message(argument: &str) -> Result<Value, Failure> {
 /// No message's JSON is longer: it has at most 3,036 bytes in binary.
 const MESSAGE_TEXT_BYTES_MAX: u64 = 1 << 20;
 
-fn find<'a>(types: &'a [ActorType], name: &str) -> Result<&'a ActorType, Failure> {
+pub fn find<'a>(types: &'a [ActorType], name: &str) -> Result<&'a ActorType, Failure> {
     types.iter().find(|t| t.schema.name == name).ok_or_else(|| {
         let known: Vec<&str> = types.iter().map(|t| t.schema.name.as_str()).collect();
         let near = suggest::nearest(name, known.iter().copied());

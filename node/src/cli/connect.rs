@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use ringhold_cluster::network::RealNetwork;
 use ringhold_cluster::tls::{Files, Identity, Role};
-use ringhold_cluster::wire::{ActorState, ActorType, DeadLetter, DeviceStatus, Request, Response, Status};
+use ringhold_cluster::wire::{
+    ActorState, ActorType, DeadLetters, DeviceStatus, LetterFilter, LettersDone, Request, Response, Status,
+};
 use ringhold_kernels::id::{ActorId, Key, TypeId};
 use ringhold_kernels::message::Reason;
-use ringhold_kernels::schema::Schema;
 use tokio::time::timeout;
 
 use super::exit::{self, Failure};
@@ -106,16 +107,23 @@ impl Connection {
         request!(self, Request::Devices, Devices)
     }
 
-    pub async fn dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, Failure> {
-        request!(self, Request::DeadLetters { limit }, DeadLetters)
+    pub async fn dead_letters(&self, filter: LetterFilter, limit: u32) -> Result<DeadLetters, Failure> {
+        request!(self, Request::DeadLetters { filter, limit }, DeadLetters)
+    }
+
+    /// Waits for room as long as the command may take.
+    pub async fn retry_dead_letters(&self, filter: LetterFilter) -> Result<LettersDone, Failure> {
+        // A little less than the client waits, so that there is an answer.
+        let timeout_ms = self.limit.as_millis() as u64 * 9 / 10;
+        request!(self, Request::RetryDeadLetters { filter, timeout_ms }, DeadLettersDone)
+    }
+
+    pub async fn drop_dead_letters(&self, filter: LetterFilter) -> Result<LettersDone, Failure> {
+        request!(self, Request::DropDeadLetters { filter }, DeadLettersDone)
     }
 
     pub async fn actor_types(&self) -> Result<Vec<ActorType>, Failure> {
         request!(self, Request::ActorTypes, ActorTypes)
-    }
-
-    pub async fn schemas(&self) -> Result<Vec<Schema>, Failure> {
-        Ok(self.actor_types().await?.into_iter().map(|found| found.schema).collect())
     }
 
     pub async fn inspect(&self, type_id: TypeId, key: Key) -> Result<ActorState, Failure> {

@@ -6,6 +6,7 @@
 mod actor;
 mod config;
 mod connect;
+mod deadletter;
 mod demo;
 mod devices;
 mod exit;
@@ -88,12 +89,9 @@ enum Command {
     /// The machine is not shown where --address names a node: it may run on another one.
     Devices,
 
-    /// Show the newest messages that nobody handled, and why
-    DeadLetters {
-        /// How many, at most
-        #[arg(long, default_value_t = 20)]
-        limit: u32,
-    },
+    /// Look after messages that nobody handled: they are kept with the reason
+    #[command(subcommand, name = "deadletter")]
+    DeadLetter(DeadLetterCommand),
 
     /// Talk to actors
     #[command(subcommand)]
@@ -161,6 +159,60 @@ struct MessageArgs {
 
     /// The message: '{"Deposit": {"cents": 5}}', '"Read"' or Read; - reads it from stdin
     message: String,
+}
+
+#[derive(Subcommand)]
+enum DeadLetterCommand {
+    /// List them, the newest first
+    List {
+        #[command(flatten)]
+        which: WhichLetters,
+
+        /// How many, at most
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
+
+    /// Show one: its message, its actor, why it was not handled, and which device hosts it ended, if it did
+    Show { number: u64 },
+
+    /// Send them again, the oldest first; each is kept until its device has it
+    ///
+    /// They are sent as tells: nobody waits for the reply to an ask any more. A message that was put aside because it ended
+    /// device hosts is run again.
+    Retry(LetterArgs),
+
+    /// Forget them
+    Drop(LetterArgs),
+}
+
+#[derive(Args)]
+struct WhichLetters {
+    /// Only messages to actors of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    to_type: Option<String>,
+
+    /// Only those with this reason: poison, no_actor, …
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+#[derive(Args)]
+struct LetterArgs {
+    /// Their numbers: see `ringhold deadletter list`
+    #[arg(value_name = "NUMBER")]
+    numbers: Vec<u64>,
+
+    #[command(flatten)]
+    which: WhichLetters,
+
+    /// All there are
+    #[arg(long)]
+    all: bool,
+
+    /// Do it without asking
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Subcommand)]
@@ -272,7 +324,7 @@ fn run(cli: Cli, registry: Registry, output: Output) -> Result<u8, Failure> {
         Command::Node(NodeCommand::Start { listen }) => node::start(globals, listen, registry, output),
         Command::Status => status::status(globals, output),
         Command::Devices => devices::run(globals, output),
-        Command::DeadLetters { limit } => status::dead_letters(globals, limit, output),
+        Command::DeadLetter(command) => deadletter::run(&command, globals, output),
         Command::Actor(ActorCommand::Types { name }) => actor::types(globals, name.as_deref(), output),
         Command::Actor(ActorCommand::Tell(message)) => actor::tell(globals, &message, output),
         Command::Actor(ActorCommand::Ask(message)) => actor::ask(globals, &message, output),

@@ -582,6 +582,8 @@ pub(super) fn request_name(request: &Request) -> &'static str {
         Request::Inspect { .. } => "an actor's state",
         Request::Settle { .. } => "everything to settle",
         Request::DeadLetters { .. } => "its dead letters",
+        Request::RetryDeadLetters { .. } => "to send dead letters again",
+        Request::DropDeadLetters { .. } => "to drop dead letters",
         Request::Drain { .. } => "a drain",
     }
 }

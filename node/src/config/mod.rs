@@ -464,7 +464,7 @@ impl Config {
         v.section("limits", "What clients may take of the node.");
         v.field("sessions", &mut self.limits.sessions, Range::new(1, 1_024), "Clients connected at a time.");
 
-        v.section("dead_letters", "Messages that nobody handled, with the reason: see `ringhold dead-letters`.");
+        v.section("dead_letters", "Messages that nobody handled, with the reason: see `ringhold deadletter`.");
         v.field(
             "kept",
             &mut self.dead_letters.kept,

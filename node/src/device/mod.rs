@@ -358,10 +358,10 @@ impl Device {
                     keeper.staged.notify_one();
                     self.down_since.lock().get_or_insert(Instant::now());
                     if blames {
-                        for condemned in self.door.lock().strike(&loss.in_hand_now) {
+                        for condemned in self.door.lock().strike(&loss.in_hand_now, self.network.wall_us(), &how) {
                             tracing::error!(
                                 device = self.name,
-                                "a message to {} ended its worker twice: it is put aside, and not run again",
+                                "a message to {} ended its worker twice: it is put aside, and not run again; see `ringhold deadletter list --reason poison`",
                                 self.name_of(&condemned.actor),
                             );
                         }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use ringhold_cluster::frame::{client_id, session_and_ticket};
 use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_cluster::wire::{
-    ActorState, ActorType, DeadLetter, Failed, NodeName, NodeState, Request, Response, Settled, Status, TypeLayout,
+    ActorState, ActorType, Failed, NodeName, NodeState, Request, Response, Settled, Status, TypeLayout,
 };
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::ActorId;
@@ -21,8 +21,11 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::device::door::{Admitted, Letter, Outcome};
+use crate::device::keeper::Jobs;
 use crate::device::{Device, Outlet};
 use crate::server::{About, Doors, Session, Sessions};
+
+mod letters;
 
 /// Knows which device owns which shard, and who waits for what.
 pub struct Router {
@@ -36,6 +39,9 @@ pub struct Router {
     letters: Arc<dyn DeadLetters>,
     letters_lost: AtomicU64,
     network: Arc<dyn Network>,
+    jobs: Arc<dyn Jobs>,
+    /// Held while dead letters are sent again or dropped, so that none is sent twice.
+    handling_letters: tokio::sync::Mutex<()>,
     room: Notify,
     /// The node's own questions to actors, by ticket.
     pending: Mutex<HashMap<u32, Waiter>>,
@@ -68,11 +74,13 @@ pub struct Parts {
     pub sessions: Arc<Sessions>,
     pub letters: Arc<dyn DeadLetters>,
     pub network: Arc<dyn Network>,
+    /// Who reads dead letters.
+    pub jobs: Arc<dyn Jobs>,
 }
 
 impl Router {
     pub fn new(parts: Parts) -> Router {
-        let Parts { name, registry, slot_bytes, devices, owners, sessions, letters, network } = parts;
+        let Parts { name, registry, slot_bytes, devices, owners, sessions, letters, network, jobs } = parts;
         assert_eq!(owners.len(), SHARDS, "every shard has an owner");
         // Answers to questions of an earlier start may still come out of a checkpoint.
         let mut first_ticket = [0; 4];
@@ -87,6 +95,8 @@ impl Router {
             letters,
             letters_lost: AtomicU64::new(0),
             network,
+            jobs,
+            handling_letters: Default::default(),
             room: Notify::new(),
             pending: Mutex::default(),
             next_ticket: AtomicU32::new(u32::from_le_bytes(first_ticket)),
@@ -131,11 +141,19 @@ impl Router {
                 reason: l.reason,
                 at_us,
                 device: device.into(),
+                history: l.history,
             })
             .collect();
         if let Err(e) = self.letters.append(&letters) {
-            let lost = self.letters_lost.fetch_add(letters.len() as u64, SeqCst) + letters.len() as u64;
-            tracing::error!(lost, "dead letters could not be kept, only counted: {e}");
+            let lost = match &e {
+                dead_letters::Error::NoRoom { lost, .. } => *lost,
+                _ => letters.len() as u64,
+            };
+            let before = self.letters_lost.fetch_add(lost, SeqCst);
+            // One line for each doubling: they may be many.
+            if before == 0 || (before + lost).ilog2() > before.ilog2() {
+                tracing::error!(lost = before + lost, "dead letters could not be kept, only counted: {e}");
+            }
         }
     }
 
@@ -145,7 +163,7 @@ impl Router {
             let answer = Header::new(Kind::Error, header.from(), header.to(), 0, self.now()).with_reason(reason);
             self.sessions.answer(answer, &[]);
         } else {
-            letters.push(Letter { header: *header, payload: payload.to_vec(), reason });
+            letters.push(Letter::new(header, payload, reason));
         }
     }
 
@@ -292,6 +310,8 @@ impl Router {
             devices: self.devices.iter().map(|d| d.status()).collect(),
             dead_letters_kept: self.letters.count(),
             dead_letters: totals.appended() + self.letters_lost.load(SeqCst),
+            dead_letters_lost: self.letters_lost.load(SeqCst),
+            dead_letters_failed: self.letters.failed(),
             // Address, sessions and transport are the server's to fill in.
             ..Status::default()
         }
@@ -315,26 +335,6 @@ impl Router {
                 faults,
             })
             .collect()
-    }
-
-    fn dead_letters(&self, limit: u32) -> Response {
-        match self.letters.list(limit as usize) {
-            Err(e) => Response::Failed(Failed::text(e.to_string())),
-            Ok(letters) => Response::DeadLetters(letters.into_iter().map(|(_, l)| wire_letter(l)).collect()),
-        }
-    }
-}
-
-fn wire_letter(letter: dead_letters::DeadLetter) -> DeadLetter {
-    let (to, from) = (letter.header.to(), letter.header.from());
-    DeadLetter {
-        hlc: Hlc(letter.header.hlc),
-        reason: letter.reason as u8,
-        to_type: to.type_id,
-        to_key: to.key.into(),
-        from_type: from.type_id,
-        from_key: from.key.into(),
-        payload: letter.payload,
     }
 }
 
@@ -387,7 +387,7 @@ impl Doors for Router {
         let mut rest = batch;
         while let Some((header, payload, after)) = split_first(rest) {
             if header.is(Kind::Tell) {
-                letters.push(Letter { header, payload: payload.to_vec(), reason });
+                letters.push(Letter::new(&header, payload, reason));
             }
             rest = after;
         }
@@ -407,7 +407,11 @@ impl Doors for Router {
                 Request::Settle { timeout_ms } => {
                     Response::Settled(self.settle(Duration::from_millis(timeout_ms)).await)
                 }
-                Request::DeadLetters { limit } => self.dead_letters(limit),
+                Request::DeadLetters { filter, limit } => letters::response(self.list_letters(filter, limit).await),
+                Request::RetryDeadLetters { filter, timeout_ms } => {
+                    letters::response(self.retry_letters(filter, Duration::from_millis(timeout_ms)).await)
+                }
+                Request::DropDeadLetters { filter } => letters::response(self.drop_letters(filter).await),
                 Request::Drain { .. } => {
                     self.drain_asked.notify_one();
                     Response::Draining
