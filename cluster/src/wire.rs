@@ -138,6 +138,8 @@ pub enum Close {
     TooMany = 6,
     /// A control value could not be decoded.
     Control = 7,
+    /// The node failed at serving the client, by a bug of its own.
+    Internal = 8,
 }
 
 impl Close {
@@ -148,7 +150,9 @@ impl Close {
     pub fn from_code(code: VarInt) -> Option<Close> {
         use Close::*;
         let code = code.into_inner();
-        [Done, Stopping, Preamble, Refused, Frame, TooSlow, TooMany, Control].into_iter().find(|c| *c as u64 == code)
+        [Done, Stopping, Preamble, Refused, Frame, TooSlow, TooMany, Control, Internal]
+            .into_iter()
+            .find(|c| *c as u64 == code)
     }
 }
 
@@ -783,7 +787,7 @@ mod tests {
 
     #[test]
     fn close_codes_are_read_back() {
-        for close in [Close::Done, Close::Stopping, Close::Frame, Close::Control] {
+        for close in [Close::Done, Close::Stopping, Close::Frame, Close::Control, Close::Internal] {
             assert_eq!(Close::from_code(close.code()), Some(close));
         }
         assert_eq!(Close::from_code(VarInt::from_u32(1000)), None);

@@ -19,6 +19,7 @@ mod progress;
 pub mod router;
 pub mod server;
 pub mod shipped;
+pub mod vital;
 
 pub use ringhold_kernels::id::{ActorId, Key};
 pub use ringhold_kernels::registry::Registry;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use ringhold_cluster::network::{Network, RealNetwork};
+use ringhold_cluster::network::{BoxFuture, Network, RealNetwork};
 use ringhold_cluster::tls::{self, Authority, Files, Identity, Role};
 use ringhold_cluster::transport;
 use ringhold_cluster::wire::NodeName;
@@ -30,6 +30,7 @@ use crate::device::supervisor::Limits;
 use crate::device::{self, About, Device, Outlet, leave_timeout};
 use crate::router::{Parts, Router};
 use crate::server::{self, Doors, Server, Sessions};
+use crate::vital::Vital;
 
 /// The world a node lives in: the machine's, or the simulator's.
 pub struct Environment {
@@ -140,6 +141,8 @@ pub enum Error {
     NotUp(u64),
     #[error("device `{0}` is given up: {1}")]
     GivenUp(String, String),
+    #[error("{0}: this is a bug of Ringhold")]
+    Failed(String),
 }
 
 /// A running node. Dropping it ends its tasks and kills its device hosts: [`Node::drain`] first.
@@ -147,6 +150,7 @@ pub struct Node {
     server: Server,
     router: Arc<Router>,
     tasks: JoinSet<()>,
+    vital: Vital,
     storage: Storage,
     drain_timeout: Duration,
 }
@@ -228,7 +232,7 @@ impl Node {
         };
         let doors: Arc<dyn Doors> = router.clone();
         let server = Server::start(options, sessions, doors)?;
-        let mut tasks = JoinSet::new();
+        let (mut tasks, vital) = (JoinSet::new(), Vital::default());
         for (device, _) in &made {
             device.hand_on_taken_up(&*router);
         }
@@ -243,12 +247,20 @@ impl Node {
         };
         for (device, host) in made {
             let outlet: Arc<dyn Outlet> = router.clone();
-            tasks.spawn(device.clone().pump(outlet.clone()));
-            tasks.spawn(device.clone().keep(outlet.clone()));
             let limits = limits(device.kind);
-            tasks.spawn(device.supervise(host, limits, outlet));
+            let name = device.name.clone();
+            let pump = device.clone().pump(outlet.clone());
+            let keep = device.clone().keep(outlet.clone());
+            let supervise = device.supervise(host, limits, outlet);
+            let mut spawn = |what, task: BoxFuture<'static, ()>| {
+                let (vital, name) = (vital.clone(), format!("{what} device `{name}`"));
+                tasks.spawn(async move { vital.watch(name, task).await });
+            };
+            spawn("carries the messages of", Box::pin(pump));
+            spawn("makes the checkpoints of", Box::pin(keep));
+            spawn("keeps alive", Box::pin(supervise));
         }
-        let node = Node { server, router, tasks, storage, drain_timeout: config.node.drain_timeout };
+        let node = Node { server, router, tasks, vital, storage, drain_timeout: config.node.drain_timeout };
         // A host that does not come up is followed by another; the start fails with that one.
         node.wait_until_up(start_timeout * 2 + Duration::from_secs(1)).await?;
         Ok(node)
@@ -268,7 +280,11 @@ impl Node {
             if Instant::now() >= deadline {
                 return Err(Error::NotUp(limit.as_secs()));
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::select! {
+                biased;
+                why = self.failed() => return Err(Error::Failed(why)),
+                () = tokio::time::sleep(Duration::from_millis(1)) => {}
+            }
         }
         Ok(())
     }
@@ -289,6 +305,12 @@ impl Node {
     /// Resolves when a client has asked the node to stop.
     pub async fn drain_asked(&self) {
         self.router.drain_asked.notified().await;
+    }
+
+    /// Resolves once a task that the node cannot be without has panicked: which, and with what. Drop the node then, and start
+    /// another: it goes on from its last checkpoints.
+    pub async fn failed(&self) -> String {
+        self.vital.failed().await
     }
 
     /// Takes nothing new, finishes what there is, and ends. After the configured time it ends regardless.

@@ -54,6 +54,10 @@ async fn serve(config: &Config, registry: Registry, output: Output) -> Result<u8
     let why = tokio::select! {
         name = signals.next() => name,
         () = node.drain_asked() => "a client's request",
+        why = node.failed() => {
+            let what = "the node ends at once, and goes on from its last checkpoints when it is started again";
+            return Err(failed(&format!("{why}: {what}. This is a bug of Ringhold: its log has the panic")));
+        }
     };
     info!("{why}: the node takes nothing new and finishes what it has; a signal now ends it at once");
     let drained = tokio::select! {

@@ -31,6 +31,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub use session::{Session, Sessions};
 
+use crate::vital::{caught, panic_text};
+
 /// What is behind the server: the devices and whoever runs them.
 pub trait Doors: Send + Sync + 'static {
     /// Takes messages from the front of `batch` and returns how many bytes it took: whole messages, in order; the
@@ -164,7 +166,12 @@ impl Server {
             refusing: Signal::default(),
             progress: Notify::new(),
         });
-        tokio::spawn(accept(endpoint.clone(), shared.clone()));
+        let accepting = (endpoint.clone(), shared.clone());
+        tokio::spawn(async move {
+            while let Err(why) = caught(accept(accepting.0.clone(), accepting.1.clone())).await {
+                tracing::error!("accepting a client panicked ({why}); others are accepted. This is a bug of Ringhold");
+            }
+        });
         Ok(Server { endpoint, shared })
     }
 
@@ -448,7 +455,12 @@ async fn serve(
             }
             Some(ended) = streams.join_next(), if !streams.is_empty() => match ended {
                 Ok(served) => served?,
-                Err(e) => std::panic::resume_unwind(e.into_panic()),
+                Err(e) => {
+                    // This session alone has seen what was half done.
+                    let why = e.try_into_panic().map_or_else(|e| e.to_string(), |panic| panic_text(&*panic));
+                    tracing::error!(session = session.number(), "serving a client panicked ({why}): a bug of Ringhold");
+                    return Err(Some(Fault::new(Close::Internal, "the node failed at serving it: its log says how")));
+                }
             },
             accepted = connection.accept_bi() => {
                 let (send, recv) = accepted.map_err(|_| None)?;
