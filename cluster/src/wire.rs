@@ -38,6 +38,8 @@ pub const REQUESTS_MAX: u32 = 16;
 pub const TYPES_MAX: usize = 1_024;
 /// Sessions a node serves at a time.
 pub const SESSIONS_MAX: usize = 1_024;
+/// Sessions beyond the node's limit, and while it sheds load, that look after it.
+pub const ADMIN_SESSIONS_MAX: usize = 16;
 /// Handshakes a node has under way at a time; beyond it, it makes clients prove their address first.
 pub const HANDSHAKES_MAX: usize = 64;
 /// Asks of one session that wait for their answers; at this the node stops reading from the session's lane.
@@ -167,6 +169,8 @@ pub struct Hello {
     pub cluster: Option<String>,
     /// The actor types the client was built with.
     pub types: Vec<TypeLayout>,
+    /// It looks after the node, and is let in though that is full or sheds load: up to [`ADMIN_SESSIONS_MAX`] at a time are.
+    pub admin: bool,
 }
 
 /// An actor type as somebody was built with it.
@@ -232,6 +236,8 @@ pub enum Refused {
     Cluster { wanted: String, actual: String },
     #[error("the node already serves {sessions_max} sessions, its limit: try again, or use another node")]
     TooManySessions { sessions_max: u32 },
+    #[error("the node is overloaded and takes no new sessions ({0}): try again later, or use another node")]
+    Overloaded(String),
     #[error("the node is stopping: try again, or use another node")]
     Stopping,
     #[error("the client's hello is not valid: {0}")]
@@ -263,6 +269,8 @@ fn layouts(mismatches: &[LayoutMismatch]) -> String {
 pub enum Request {
     Status,
     Devices,
+    /// How the node does.
+    Health,
     /// Every actor type with its schema and figures.
     ActorTypes,
     /// The state of one actor.
@@ -316,6 +324,7 @@ impl From<Key64> for Key {
 pub enum Response {
     Status(Box<Status>),
     Devices(Vec<DeviceStatus>),
+    Health(Health),
     ActorTypes(Vec<ActorType>),
     Inspected(ActorState),
     Settled(Settled),
@@ -375,6 +384,74 @@ pub struct Status {
     pub dead_letters_failed: Option<String>,
     /// The transport's counters, by name.
     pub transport: Vec<Counter>,
+    pub shedding: Shedding,
+}
+
+/// What a node refuses because it is short of memory or capacity.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shedding {
+    pub level: ShedLevel,
+    /// How short it is: 100 is all there is.
+    pub pressure_percent: u64,
+    /// Of what, where something is refused.
+    pub why: String,
+    /// Refused since the node started.
+    pub sessions: u64,
+    pub creations: u64,
+    pub tells: u64,
+    pub asks: u64,
+}
+
+/// The last of the steps that are taken: each includes those before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShedLevel {
+    #[default]
+    Nothing,
+    /// New sessions are refused.
+    Sessions,
+    /// Messages from outside to actors that do not exist are refused.
+    Creation,
+    /// Tells from outside are refused.
+    Tells,
+    /// Asks from outside are refused.
+    Asks,
+}
+
+/// How a node does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Whether it should be left to run.
+    pub live: Verdict,
+    /// Whether it should be given work.
+    pub ready: Verdict,
+    pub devices: Vec<DeviceHealth>,
+}
+
+/// Yes or no, and why not, or with what reservations.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    pub ok: bool,
+    pub reasons: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceHealth {
+    pub name: String,
+    pub state: DeviceState,
+    pub verdict: DeviceVerdict,
+    /// Why it is not well.
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceVerdict {
+    Well,
+    /// It works, and not as it is meant to.
+    Degraded,
+    #[default]
+    Down,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -760,6 +837,7 @@ mod tests {
             client: "test".into(),
             cluster: None,
             types: vec![TypeLayout { name: "bank.account".into(), layout_hash: 7 }],
+            admin: false,
         };
         let bytes = encode(&hello).unwrap();
         assert_eq!(decode::<Hello>(&bytes[4..]).unwrap(), hello);

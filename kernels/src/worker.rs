@@ -467,6 +467,10 @@ impl Worker {
         let Some(type_index) = self.registry.index_of(id.type_id) else {
             return self.not_handled(at, Reason::UnknownType, None);
         };
+        // SAFETY: as for `run`.
+        if unsafe { at.as_ref() }.creates_nothing() {
+            return self.not_handled(at, Reason::Overloaded, None);
+        }
         match self.table.create(id, type_index) {
             Some(slot) => {
                 self.counts.created += 1;

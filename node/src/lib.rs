@@ -13,11 +13,14 @@ pub mod client;
 pub mod config;
 pub mod demo;
 pub mod device;
+pub mod health;
 pub mod logs;
+mod memory;
 pub mod node;
 mod progress;
 pub mod router;
 pub mod server;
+pub mod shed;
 pub mod shipped;
 pub mod vital;
 

@@ -28,6 +28,7 @@ use crate::device::host::{Devices, RealDevices};
 use crate::device::keeper::{self, Blocking, Jobs};
 use crate::device::supervisor::Limits;
 use crate::device::{self, About, Device, Outlet, leave_timeout};
+use crate::health::http::{self, Http};
 use crate::router::{Parts, Router};
 use crate::server::{self, Doors, Server, Sessions};
 use crate::vital::Vital;
@@ -141,6 +142,8 @@ pub enum Error {
     NotUp(u64),
     #[error("device `{0}` is given up: {1}")]
     GivenUp(String, String),
+    #[error("health cannot be told at {listen} ({source}): choose another address for health.listen, or leave it out")]
+    Health { listen: std::net::SocketAddr, source: std::io::Error },
     #[error("{0}: this is a bug of Ringhold")]
     Failed(String),
 }
@@ -151,6 +154,8 @@ pub struct Node {
     router: Arc<Router>,
     tasks: JoinSet<()>,
     vital: Vital,
+    /// Where health is told over HTTP.
+    health: Option<Http>,
     storage: Storage,
     drain_timeout: Duration,
 }
@@ -245,6 +250,24 @@ impl Node {
             backoff_min: config.supervision.restart_backoff_min,
             backoff_max: config.supervision.restart_backoff_max,
         };
+        // Before the devices too, so that it is told how they come up.
+        let health = match config.health.listen {
+            Some(listen) => {
+                let looked_at = router.clone();
+                let look = Box::new(move || looked_at.health());
+                let about = http::About { pulse: router.pulse.clone(), look };
+                Some(Http::start(listen, about).map_err(|source| Error::Health { listen, source })?)
+            }
+            None => None,
+        };
+        let own = [
+            ("sheds load of the node", Box::pin(router.clone().shed_load(config.limits.memory_bytes)) as BoxFuture<_>),
+            ("tells whether the node lives", Box::pin(router.pulse.clone().beat(storage.jobs.clone()))),
+        ];
+        for (what, task) in own {
+            let vital = vital.clone();
+            tasks.spawn(async move { vital.watch(what.into(), task).await });
+        }
         for (device, host) in made {
             let outlet: Arc<dyn Outlet> = router.clone();
             let limits = limits(device.kind);
@@ -260,7 +283,7 @@ impl Node {
             spawn("makes the checkpoints of", Box::pin(keep));
             spawn("keeps alive", Box::pin(supervise));
         }
-        let node = Node { server, router, tasks, vital, storage, drain_timeout: config.node.drain_timeout };
+        let node = Node { server, router, tasks, vital, health, storage, drain_timeout: config.node.drain_timeout };
         // A host that does not come up is followed by another; the start fails with that one.
         node.wait_until_up(start_timeout * 2 + Duration::from_secs(1)).await?;
         Ok(node)
@@ -292,6 +315,11 @@ impl Node {
     /// Where clients reach it.
     pub fn address(&self) -> std::net::SocketAddr {
         self.server.address()
+    }
+
+    /// Where it is told over HTTP how the node does.
+    pub fn health_address(&self) -> Option<std::net::SocketAddr> {
+        self.health.as_ref().map(Http::address)
     }
 
     pub fn id(&self) -> &str {

@@ -10,8 +10,9 @@ use ringhold::server::{About, Doors, Options, Server, Session, Sessions};
 use ringhold_cluster::network::{BoxFuture, RealNetwork};
 use ringhold_cluster::tls::{Authority, Files, Identity, Role};
 use ringhold_cluster::wire::{
-    ActorState, ActorType, ClockStatus, DeadLetter, DeadLetters, DeviceState, DeviceStatus, Failed, LetterStrike,
-    LettersDone, NodeName, NodeState, Request, Response, Status, TypeLayout, WorkerStatus,
+    ActorState, ActorType, ClockStatus, DeadLetter, DeadLetters, DeviceHealth, DeviceState, DeviceStatus,
+    DeviceVerdict, Failed, Health, LetterStrike, LettersDone, NodeName, NodeState, Request, Response, Status,
+    TypeLayout, Verdict, WorkerStatus,
 };
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::{ActorId, Key, TypeId};
@@ -191,6 +192,16 @@ impl Doors for Script {
             Request::DropDeadLetters { .. } => {
                 Response::DeadLettersDone(LettersDone { matching: 1, done: 1, left: vec![] })
             }
+            Request::Health => Response::Health(Health {
+                live: Verdict { ok: true, reasons: vec![] },
+                ready: Verdict { ok: false, reasons: vec!["the node is draining".into()] },
+                devices: vec![DeviceHealth {
+                    name: "cpu0".into(),
+                    state: DeviceState::Running,
+                    verdict: DeviceVerdict::Degraded,
+                    reason: "on the CPU".into(),
+                }],
+            }),
             Request::Settle { .. } | Request::Drain { .. } => Response::Failed(Failed::text("not here")),
         };
         Box::pin(std::future::ready(response))
@@ -358,6 +369,19 @@ fn the_node_its_devices_and_types_are_shown() {
         "{one}"
     );
     node.fails(&["actor", "types", "Account"], 2, &["did you mean `account`?"]);
+}
+
+#[test]
+fn health_is_told_in_words_json_and_exit_codes() {
+    let node = Node::start();
+    assert_eq!(node.json(&["health", "live"]), json!({"live": true, "reasons": []}));
+    let (code, stdout, _) = node.run(&["health"]);
+    assert_eq!((code, stdout.as_str()), (1, "not ready\nthe node is draining\n"));
+    let (code, stdout, _) = node.run(&["health", "ready", "--json"]);
+    assert_eq!((code, stdout.as_str()), (1, "{\"ready\":false,\"reasons\":[\"the node is draining\"]}\n"));
+    let (code, stdout, _) = node.run(&["health", "devices"]);
+    assert!(code == 0 && stdout.contains("cpu0    degraded  on the CPU"), "a degraded device works: {stdout}");
+    node.fails(&["health", "alive"], 2, &["live, ready, devices"]);
 }
 
 #[test]

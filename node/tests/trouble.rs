@@ -6,6 +6,7 @@
 #[path = "../examples/trouble.rs"]
 mod program;
 
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -32,6 +33,11 @@ impl Node {
             "[[devices]]\nkind = \"cpu\"\nworkers = 1\n[checkpoints]\ninterval = \"100ms\"\n\
              [supervision]\nrestart_backoff_min = \"1ms\"\nrestart_backoff_max = \"10ms\"\n{toml}"
         );
+        Node::start_with(folder, &text)
+    }
+
+    /// With this configuration and nothing else.
+    fn start_with(folder: tempfile::TempDir, text: &str) -> Node {
         std::fs::write(folder.path().join("node.toml"), text).unwrap();
         let mut process = command(folder.path(), &["node", "start", "--listen", "127.0.0.1:0", "--json"])
             .args(["--config", "node.toml"])
@@ -217,6 +223,97 @@ fn a_tell_that_faults_is_kept_and_sent_again_once_its_actor_is_well() {
     node.stop();
 }
 
+/// An address at which nobody listens.
+fn free() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// What an HTTP server says to these bytes: the status, the headers and the body.
+fn http(address: &str, request: &str) -> (u16, String, String) {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // A server that refuses may do so before it has read all of it.
+    let _ = stream.write_all(request.as_bytes());
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_ascii_lowercase(), body.into())
+}
+
+fn get(address: &str, path: &str) -> (u16, Value) {
+    let (status, _, body) = http(address, &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"));
+    (status, serde_json::from_str(&body).unwrap())
+}
+
+fn health_is_told_over_http_and_by_the_command_line() {
+    let health = free();
+    let toml = format!("stalled_after = \"300ms\"\n[health]\nlisten = \"{health}\"\n");
+    let node = Node::start(&toml);
+    assert_eq!(get(&health, "/live"), (200, json!({"live": true, "reasons": []})));
+    assert_eq!(get(&health, "/ready"), (200, json!({"ready": true, "reasons": []})));
+    let device = json!({"name": "cpu0", "state": "running", "verdict": "well", "reason": ""});
+    assert_eq!(get(&health, "/devices"), (200, json!({"devices": [device]})));
+    for what in ["live", "ready", "devices"] {
+        assert_eq!(node.run(&["health", what]).0, 0);
+    }
+    assert_eq!(node.run(&["health"]).1, "ready\n");
+
+    // As HTTP has it.
+    let (status, head, body) = http(&health, "HEAD /ready HTTP/1.1\r\nhost: x\r\n\r\n");
+    assert_eq!((status, body.as_str()), (200, ""));
+    assert!(head.contains("content-type: application/json") && head.contains("cache-control: no-store"), "{head}");
+    let (status, head, _) = http(&health, "POST /ready HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+    assert!(status == 405 && head.contains("allow: get, head"), "{head}");
+    assert_eq!(get(&health, "/metrics").0, 404);
+    let (status, ..) = http(&health, &format!("GET /live HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(64 << 10)));
+    assert_eq!(status, 431, "headers have a bound");
+    assert_eq!(http(&health, "nonsense\r\n\r\n").0, 400);
+
+    // Those who connect and say nothing hold nobody up for long.
+    let silent: Vec<_> = (0..40).map(|_| std::net::TcpStream::connect(&health).unwrap()).collect();
+    assert_eq!(get(&health, "/live").0, 200);
+    drop(silent);
+    node.stop();
+}
+
+fn a_device_that_is_down_makes_its_node_not_ready_until_it_is_back() {
+    let health = free();
+    let toml = format!("[health]\nlisten = \"{health}\"\n");
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start_in(folder, &toml);
+    // The second time in a row it is started again after a while only.
+    let config = node.folder.path().join("node.toml");
+    let slow = std::fs::read_to_string(&config).unwrap().replace("\"1ms\"", "\"4s\"").replace("\"10ms\"", "\"8s\"");
+    let folder = node.stop();
+    let node = Node::start_with(folder, &slow);
+    let kill = || {
+        let device = until("the device to run", || {
+            let device = node.device();
+            (device["state"] == "running").then_some(device)
+        });
+        let pid = rustix::process::Pid::from_raw(device["pid"].as_i64().unwrap() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        device["restarts"].as_u64().unwrap()
+    };
+    let restarts = kill();
+    until("its first restart", || (node.restarts() > restarts).then_some(()));
+    kill();
+    let (_, body) =
+        until("the node not to be ready", || Some(get(&health, "/ready")).filter(|(status, _)| *status == 503));
+    assert_eq!(body["ready"], false);
+    let why = body["reasons"][0].as_str().unwrap();
+    assert!(why.starts_with("device `cpu0`: it is ") && why.contains("killed by signal 9"), "{body}");
+    assert_eq!(get(&health, "/live").0, 200, "it lives all the while");
+    let (status, devices) = get(&health, "/devices");
+    assert_eq!((status, &devices["devices"][0]["verdict"]), (503, &json!("down")));
+    let (code, stdout, _) = node.run(&["health", "devices"]);
+    assert!(code == 1 && stdout.contains("killed by signal 9"), "{code} {stdout}");
+    until("the node to be ready", || (get(&health, "/ready").0 == 200).then_some(()));
+    assert_eq!(node.run(&["health", "devices"]).0, 0);
+    node.stop();
+}
+
 /// Every test, with its name.
 macro_rules! tests {
     ($($test:ident),* $(,)?) => { &[$((stringify!($test), $test as fn())),*] };
@@ -228,6 +325,8 @@ const TESTS: &[(&str, fn())] = tests![
     deadlines_of_types_that_are_none_are_told_all_at_once,
     what_is_put_aside_is_kept_with_its_history_and_run_again_when_asked,
     a_tell_that_faults_is_kept_and_sent_again_once_its_actor_is_well,
+    health_is_told_over_http_and_by_the_command_line,
+    a_device_that_is_down_makes_its_node_not_ready_until_it_is_back,
 ];
 
 /// As `cargo test` has it: the first argument that is no flag is a part of the names of those to run, and `--list` runs none.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringhold_cluster::network::RealNetwork;
 use ringhold_cluster::tls::{Files, Identity, Role};
 use ringhold_cluster::wire::{
-    ActorState, ActorType, DeadLetters, DeviceStatus, LetterFilter, LettersDone, Request, Response, Status,
+    ActorState, ActorType, DeadLetters, DeviceStatus, Health, LetterFilter, LettersDone, Request, Response, Status,
 };
 use ringhold_kernels::id::{ActorId, Key, TypeId};
 use ringhold_kernels::message::Reason;
@@ -26,8 +26,24 @@ pub struct Connection {
 
 /// Connects, does the work, and closes.
 pub fn run(globals: &Globals, work: impl AsyncFnOnce(&Connection) -> Result<u8, Failure>) -> Result<u8, Failure> {
+    connect(globals, true, work)
+}
+
+/// The same to talk to actors: what a node that is full or sheds load does not let in.
+pub fn run_with_actors(
+    globals: &Globals,
+    work: impl AsyncFnOnce(&Connection) -> Result<u8, Failure>,
+) -> Result<u8, Failure> {
+    connect(globals, false, work)
+}
+
+fn connect(
+    globals: &Globals,
+    admin: bool,
+    work: impl AsyncFnOnce(&Connection) -> Result<u8, Failure>,
+) -> Result<u8, Failure> {
     logs::start(&Log { level: logs::level_of_client(globals.verbose), format: Format::Text });
-    let options = options(globals)?;
+    let options = Options { admin, ..options(globals)? };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -105,6 +121,10 @@ impl Connection {
 
     pub async fn devices(&self) -> Result<Vec<DeviceStatus>, Failure> {
         request!(self, Request::Devices, Devices)
+    }
+
+    pub async fn health(&self) -> Result<Health, Failure> {
+        request!(self, Request::Health, Health)
     }
 
     pub async fn dead_letters(&self, filter: LetterFilter, limit: u32) -> Result<DeadLetters, Failure> {
@@ -214,6 +234,7 @@ fn reason_code(reason: Reason) -> u8 {
         | Reason::NoActor
         | Reason::NoDevice
         | Reason::OutOfMemory
+        | Reason::Overloaded
         | Reason::Poison => exit::ACTOR,
     }
 }

@@ -10,6 +10,7 @@ mod deadletter;
 mod demo;
 mod devices;
 mod exit;
+mod health;
 mod node;
 mod output;
 mod status;
@@ -89,6 +90,13 @@ enum Command {
     /// The machine is not shown where --address names a node: it may run on another one.
     Devices,
 
+    /// Say whether the node lives, is ready, or how its devices do; the exit code is 1 where the answer is no
+    Health {
+        /// What to ask: of these, devices asks whether each device works
+        #[arg(value_enum, default_value_t = HealthOf::Ready)]
+        of: HealthOf,
+    },
+
     /// Look after messages that nobody handled: they are kept with the reason
     #[command(subcommand, name = "deadletter")]
     DeadLetter(DeadLetterCommand),
@@ -159,6 +167,13 @@ struct MessageArgs {
 
     /// The message: '{"Deposit": {"cents": 5}}', '"Read"' or Read; - reads it from stdin
     message: String,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum HealthOf {
+    Live,
+    Ready,
+    Devices,
 }
 
 #[derive(Subcommand)]
@@ -324,6 +339,7 @@ fn run(cli: Cli, registry: Registry, output: Output) -> Result<u8, Failure> {
         Command::Node(NodeCommand::Start { listen }) => node::start(globals, listen, registry, output),
         Command::Status => status::status(globals, output),
         Command::Devices => devices::run(globals, output),
+        Command::Health { of } => health::run(globals, of, output),
         Command::DeadLetter(command) => deadletter::run(&command, globals, output),
         Command::Actor(ActorCommand::Types { name }) => actor::types(globals, name.as_deref(), output),
         Command::Actor(ActorCommand::Tell(message)) => actor::tell(globals, &message, output),

@@ -1,13 +1,15 @@
 //! `status`.
 
-use ringhold_cluster::wire::{ClockStatus, DeviceState, DeviceStatus, NodeState, SessionStatus, Status, WorkerState};
+use ringhold_cluster::wire::{
+    ClockStatus, DeviceState, DeviceStatus, NodeState, SessionStatus, ShedLevel, Status, WorkerState,
+};
 use ringhold_kernels::message::Reason;
 use serde_json::{Value, json};
 
 use super::Globals;
 use super::connect::{self, Connection};
 use super::exit::{self, Failure};
-use super::output::{Output, Table, bytes, fine_span, number, span};
+use super::output::{Output, Table, bytes, counted, fine_span, number, span};
 
 pub fn status(globals: &Globals, output: Output) -> Result<u8, Failure> {
     connect::run(globals, async |node: &Connection| {
@@ -63,6 +65,17 @@ fn status_text(status: &Status) -> String {
     fact("actor types", number(status.actor_types.into()));
     let kept = format!("{} kept, {} since the start", number(status.dead_letters_kept), number(status.dead_letters));
     fact("dead letters", kept);
+    let shedding = &status.shedding;
+    if shedding.level != ShedLevel::Nothing {
+        fact("overloaded", format!("{}: {}", shed_text(shedding.level), shedding.why));
+    }
+    let refused = [shedding.sessions, shedding.creations, shedding.tells, shedding.asks];
+    if refused.iter().any(|count| *count > 0) {
+        let [sessions, creations, tells, asks] = refused;
+        let made = format!("{} that would have made an actor", counted(creations, "message"));
+        let all = [counted(sessions, "session"), made, counted(tells, "tell"), counted(asks, "ask")].join(", ");
+        fact("refused so", all);
+    }
     if status.dead_letters_lost > 0 {
         fact("", format!("{} could not be kept", number(status.dead_letters_lost)));
     }
@@ -80,6 +93,16 @@ fn status_text(status: &Status) -> String {
         text.push_str(&format!("\n{}", sessions_table(&status.sessions).text()));
     }
     text
+}
+
+fn shed_text(level: ShedLevel) -> &'static str {
+    match level {
+        ShedLevel::Nothing => "nothing is refused",
+        ShedLevel::Sessions => "refuses new sessions",
+        ShedLevel::Creation => "refuses new sessions, and messages that would make actors",
+        ShedLevel::Tells => "refuses new sessions and tells from outside",
+        ShedLevel::Asks => "refuses everything from outside",
+    }
 }
 
 fn devices_table(devices: &[DeviceStatus]) -> Table {

@@ -28,6 +28,7 @@ pub struct Config {
     pub limits: Limits,
     pub checkpoints: Checkpoints,
     pub dead_letters: DeadLetters,
+    pub health: Health,
     pub supervision: Supervision,
     pub log: Log,
 }
@@ -144,6 +145,14 @@ pub struct Checkpoints {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     pub sessions: u32,
+    /// Of the node and its device hosts; `None` is no limit.
+    pub memory_bytes: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Health {
+    /// Where health is told over HTTP; `None` is nowhere.
+    pub listen: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -240,7 +249,7 @@ impl Default for Actors {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { sessions: 1_024 }
+        Limits { sessions: 1_024, memory_bytes: None }
     }
 }
 
@@ -464,12 +473,28 @@ impl Config {
         v.section("limits", "What clients may take of the node.");
         v.field("sessions", &mut self.limits.sessions, Range::new(1, 1_024), "Clients connected at a time.");
 
+        v.field(
+            "memory_bytes",
+            &mut self.limits.memory_bytes,
+            Optional(Range::new(64 << 20, 1 << 50), "17179869184"),
+            "Memory that the node and its device hosts may have in use, in bytes. From 80 % of it on load is shed, in the order that \
+             docs/overload.md has. Unset: no limit.",
+        );
+
         v.section("dead_letters", "Messages that nobody handled, with the reason: see `ringhold deadletter`.");
         v.field(
             "kept",
             &mut self.dead_letters.kept,
             Range::new(0, 1_000_000),
             "The newest are kept, so many; all are counted.",
+        );
+
+        v.section("health", "What watches nodes from outside: see docs/health.md.");
+        v.field(
+            "listen",
+            &mut self.health.listen,
+            Optional(Address, "127.0.0.1:7480"),
+            "Where it is told over HTTP (TCP) how the node does, to anybody who asks: /live, /ready and /devices. Unset: nowhere.",
         );
 
         let supervision = &mut self.supervision;

@@ -30,6 +30,13 @@ pub trait Rule<T> {
     fn example(&self) -> Option<&'static str> {
         None
     }
+
+    /// The same in TOML. A number is none in quotes.
+    fn shown(&self) -> String {
+        let example = self.example().unwrap_or_default();
+        let number = !example.is_empty() && example.bytes().all(|byte| byte.is_ascii_digit());
+        if number { example.into() } else { quoted(example) }
+    }
 }
 
 /// A whole number of either width.

@@ -81,7 +81,8 @@ fn every_field_is_printed_documented_and_read_back() {
             retained_bytes: 2 << 20,
             kept: 3,
         },
-        limits: Limits { sessions: 1 },
+        limits: Limits { sessions: 1, memory_bytes: Some(1 << 30) },
+        health: Health { listen: Some("[::1]:80".parse().unwrap()) },
         dead_letters: DeadLetters { kept: 0 },
         supervision: Supervision {
             stalled_after: Duration::from_secs(3_600),
@@ -220,7 +221,7 @@ fn wrong_types_and_unknown_names_are_told_with_their_lines() {
             "1 | slot_bytes | 64 | the name of a section | move it under [queues]",
             "2 | node | 5 | a section | write [node], and its fields on the lines below",
             "3 | zebra | 1 | the name of a section | remove it; there are node, tls, devices, queues, actors, checkpoints, \
-             limits, dead_letters, supervision, log",
+             limits, dead_letters, health, supervision, log",
         ],
     );
     says(

@@ -506,6 +506,10 @@ impl Door {
         self.kept.as_ref().map_or(0, Kept::bytes)
     }
 
+    pub fn retained_bytes_max(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.keeping.retained_bytes_max)
+    }
+
     /// Whether a checkpoint should not wait: outputs are held for it, or it keeps half of what it may.
     pub fn wants_checkpoint(&self) -> bool {
         self.kept.as_ref().is_some_and(|kept| {

@@ -40,6 +40,7 @@ use rate::Rate;
 use supervisor::{Beat, Effect, Event, Limits, Over, State, Supervisor};
 
 use crate::config;
+use crate::shed::DeviceSignals;
 
 /// A device of this node. Shared by its tasks and the router.
 pub struct Device {
@@ -497,6 +498,26 @@ impl Device {
     /// Grows while what a host begins with is read and sent to it.
     pub fn restored(&self) -> u64 {
         self.keeper.as_ref().map_or(0, |keeper| keeper.restored.load(SeqCst))
+    }
+
+    /// How short it is of room.
+    pub fn signals(&self) -> DeviceSignals {
+        let running = self.is_running();
+        let (waiting, retained, retained_max) = {
+            let door = self.door.lock();
+            // What waits for a device that runs is on its way.
+            (if running { 0 } else { door.queued() }, door.retained_bytes() as u64, door.retained_bytes_max() as u64)
+        };
+        let shape = self.segment.shape();
+        DeviceSignals {
+            name: self.name.clone(),
+            running,
+            waiting,
+            room: u64::from(shape.ingress_slots) * u64::from(shape.lanes),
+            failing: self.keeper.as_ref().is_some_and(|keeper| keeper.figures.lock().failed.is_some()),
+            retained,
+            retained_max,
+        }
     }
 
     pub fn makes_checkpoints(&self) -> bool {

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{OWN_SESSION, Router, SETTLE_EVERY};
 use crate::device::door::Admitted;
+use crate::shed::Level;
 
 /// How long the disk may take to answer.
 const DISK_LIMIT: Duration = Duration::from_secs(10);
@@ -92,6 +93,9 @@ impl Router {
             header = header.sent_again();
         }
         let device = &self.devices[self.device_of(to)];
+        if self.sheds() >= Level::Tells {
+            return Err(Reason::Overloaded);
+        }
         loop {
             let mut letters = Vec::new();
             let admitted = {

@@ -23,9 +23,11 @@ use tokio::time::Instant;
 use crate::device::door::{Admitted, Letter, Outcome};
 use crate::device::keeper::Jobs;
 use crate::device::{Device, Outlet};
+use crate::health::Pulse;
 use crate::server::{About, Doors, Session, Sessions};
 
 mod letters;
+mod pressure;
 
 /// Knows which device owns which shard, and who waits for what.
 pub struct Router {
@@ -40,6 +42,8 @@ pub struct Router {
     letters_lost: AtomicU64,
     network: Arc<dyn Network>,
     jobs: Arc<dyn Jobs>,
+    pub pulse: Arc<Pulse>,
+    pressure: pressure::State,
     /// Held while dead letters are sent again or dropped, so that none is sent twice.
     handling_letters: tokio::sync::Mutex<()>,
     room: Notify,
@@ -96,6 +100,8 @@ impl Router {
             letters_lost: AtomicU64::new(0),
             network,
             jobs,
+            pulse: Arc::default(),
+            pressure: pressure::State::default(),
             handling_letters: Default::default(),
             room: Notify::new(),
             pending: Mutex::default(),
@@ -312,6 +318,7 @@ impl Router {
             dead_letters: totals.appended() + self.letters_lost.load(SeqCst),
             dead_letters_lost: self.letters_lost.load(SeqCst),
             dead_letters_failed: self.letters.failed(),
+            shedding: self.shedding(),
             // Address, sessions and transport are the server's to fill in.
             ..Status::default()
         }
@@ -344,6 +351,7 @@ impl Doors for Router {
         let mut rest = batch;
         let mut full = false;
         let now = self.now();
+        let shed = self.sheds();
         // One lock for each run of messages to one device.
         while let Some((first, _, _)) = split_first(rest)
             && !full
@@ -354,6 +362,14 @@ impl Doors for Router {
             while let Some((header, payload, after)) = split_first(rest)
                 && self.device_of(header.to()) == number
             {
+                let header = match self.shed(shed, &header) {
+                    Ok(header) => header,
+                    Err(reason) => {
+                        self.turn_away(&header, payload, reason, &mut letters);
+                        rest = after;
+                        continue;
+                    }
+                };
                 let mut admitted = door.admit(&header, payload, now, &mut letters);
                 if admitted == Admitted::Full {
                     // Ask for the bell, then try once more: room made in between rings none.
@@ -398,6 +414,7 @@ impl Doors for Router {
         Box::pin(async move {
             match request {
                 Request::Status => Response::Status(Box::new(self.status())),
+                Request::Health => Response::Health(self.health()),
                 Request::Devices => Response::Devices(self.devices.iter().map(|d| d.status()).collect()),
                 Request::ActorTypes => Response::ActorTypes(self.actor_types()),
                 Request::Inspect { type_id, key } => match self.inspect(ActorId::new(type_id, key.into())).await {
@@ -418,6 +435,10 @@ impl Doors for Router {
                 }
             }
         })
+    }
+
+    fn refuses_session(&self) -> Option<String> {
+        self.refuses_new_session()
     }
 
     fn about(&self) -> About {

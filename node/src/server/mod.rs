@@ -57,6 +57,11 @@ pub trait Doors: Send + Sync + 'static {
 
     /// What a hello is compared with.
     fn about(&self) -> About;
+
+    /// Why no new session is let in now, if none is. Whoever asks does so for one that it refuses then.
+    fn refuses_session(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What a node says of itself to a client.
@@ -411,10 +416,12 @@ fn admit_client(hello: &Hello, shared: &Shared) -> Result<Welcome, Refused> {
         Some(Refused::Hello(format!("it names {} actor types; the limit is {}", hello.types.len(), wire::TYPES_MAX)))
     } else if let Some(wanted) = hello.cluster.as_ref().filter(|wanted| **wanted != about.node.cluster) {
         Some(Refused::Cluster { wanted: wanted.clone(), actual: about.node.cluster.clone() })
+    } else if hello.admin && shared.sessions.admins() < wire::ADMIN_SESSIONS_MAX {
+        None
     } else if shared.sessions.len() >= shared.sessions_max {
         Some(Refused::TooManySessions { sessions_max: shared.sessions_max as u32 })
     } else {
-        None
+        shared.doors.refuses_session().map(Refused::Overloaded)
     };
     if let Some(refused) = refused {
         bump(&counters.refused_hello);
