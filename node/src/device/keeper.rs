@@ -10,7 +10,7 @@ use ringhold_kernels::checkpoint::{self, Cut, Record, Splitter};
 use ringhold_kernels::registry::Registry;
 use ringhold_storage::checkpoints::{self, About, Checkpoints, Draft, Part, Type};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::door::Outcome;
 use super::mistake::{self, Mistake};
@@ -107,6 +107,8 @@ pub enum Error {
 const COLLECT_BYTES: usize = 1 << 20;
 /// A bell may be missed: the road of a cut is looked at so often anyway.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// A disk that takes longer for one job is said not to answer.
+const DISK_LIMIT: Duration = Duration::from_secs(30);
 /// Once a disk has failed, it is left alone for so long.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
@@ -130,7 +132,14 @@ impl Keeper {
     async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let result = Arc::new(Mutex::new(None));
         let to = result.clone();
-        self.options.jobs.run(Box::new(move || *to.lock() = Some(job()))).await;
+        let mut job = self.options.jobs.run(Box::new(move || *to.lock() = Some(job())));
+        // It cannot be given up: what it writes may still come. But it is told of, and its device has no other at a time.
+        let began = Instant::now();
+        while timeout(DISK_LIMIT, &mut job).await.is_err() {
+            let why = format!("the disk has not answered for {} s", began.elapsed().as_secs());
+            tracing::error!("no checkpoint: {why}");
+            self.figures.lock().failed = Some(why);
+        }
         result.lock().take().expect("the job was done")
     }
 }
@@ -482,5 +491,40 @@ impl Collecting {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringhold_storage::blocks::InMemory;
+
+    use super::*;
+
+    /// A disk that answers after a minute.
+    struct Slow;
+
+    impl Jobs for Slow {
+        fn run(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+            Box::pin(async move {
+                sleep(Duration::from_secs(60)).await;
+                job();
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_does_not_answer_is_told_of_and_waited_for() {
+        let store = Checkpoints::open(Arc::new(InMemory::default()), checkpoints::Options::default()).unwrap();
+        let options = Options { store, jobs: Arc::new(Slow), interval: Duration::from_secs(1), newest: 0 };
+        let keeper = Arc::new(Keeper::new(options));
+        let running = tokio::spawn({
+            let keeper = keeper.clone();
+            async move { keeper.run(|| 7).await }
+        });
+        sleep(Duration::from_secs(29)).await;
+        assert_eq!(keeper.figures.lock().failed, None);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(keeper.figures.lock().failed.as_deref(), Some("the disk has not answered for 30 s"));
+        assert_eq!(running.await.unwrap(), 7);
     }
 }

@@ -18,6 +18,8 @@ use crate::shed::Level;
 
 /// How long the disk may take to answer.
 const DISK_LIMIT: Duration = Duration::from_secs(10);
+/// Asks for them that may wait for the disk at a time.
+pub(super) const READERS_MAX: usize = 4;
 /// Letters read in one go to be sent again.
 const RETRIED_AT_ONCE: usize = 256;
 
@@ -115,16 +117,22 @@ impl Router {
     }
 
     async fn read_letters(&self, filter: Filter, limit: usize) -> Result<Listed, Failed> {
+        let late = || {
+            Failed::text(format!(
+                "the disk did not give the dead letters within {} s: see `ringhold health`",
+                DISK_LIMIT.as_secs()
+            ))
+        };
+        // Held until the disk has answered, however long that takes: one that does not must not take a thread for each ask.
+        let reading = timeout(DISK_LIMIT, self.reading_letters.clone().acquire_owned()).await.map_err(|_| late())?;
         let letters = self.letters.clone();
         let listed = Arc::new(Mutex::new(None));
         let to = listed.clone();
-        let job = self.jobs.run(Box::new(move || *to.lock() = Some(letters.list(&filter, limit))));
-        if timeout(DISK_LIMIT, job).await.is_err() {
-            return Err(Failed::text(format!(
-                "the disk did not give the dead letters within {} s: see `ringhold health`",
-                DISK_LIMIT.as_secs()
-            )));
-        }
+        let job = self.jobs.run(Box::new(move || {
+            *to.lock() = Some(letters.list(&filter, limit));
+            drop(reading);
+        }));
+        timeout(DISK_LIMIT, job).await.map_err(|_| late())?;
         let listed = listed.lock().take().expect("the job was done");
         listed.map_err(|e: dead_letters::Error| Failed::text(e.to_string()))
     }

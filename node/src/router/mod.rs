@@ -17,7 +17,7 @@ use ringhold_kernels::message::{Header, Inspected, Kind, Reason, append, payload
 use ringhold_kernels::outbox::{SHARDS, shard_of};
 use ringhold_kernels::registry::Registry;
 use ringhold_storage::dead_letters::{self, DeadLetters};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::device::door::{Admitted, Letter, Outcome};
@@ -46,6 +46,7 @@ pub struct Router {
     pressure: pressure::State,
     /// Held while dead letters are sent again or dropped, so that none is sent twice.
     handling_letters: tokio::sync::Mutex<()>,
+    reading_letters: Arc<Semaphore>,
     room: Notify,
     /// The node's own questions to actors, by ticket.
     pending: Mutex<HashMap<u32, Waiter>>,
@@ -103,6 +104,7 @@ impl Router {
             pulse: Arc::default(),
             pressure: pressure::State::default(),
             handling_letters: Default::default(),
+            reading_letters: Arc::new(Semaphore::new(letters::READERS_MAX)),
             room: Notify::new(),
             pending: Mutex::default(),
             next_ticket: AtomicU32::new(u32::from_le_bytes(first_ticket)),

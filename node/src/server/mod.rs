@@ -25,7 +25,7 @@ use ringhold_cluster::wire::{
     Response, StreamKind, TypeLayout, VERSION, VERSION_MIN, Welcome,
 };
 use ringhold_kernels::message::Reason;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -87,6 +87,11 @@ pub struct Options {
 const ROOM_RETRY: Duration = Duration::from_millis(20);
 /// How long a drain waits for clients to finish their lanes before it refuses what still comes.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
+/// Admin requests of all sessions that wait for something at a time, and how long another waits for its turn.
+const WAITING_REQUESTS_MAX: usize = 64;
+const REQUEST_TURN_LIMIT: Duration = Duration::from_secs(2);
+/// How long a client may take to read the answer to a request.
+const RESPONSE_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a refused client may take to read why.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -105,6 +110,8 @@ struct Shared {
     address: SocketAddr,
     next_session: AtomicU32,
     handshakes: AtomicUsize,
+    /// For admin requests that may wait for something.
+    waiting_requests: Semaphore,
     /// No new clients; those there are finish.
     draining: Signal,
     /// What still comes is refused.
@@ -167,6 +174,7 @@ impl Server {
             address,
             next_session: AtomicU32::new(u32::from_le_bytes(first_session)),
             handshakes: AtomicUsize::new(0),
+            waiting_requests: Semaphore::new(WAITING_REQUESTS_MAX),
             draining: Signal::default(),
             refusing: Signal::default(),
             progress: Notify::new(),
@@ -561,26 +569,42 @@ async fn request(mut send: SendStream, mut recv: RecvStream, session: &Arc<Sessi
     };
     bump(&counters.requests);
     let _open = session.open_request(shared);
-    let mut response = shared.doors.request(request).await;
+    let mut response = match request {
+        // These wait for nothing, and tell what is wrong where others do not get their turn.
+        Request::Status | Request::Devices | Request::Health | Request::ActorTypes => {
+            shared.doors.request(request).await
+        }
+        request => match timeout(REQUEST_TURN_LIMIT, shared.waiting_requests.acquire()).await {
+            Ok(_turn) => shared.doors.request(request).await,
+            Err(_) => Response::Failed(wire::Failed::new(
+                Reason::Overloaded,
+                format!("the node has {WAITING_REQUESTS_MAX} admin requests under way already: try again"),
+            )),
+        },
+    };
     if let Response::Status(status) = &mut response {
         status.address = shared.address.to_string();
         status.sessions = shared.sessions.status();
         status.transport = counters.snapshot();
     }
-    match wire::send(&mut send, &response).await {
-        Ok(()) => {
-            let _ = send.finish();
-            // So that a drain does not close over an answer on its way.
-            let _ = send.stopped().await;
+    let answering = async {
+        match wire::send(&mut send, &response).await {
+            Ok(()) => {
+                let _ = send.finish();
+                // So that a drain does not close over an answer on its way.
+                let _ = send.stopped().await;
+            }
+            Err(ControlError::TooLarge { bytes, max }) => {
+                let text = format!("the answer has {bytes} bytes, over the limit of {max}: ask for less");
+                let _ = wire::send(&mut send, &Response::Failed(wire::Failed::text(text))).await;
+                let _ = send.finish();
+                let _ = send.stopped().await;
+            }
+            // The client has given up waiting.
+            Err(_) => {}
         }
-        Err(ControlError::TooLarge { bytes, max }) => {
-            let text = format!("the answer has {bytes} bytes, over the limit of {max}: ask for less");
-            let _ = wire::send(&mut send, &Response::Failed(wire::Failed::text(text))).await;
-            let _ = send.finish();
-            let _ = send.stopped().await;
-        }
-        // The client has given up waiting.
-        Err(_) => {}
-    }
+    };
+    // One that does not read it holds up nobody but itself, and not for ever.
+    let _ = timeout(RESPONSE_DEADLINE, answering).await;
     Ok(())
 }
