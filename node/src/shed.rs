@@ -6,7 +6,7 @@
 //! | what | of which 100 % is |
 //! |---|---|
 //! | the node's memory, that of its device hosts included | `limits.memory_bytes`, where that is set |
-//! | messages kept for a checkpoint, while the disk takes none | `checkpoints.retained_bytes` |
+//! | messages kept for a checkpoint, where none has been made for [`SHORT_AFTER`] since one failed | `checkpoints.retained_bytes` |
 //! | messages that wait for a device which has had no host for [`SHORT_AFTER`] | its ingress rings |
 //!
 //! The fullest of them is the *pressure*, and by that load is shed in this order, each step with those before it:
@@ -43,7 +43,7 @@ impl Level {
     }
 
     /// The pressure from which on it is shed.
-    const fn from_percent(self) -> u64 {
+    const fn begins_at_percent(self) -> u64 {
         match self {
             Level::Nothing => 0,
             Level::Sessions => 80,
@@ -56,7 +56,8 @@ impl Level {
 
 /// How far the pressure must fall under what began a step until that ends.
 const HYSTERESIS_PERCENT: u64 = 10;
-/// A device that has had no host for so long is short of capacity. Most are back in a moment.
+/// A device that has had no host for so long is short of capacity, and one whose checkpoints have failed for so long is short of
+/// memory. Most are back in a moment.
 pub const SHORT_AFTER: Duration = Duration::from_secs(2);
 
 /// What the node knows of its shortages.
@@ -93,24 +94,29 @@ pub struct Pressure {
 #[derive(Debug, Default)]
 pub struct Shed {
     level: Level,
-    /// Since when each device has had no host.
+    /// Since when each device has had no host, and since when its checkpoints have failed.
     down: BTreeMap<String, Duration>,
+    failing: BTreeMap<String, Duration>,
 }
 
 impl Shed {
     /// Takes in what there is to know, at a time since any fixed point. Returns what is shed from now on, and why.
     pub fn step(&mut self, now: Duration, signals: &Signals) -> (Level, Pressure) {
         let pressure = self.pressure(now, signals);
-        let reached = |level: &Level| pressure.percent >= level.from_percent();
+        let reached = |level: &Level| pressure.percent >= level.begins_at_percent();
         let kept =
-            |level: &Level| pressure.percent + HYSTERESIS_PERCENT >= level.from_percent() && *level <= self.level;
+            |level: &Level| pressure.percent + HYSTERESIS_PERCENT >= level.begins_at_percent() && *level <= self.level;
         let highest = Level::ALL.into_iter().filter(|level| reached(level) || kept(level)).max();
         self.level = highest.unwrap_or_default();
         (self.level, pressure)
     }
 
     fn pressure(&mut self, now: Duration, signals: &Signals) -> Pressure {
-        self.down.retain(|name, _| signals.devices.iter().any(|device| !device.running && device.name == *name));
+        lasts(&mut self.down, now, signals, |device| !device.running);
+        lasts(&mut self.failing, now, signals, |device| device.failing);
+        let short = |since: &BTreeMap<String, Duration>, name: &String| {
+            since.get(name).is_some_and(|since| now >= *since + SHORT_AFTER)
+        };
         let mut found = Vec::new();
         if let Some((bytes, max)) = signals.memory {
             let percent = percent(bytes, max);
@@ -118,24 +124,34 @@ impl Shed {
         }
         for device in &signals.devices {
             let name = &device.name;
-            if device.failing {
+            if short(&self.failing, name) {
                 let percent = percent(device.retained, device.retained_max);
                 let why =
                     format!("device `{name}` makes no checkpoints, and {percent} % of checkpoints.retained_bytes wait");
                 found.push(Pressure { percent, why });
             }
-            if !device.running {
-                let since = *self.down.entry(name.clone()).or_insert(now);
-                if now >= since + SHORT_AFTER {
-                    let percent = percent(device.waiting, device.room);
-                    let why =
-                        format!("device `{name}` does not run, and what waits for it takes {percent} % of its room");
-                    found.push(Pressure { percent, why });
-                }
+            if short(&self.down, name) {
+                let percent = percent(device.waiting, device.room);
+                let why = format!("device `{name}` does not run, and what waits for it takes {percent} % of its room");
+                found.push(Pressure { percent, why });
             }
         }
         // The first of those that are alike: a node must not change its mind about why.
         found.into_iter().rev().max_by_key(|pressure| pressure.percent).unwrap_or_default()
+    }
+}
+
+/// Keeps since when something has been so of each device.
+fn lasts(
+    since: &mut BTreeMap<String, Duration>,
+    now: Duration,
+    signals: &Signals,
+    is: impl Fn(&DeviceSignals) -> bool,
+) {
+    let so = || signals.devices.iter().filter(|device| is(device));
+    since.retain(|name, _| so().any(|device| device.name == *name));
+    for device in so() {
+        since.entry(device.name.clone()).or_insert(now);
     }
 }
 
@@ -187,10 +203,12 @@ mod tests {
             assert_eq!(shed.step(at(second * 1_000), &signals(&full)), (Level::Nothing, Pressure::default()));
         }
         let failing = DeviceSignals { failing: true, retained: 90, ..full.clone() };
-        let (level, pressure) = shed.step(at(0), &signals(&failing));
+        assert_eq!(shed.step(at(0), &signals(&failing)).0, Level::Nothing, "the next one may be made in a moment");
+        assert_eq!(shed.step(at(1_999), &signals(&failing)).0, Level::Nothing);
+        let (level, pressure) = shed.step(at(2_000), &signals(&failing));
         assert_eq!((level, pressure.percent), (Level::Tells, 90));
         assert!(pressure.why.contains("`cpu0` makes no checkpoints, and 90 %"), "{}", pressure.why);
-        assert_eq!(shed.step(at(0), &signals(&full)).0, Level::Nothing);
+        assert_eq!(shed.step(at(2_100), &signals(&full)).0, Level::Nothing);
     }
 
     #[test]
@@ -220,7 +238,9 @@ mod tests {
             ..DeviceSignals::default()
         };
         let devices = vec![failing("a", 81), failing("b", 96), failing("c", 96)];
-        let (level, pressure) = Shed::default().step(at(0), &Signals { memory: Some((50, 100)), devices });
+        let (mut shed, signals) = (Shed::default(), Signals { memory: Some((50, 100)), devices });
+        shed.step(at(0), &signals);
+        let (level, pressure) = shed.step(SHORT_AFTER, &signals);
         assert_eq!(level, Level::Asks);
         assert!(pressure.why.contains("`b`"), "{}", pressure.why);
     }
