@@ -7,7 +7,7 @@ use ringhold::client::{Client, Error, Options as ClientOptions};
 use ringhold::server::{About, Doors, Options, Server, Session, Sessions};
 use ringhold_cluster::network::{BoxFuture, RealNetwork};
 use ringhold_cluster::tls::{Authority, Role};
-use ringhold_cluster::wire::{NodeName, Request, Response, Status};
+use ringhold_cluster::wire::{NodeName, Request, Response};
 use ringhold_kernels::message::Reason;
 
 /// Never settles.
@@ -27,7 +27,7 @@ impl Doors for Restless {
     fn request(&self, request: Request) -> BoxFuture<'_, Response> {
         Box::pin(async move {
             match request {
-                Request::Status => Response::Status(Box::new(Status::default())),
+                Request::Status => Response::Status(Box::default()),
                 _ => std::future::pending().await,
             }
         })
