@@ -24,9 +24,9 @@ use serde::{Deserialize, Serialize};
 pub const ALPN: &[u8] = b"ringhold/1";
 /// The version of everything in this file and in [`crate::frame`]. A change that an older peer would misread
 /// raises it.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// The oldest version this build still speaks.
-pub const VERSION_MIN: u16 = 3;
+pub const VERSION_MIN: u16 = 4;
 
 /// Bytes of one control value a node reads: hellos and requests are small.
 pub const REQUEST_BYTES_MAX: usize = 64 << 10;
@@ -38,6 +38,8 @@ pub const REQUESTS_MAX: u32 = 16;
 pub const TYPES_MAX: usize = 1_024;
 /// Sessions a node serves at a time.
 pub const SESSIONS_MAX: usize = 1_024;
+/// Sessions beyond the node's limit, and while it sheds load, that look after it.
+pub const ADMIN_SESSIONS_MAX: usize = 16;
 /// Handshakes a node has under way at a time; beyond it, it makes clients prove their address first.
 pub const HANDSHAKES_MAX: usize = 64;
 /// Asks of one session that wait for their answers; at this the node stops reading from the session's lane.
@@ -138,6 +140,8 @@ pub enum Close {
     TooMany = 6,
     /// A control value could not be decoded.
     Control = 7,
+    /// The node failed at serving the client, by a bug of its own.
+    Internal = 8,
 }
 
 impl Close {
@@ -148,7 +152,9 @@ impl Close {
     pub fn from_code(code: VarInt) -> Option<Close> {
         use Close::*;
         let code = code.into_inner();
-        [Done, Stopping, Preamble, Refused, Frame, TooSlow, TooMany, Control].into_iter().find(|c| *c as u64 == code)
+        [Done, Stopping, Preamble, Refused, Frame, TooSlow, TooMany, Control, Internal]
+            .into_iter()
+            .find(|c| *c as u64 == code)
     }
 }
 
@@ -163,6 +169,8 @@ pub struct Hello {
     pub cluster: Option<String>,
     /// The actor types the client was built with.
     pub types: Vec<TypeLayout>,
+    /// It looks after the node, and is let in though that is full or sheds load: up to [`ADMIN_SESSIONS_MAX`] at a time are.
+    pub admin: bool,
 }
 
 /// An actor type as somebody was built with it.
@@ -228,6 +236,8 @@ pub enum Refused {
     Cluster { wanted: String, actual: String },
     #[error("the node already serves {sessions_max} sessions, its limit: try again, or use another node")]
     TooManySessions { sessions_max: u32 },
+    #[error("the node is overloaded and takes no new sessions ({0}): try again later, or use another node")]
+    Overloaded(String),
     #[error("the node is stopping: try again, or use another node")]
     Stopping,
     #[error("the client's hello is not valid: {0}")]
@@ -259,6 +269,8 @@ fn layouts(mismatches: &[LayoutMismatch]) -> String {
 pub enum Request {
     Status,
     Devices,
+    /// How the node does.
+    Health,
     /// Every actor type with its schema and figures.
     ActorTypes,
     /// The state of one actor.
@@ -270,13 +282,24 @@ pub enum Request {
     Settle {
         timeout_ms: u64,
     },
-    /// The newest messages that nobody handled.
+    /// The newest messages that nobody handled, of those that the filter takes.
     DeadLetters {
+        filter: LetterFilter,
         limit: u32,
     },
     /// Somebody has seen to what was wrong with a device's backends: those that were left alone are tried again now.
     Retry {
         device: String,
+    },
+    /// Sends messages that nobody handled again, the oldest first, as tells. Each is kept until its device has taken it.
+    RetryDeadLetters {
+        filter: LetterFilter,
+        /// How long to wait for room.
+        timeout_ms: u64,
+    },
+    /// Forgets messages that nobody handled.
+    DropDeadLetters {
+        filter: LetterFilter,
     },
     /// Stops the node in good order, as SIGTERM does.
     Drain {
@@ -305,12 +328,15 @@ impl From<Key64> for Key {
 pub enum Response {
     Status(Box<Status>),
     Devices(Vec<DeviceStatus>),
+    Health(Health),
     ActorTypes(Vec<ActorType>),
     Inspected(ActorState),
     Settled(Settled),
-    DeadLetters(Vec<DeadLetter>),
     /// How many backends of the device had been left alone.
     Retrying(u32),
+    DeadLetters(DeadLetters),
+    /// To both retry and drop.
+    DeadLettersDone(LettersDone),
     /// The drain has begun; the connection will close with [`Close::Stopping`].
     Draining,
     Failed(Failed),
@@ -359,8 +385,79 @@ pub struct Status {
     /// Kept in the dead-letter queue now, and all since the node started.
     pub dead_letters_kept: u64,
     pub dead_letters: u64,
+    /// Of those since the start, how many could not be kept; and why the disk takes none now, if it does not.
+    pub dead_letters_lost: u64,
+    pub dead_letters_failed: Option<String>,
     /// The transport's counters, by name.
     pub transport: Vec<Counter>,
+    pub shedding: Shedding,
+}
+
+/// What a node refuses because it is short of memory or capacity.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shedding {
+    pub level: ShedLevel,
+    /// How short it is: 100 is all there is.
+    pub pressure_percent: u64,
+    /// Of what, where something is refused.
+    pub why: String,
+    /// Refused since the node started.
+    pub sessions: u64,
+    pub creations: u64,
+    pub tells: u64,
+    pub asks: u64,
+}
+
+/// The last of the steps that are taken: each includes those before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShedLevel {
+    #[default]
+    Nothing,
+    /// New sessions are refused.
+    Sessions,
+    /// Messages from outside to actors that do not exist are refused.
+    Creation,
+    /// Tells from outside are refused.
+    Tells,
+    /// Asks from outside are refused.
+    Asks,
+}
+
+/// How a node does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Whether it should be left to run.
+    pub live: Verdict,
+    /// Whether it should be given work.
+    pub ready: Verdict,
+    pub devices: Vec<DeviceHealth>,
+}
+
+/// Yes or no, and why not, or with what reservations.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    pub ok: bool,
+    pub reasons: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceHealth {
+    pub name: String,
+    pub state: DeviceState,
+    pub verdict: DeviceVerdict,
+    /// Why it is not well.
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceVerdict {
+    Well,
+    /// It works, and not as it is meant to.
+    Degraded,
+    #[default]
+    Down,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -606,9 +703,52 @@ pub struct Settled {
     pub waited_ms: u64,
 }
 
+/// Which dead letters are meant: those that all of it is true of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetterFilter {
+    pub numbers: Option<Vec<u64>>,
+    /// Only up to this number.
+    pub newest: Option<u64>,
+    pub to_type: Option<TypeId>,
+    /// [`Reason`] as a number.
+    pub reason: Option<u8>,
+}
+
+/// Dead letters that a filter takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetters {
+    /// All that it takes.
+    pub matching: u64,
+    /// The newest of them all; `None` where there is none.
+    pub newest: Option<u64>,
+    /// The newest of them, the newest first.
+    pub letters: Vec<DeadLetter>,
+}
+
+/// What became of dead letters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LettersDone {
+    /// All that the filter took.
+    pub matching: u64,
+    /// Sent again, or dropped.
+    pub done: u64,
+    /// Still kept, because they could not be sent: how many, for each [`Reason`] (as a number).
+    pub left: Vec<(u8, u64)>,
+}
+
+/// Dead letters in one answer, at most.
+pub const LETTERS_MAX: u32 = 1_000;
+
 /// A message that nobody handled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
+    pub number: u64,
+    /// When it was given up, microseconds since the Unix epoch.
+    pub at_us: u64,
+    /// The device that gave it up; empty if none had it.
+    pub device: String,
+    /// The device hosts that it ended.
+    pub history: Vec<LetterStrike>,
     pub hlc: Hlc,
     /// [`Reason`] as a number.
     pub reason: u8,
@@ -617,6 +757,15 @@ pub struct DeadLetter {
     pub from_type: TypeId,
     pub from_key: Key64,
     pub payload: Vec<u8>,
+}
+
+/// A device host that ended with a message in hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetterStrike {
+    pub at_us: u64,
+    /// Which of its device's hosts since the node's start.
+    pub term: u64,
+    pub how: String,
 }
 
 impl DeadLetter {
@@ -739,6 +888,7 @@ mod tests {
             client: "test".into(),
             cluster: None,
             types: vec![TypeLayout { name: "bank.account".into(), layout_hash: 7 }],
+            admin: false,
         };
         let bytes = encode(&hello).unwrap();
         assert_eq!(decode::<Hello>(&bytes[4..]).unwrap(), hello);
@@ -766,7 +916,7 @@ mod tests {
 
     #[test]
     fn close_codes_are_read_back() {
-        for close in [Close::Done, Close::Stopping, Close::Frame, Close::Control] {
+        for close in [Close::Done, Close::Stopping, Close::Frame, Close::Control, Close::Internal] {
             assert_eq!(Close::from_code(close.code()), Some(close));
         }
         assert_eq!(Close::from_code(VarInt::from_u32(1000)), None);

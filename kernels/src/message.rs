@@ -121,10 +121,12 @@ pub enum Reason {
     ConnectionLost = 18,
     #[error("the message stalled or crashed its worker twice, and was put aside")]
     Poison = 19,
+    #[error("the node is overloaded and sheds load: try again later")]
+    Overloaded = 20,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 19] = [
+    pub const ALL: [Reason; 20] = [
         Reason::UnknownType,
         Reason::Malformed,
         Reason::TooLarge,
@@ -144,6 +146,7 @@ impl Reason {
         Reason::DeadlineExceeded,
         Reason::ConnectionLost,
         Reason::Poison,
+        Reason::Overloaded,
     ];
 
     pub fn from_u8(value: u8) -> Option<Reason> {
@@ -215,6 +218,31 @@ impl Header {
     #[must_use]
     pub fn with_reason(self, reason: Reason) -> Header {
         Header { reason: reason as u8, ..self }
+    }
+
+    /// A tell or an ask for an actor that exists: where it does not, it is not made, and the message is refused as overloaded.
+    #[must_use]
+    pub fn creating_nothing(self) -> Header {
+        self.with_reason(Reason::Overloaded)
+    }
+
+    pub fn creates_nothing(&self) -> bool {
+        self.reason == Reason::Overloaded as u8
+    }
+
+    #[must_use]
+    pub fn without_reason(self) -> Header {
+        Header { reason: 0, ..self }
+    }
+
+    /// A tell that had been put aside as poison, and that somebody has sent again.
+    #[must_use]
+    pub fn sent_again(self) -> Header {
+        self.with_kind(Kind::Tell).with_reason(Reason::Poison)
+    }
+
+    pub fn is_sent_again(&self) -> bool {
+        self.is(Kind::Tell) && self.reason == Reason::Poison as u8
     }
 
     #[inline(always)]

@@ -30,8 +30,12 @@ impl Suspect {
     }
 }
 
-/// What a message is, but for its stamp. Never zero.
+/// What a message is, but for its stamp. Zero for one that is [sent again](Header::is_sent_again): such a one is known by its stamp
+/// alone, so that it is run though others like it are not.
 pub fn hash_of(header: &Header, payload: &[u8]) -> u64 {
+    if header.is_sent_again() {
+        return 0;
+    }
     let from = header.from();
     let about = [&from.key.0.to_le_bytes()[..], &from.type_id.0.to_le_bytes(), &[header.kind().map_or(0, |k| k as u8)]];
     fnv1a(&[&about.concat(), payload].concat()).max(1)

@@ -465,6 +465,10 @@ impl Worker {
         let Some(type_index) = self.registry.index_of(id.type_id) else {
             return self.not_handled(at, Reason::UnknownType, None);
         };
+        // SAFETY: as for `run`.
+        if unsafe { at.as_ref() }.creates_nothing() {
+            return self.not_handled(at, Reason::Overloaded, None);
+        }
         match self.table.create(id, type_index) {
             Some(slot) => {
                 self.counts.created += 1;
@@ -516,7 +520,8 @@ impl Worker {
         self.counts.replies += 1;
     }
 
-    /// A message that no handler will answer: its asker gets an error, or it goes to the dead-letter queue.
+    /// A message that no handler will answer: its asker gets an error, or it goes to the dead-letter queue. One that is put aside
+    /// goes there in any case, for somebody to look at.
     #[cold]
     fn not_handled(&mut self, at: NonNull<Header>, reason: Reason, line: Option<u32>) {
         // SAFETY: as for `run`.
@@ -525,7 +530,10 @@ impl Worker {
             self.counts.replies += 1;
             let text = line.map_or(String::new(), |line| format!("line {line} of the actor's source"));
             let text = &text.as_bytes()[..text.len().min(self.segment.shape().payload_bytes_max())];
-            return self.answer_error(header, reason, text);
+            self.answer_error(header, reason, text);
+            if reason != Reason::Poison {
+                return;
+            }
         }
         self.dead_letter(header, payload, reason);
     }
@@ -588,6 +596,7 @@ impl Worker {
         let telemetry = self.telemetry();
         let counts = &self.counts;
         telemetry.hand_hlc.store(0, Relaxed);
+        telemetry.hand_type.store(0, Relaxed);
         telemetry.sent.store(self.outbox.sent(), Relaxed);
         telemetry.faults.store(counts.faults, Relaxed);
         telemetry.dead.store(self.outbox.dead, Relaxed);

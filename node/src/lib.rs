@@ -13,12 +13,16 @@ pub mod client;
 pub mod config;
 pub mod demo;
 pub mod device;
+pub mod health;
 pub mod logs;
+mod memory;
 pub mod node;
 mod progress;
 pub mod router;
 pub mod server;
+pub mod shed;
 pub mod shipped;
+pub mod vital;
 
 pub use ringhold_kernels::id::{ActorId, Key};
 pub use ringhold_kernels::registry::Registry;

@@ -1,12 +1,12 @@
 //! A node: devices, the router between them, and the server in front.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use ringhold_cluster::network::{Network, RealNetwork};
+use ringhold_cluster::network::{BoxFuture, Network, RealNetwork};
 use ringhold_cluster::tls::{self, Authority, Files, Identity, Role};
 use ringhold_cluster::transport;
 use ringhold_cluster::wire::NodeName;
@@ -29,8 +29,10 @@ use crate::device::keeper::{self, Blocking, Jobs};
 use crate::device::supervise::Backend;
 use crate::device::supervisor::Limits;
 use crate::device::{self, About, Device, Outlet, breaker, leave_timeout};
+use crate::health::http::{self, Http};
 use crate::router::{Parts, Router};
 use crate::server::{self, Doors, Server, Sessions};
+use crate::vital::Vital;
 
 /// The world a node lives in: the machine's, or the simulator's.
 pub struct Environment {
@@ -71,7 +73,7 @@ impl Storage {
             bytes
         })?;
         let identity = identity(config, &folder.tls_path(), network)?;
-        let letters = dead_letters::Sled::open(&folder.dead_letters_path(), config.dead_letters.kept)?;
+        let letters = dead_letters::Store::open(&folder.dead_letters_path(), config.dead_letters.kept)?;
         let checkpoints = match config.checkpoints.enabled {
             true => {
                 let blocks = Arc::new(Reopening::open(&folder.checkpoints_path())?);
@@ -122,8 +124,8 @@ pub enum Error {
          Start with the devices as they were; or save them with `ringhold storage export`, and use another folder"
     )]
     LeftOut(String),
-    #[error("actors.committed names `{0}`, and this binary has no such actor type: it has {1}")]
-    NoSuchType(String, String),
+    #[error("{}, and this binary has no such actor type: it has {known}", unknown.join(", "))]
+    NoSuchType { unknown: Vec<String>, known: String },
     #[error(transparent)]
     Tls(#[from] tls::Error),
     #[error(transparent)]
@@ -141,6 +143,10 @@ pub enum Error {
     NotUp(u64),
     #[error("device `{0}` is given up: {1}")]
     GivenUp(String, String),
+    #[error("health cannot be told at {listen} ({source}): choose another address for health.listen, or leave it out")]
+    Health { listen: std::net::SocketAddr, source: std::io::Error },
+    #[error("{0}: this is a bug of Ringhold")]
+    Failed(String),
 }
 
 /// A running node. Dropping it ends its tasks and kills its device hosts: [`Node::drain`] first.
@@ -148,6 +154,9 @@ pub struct Node {
     server: Server,
     router: Arc<Router>,
     tasks: JoinSet<()>,
+    vital: Vital,
+    /// Where health is told over HTTP.
+    health: Option<Http>,
     storage: Storage,
     drain_timeout: Duration,
 }
@@ -185,14 +194,14 @@ impl Node {
         let planned = makers.plan(&config.devices)?;
         let decided = config::Devices(planned.iter().map(|planned| planned.device.clone()).collect());
         let config = &Config { devices: decided, ..config.clone() };
-        let committed = committed(config, &registry)?;
+        let (committed, deadlines) = by_type(config, &registry)?;
         if let Some(store) = &storage.checkpoints {
             let keeps = |name: &String| (0..config.devices.0.len()).any(|index| config.device_name(index) == *name);
             if let Some(left_out) = store.devices().into_iter().find(|name| !keeps(name)) {
                 return Err(Error::LeftOut(left_out));
             }
         }
-        let makes = Makes { config, makers: &*makers, registry: &registry };
+        let makes = Makes { config, makers: &*makers, registry: &registry, deadlines: &deadlines };
         let mut made = Vec::new();
         for (index, planned) in planned.iter().enumerate() {
             let device = &planned.device;
@@ -225,6 +234,7 @@ impl Node {
             sessions: sessions.clone(),
             letters: storage.dead_letters.clone(),
             network: network.clone(),
+            jobs: storage.jobs.clone(),
         }));
         // The port before the devices: when it is taken, nothing else has happened yet.
         let options = server::Options {
@@ -235,7 +245,7 @@ impl Node {
         };
         let doors: Arc<dyn Doors> = router.clone();
         let server = Server::start(options, sessions, doors)?;
-        let mut tasks = JoinSet::new();
+        let (mut tasks, vital) = (JoinSet::new(), Vital::default());
         for (device, _) in &made {
             device.hand_on_taken_up(&*router);
         }
@@ -246,13 +256,39 @@ impl Node {
             retry_min: config.supervision.breaker_retry_min,
             retry_max: config.supervision.breaker_retry_max,
         };
+        // Before the devices too, so that it is told how they come up.
+        let health = match config.health.listen {
+            Some(listen) => {
+                let looked_at = router.clone();
+                let look = Box::new(move || looked_at.health());
+                let about = http::About { pulse: router.pulse.clone(), look };
+                Some(Http::start(listen, about).map_err(|source| Error::Health { listen, source })?)
+            }
+            None => None,
+        };
+        let own = [
+            ("sheds load of the node", Box::pin(router.clone().shed_load(config.limits.memory_bytes)) as BoxFuture<_>),
+            ("tells whether the node lives", Box::pin(router.pulse.clone().beat(storage.jobs.clone()))),
+        ];
+        for (what, task) in own {
+            let vital = vital.clone();
+            tasks.spawn(async move { vital.watch(what.into(), task).await });
+        }
         for (device, backends) in made {
             let outlet: Arc<dyn Outlet> = router.clone();
-            tasks.spawn(device.clone().pump(outlet.clone()));
-            tasks.spawn(device.clone().keep(outlet.clone()));
-            tasks.spawn(device.supervise(backends, breaker, outlet));
+            let name = device.name.clone();
+            let pump = device.clone().pump(outlet.clone());
+            let keep = device.clone().keep(outlet.clone());
+            let supervise = device.supervise(backends, breaker, outlet);
+            let mut spawn = |what, task: BoxFuture<'static, ()>| {
+                let (vital, name) = (vital.clone(), format!("{what} device `{name}`"));
+                tasks.spawn(async move { vital.watch(name, task).await });
+            };
+            spawn("carries the messages of", Box::pin(pump));
+            spawn("makes the checkpoints of", Box::pin(keep));
+            spawn("keeps alive", Box::pin(supervise));
         }
-        let node = Node { server, router, tasks, storage, drain_timeout: config.node.drain_timeout };
+        let node = Node { server, router, tasks, vital, health, storage, drain_timeout: config.node.drain_timeout };
         // A host that does not come up is followed by another; the start fails with that one.
         node.wait_until_up(start_timeout * 2 + Duration::from_secs(1)).await?;
         Ok(node)
@@ -272,7 +308,11 @@ impl Node {
             if Instant::now() >= deadline {
                 return Err(Error::NotUp(limit.as_secs()));
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::select! {
+                biased;
+                why = self.failed() => return Err(Error::Failed(why)),
+                () = tokio::time::sleep(Duration::from_millis(1)) => {}
+            }
         }
         Ok(())
     }
@@ -280,6 +320,11 @@ impl Node {
     /// Where clients reach it.
     pub fn address(&self) -> std::net::SocketAddr {
         self.server.address()
+    }
+
+    /// Where it is told over HTTP how the node does.
+    pub fn health_address(&self) -> Option<std::net::SocketAddr> {
+        self.health.as_ref().map(Http::address)
     }
 
     pub fn id(&self) -> &str {
@@ -293,6 +338,12 @@ impl Node {
     /// Resolves when a client has asked the node to stop.
     pub async fn drain_asked(&self) {
         self.router.drain_asked.notified().await;
+    }
+
+    /// Resolves once a task that the node cannot be without has panicked: which, and with what. Drop the node then, and start
+    /// another: it goes on from its last checkpoints.
+    pub async fn failed(&self) -> String {
+        self.vital.failed().await
     }
 
     /// Takes nothing new, finishes what there is, and ends. After the configured time it ends regardless.
@@ -331,16 +382,25 @@ impl Node {
     }
 }
 
-/// The types whose outputs wait for a checkpoint.
-fn committed(config: &Config, registry: &Registry) -> Result<HashSet<TypeId>, Error> {
-    let of = |name: &String| match registry.by_name(name) {
-        Some(actor) => Ok(actor.type_id),
-        None => {
-            let names: Vec<&str> = registry.types().iter().map(|t| t.schema.name.as_str()).collect();
-            Err(Error::NoSuchType(name.clone(), names.join(", ")))
+/// What the configuration says by the names of actor types: those whose outputs wait for a checkpoint, and for how long a
+/// message of which may be in hand.
+fn by_type(config: &Config, registry: &Registry) -> Result<(HashSet<TypeId>, BTreeMap<TypeId, Duration>), Error> {
+    let mut unknown = Vec::new();
+    let mut id = |field: &str, name: &String| {
+        let found = registry.by_name(name).map(|actor| actor.type_id);
+        if found.is_none() {
+            unknown.push(format!("actors.{field} names `{name}`"));
         }
+        found
     };
-    config.actors.committed.iter().map(of).collect()
+    let actors = &config.actors;
+    let committed = actors.committed.iter().filter_map(|name| id("committed", name)).collect();
+    let deadlines = actors.deadlines.iter().filter_map(|(name, span)| Some((id("deadlines", name)?, *span))).collect();
+    if unknown.is_empty() {
+        return Ok((committed, deadlines));
+    }
+    let known: Vec<&str> = registry.types().iter().map(|t| t.schema.name.as_str()).collect();
+    Err(Error::NoSuchType { unknown, known: known.join(", ") })
 }
 
 /// How a device makes checkpoints, and the one that it begins with.
@@ -388,12 +448,13 @@ struct Makes<'a> {
     config: &'a Config,
     makers: &'a dyn Devices,
     registry: &'a Arc<Registry>,
+    deadlines: &'a BTreeMap<TypeId, Duration>,
 }
 
 impl Makes<'_> {
     /// For the device of this number and name.
     fn backend(&self, backend: &config::Device, index: usize, name: &str) -> Result<Backend, Error> {
-        let Makes { config, makers, registry } = self;
+        let Makes { config, makers, registry, deadlines } = self;
         let workers = workers(backend.workers);
         let sharers = sharers(&config.devices, backend.gpu).max(1);
         let host = makers.host(backend, sharers, workers, registry);
@@ -409,6 +470,7 @@ impl Makes<'_> {
             host: host.map_err(|e| device::Error::Bells(name.into(), e))?,
             limits: Limits {
                 stalled_after: supervision.stalled_after,
+                deadlines: (*deadlines).clone(),
                 start_timeout: start_timeout(backend.kind),
                 leave_timeout: leave_timeout(backend.kind),
                 backoff_min: supervision.restart_backoff_min,

@@ -140,7 +140,7 @@ fn without_a_node_every_command_says_so_and_how_to_start_one() {
     let commands: [&[&str]; 6] = [
         &["status"],
         &["devices", "--address", "127.0.0.1:7420"],
-        &["dead-letters"],
+        &["deadletter", "list"],
         &["actor", "types"],
         &["actor", "ask", "account", "alice", "Read"],
         &["actor", "inspect", "account", "alice"],

@@ -10,8 +10,9 @@ use ringhold::server::{About, Doors, Options, Server, Session, Sessions};
 use ringhold_cluster::network::{BoxFuture, RealNetwork};
 use ringhold_cluster::tls::{Authority, Files, Identity, Role};
 use ringhold_cluster::wire::{
-    ActorState, ActorType, ClockStatus, DeadLetter, DeviceState, DeviceStatus, Failed, NodeName, NodeState, Request,
-    Response, Status, TypeLayout, WorkerStatus,
+    ActorState, ActorType, ClockStatus, DeadLetter, DeadLetters, DeviceHealth, DeviceState, DeviceStatus,
+    DeviceVerdict, Failed, Health, LetterStrike, LettersDone, NodeName, NodeState, Request, Response, Status,
+    TypeLayout, Verdict, WorkerStatus,
 };
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::{ActorId, Key, TypeId};
@@ -161,18 +162,46 @@ impl Doors for Script {
                 })
             }
             Request::Inspect { .. } => Response::Failed(Failed::new(Reason::NoActor, Reason::NoActor.to_string())),
-            Request::DeadLetters { limit } => Response::DeadLetters(vec![
-                DeadLetter {
-                    hlc: Hlc::at_us(3_723_004_000),
-                    reason: Reason::Rejected as u8,
+            Request::DeadLetters { filter, limit } => {
+                let letter = DeadLetter {
+                    number: 7,
+                    at_us: 3_723_004_000,
+                    device: "cpu0".into(),
+                    history: vec![LetterStrike { at_us: 3_700_000_000, term: 4, how: "killed by signal 11".into() }],
+                    hlc: Hlc::at_us(3_600_000_000),
+                    reason: Reason::Poison as u8,
                     to_type: to.type_id,
                     to_key: to.key.into(),
                     from_type: TypeId::CLIENT,
                     from_key: Key(1).into(),
                     payload: [vec![3], vec![0; 55]].concat(),
                 };
-                limit.min(1) as usize
-            ]),
+                let matches = filter.numbers.is_none_or(|numbers| numbers.contains(&7))
+                    && filter.reason.is_none_or(|reason| reason == letter.reason);
+                Response::DeadLetters(DeadLetters {
+                    matching: matches.into(),
+                    newest: matches.then_some(7),
+                    letters: if matches { vec![letter; limit.min(1) as usize] } else { vec![] },
+                })
+            }
+            Request::RetryDeadLetters { filter, .. } => {
+                assert_eq!(filter.newest, Some(7), "none that came since the question");
+                let left = vec![(Reason::NoDevice as u8, 2)];
+                Response::DeadLettersDone(LettersDone { matching: 3, done: 1, left })
+            }
+            Request::DropDeadLetters { .. } => {
+                Response::DeadLettersDone(LettersDone { matching: 1, done: 1, left: vec![] })
+            }
+            Request::Health => Response::Health(Health {
+                live: Verdict { ok: true, reasons: vec![] },
+                ready: Verdict { ok: false, reasons: vec!["the node is draining".into()] },
+                devices: vec![DeviceHealth {
+                    name: "cpu0".into(),
+                    state: DeviceState::Running,
+                    verdict: DeviceVerdict::Degraded,
+                    reason: "on the CPU".into(),
+                }],
+            }),
             Request::Settle { .. } | Request::Retry { .. } | Request::Drain { .. } => {
                 Response::Failed(Failed::text("not here"))
             }
@@ -342,13 +371,52 @@ fn the_node_its_devices_and_types_are_shown() {
         "{one}"
     );
     node.fails(&["actor", "types", "Account"], 2, &["did you mean `account`?"]);
+}
 
-    let letters = node.json(&["dead-letters"]);
-    assert_eq!((&letters[0]["reason"], &letters[0]["message"]), (&json!("rejected"), &json!("Read")));
-    assert_eq!(letters[0]["to"], json!({"type": "account", "key": "bob"}));
-    let (_, stdout, _) = node.run(&["dead-letters"]);
-    assert!(stdout.contains("01:02:03.004  a client  account bob  \"Read\""), "{stdout}");
-    assert!(node.run(&["dead-letters", "--limit", "0"]).1.contains("no dead letters"));
+#[test]
+fn health_is_told_in_words_json_and_exit_codes() {
+    let node = Node::start();
+    assert_eq!(node.json(&["health", "live"]), json!({"live": true, "reasons": []}));
+    let (code, stdout, _) = node.run(&["health"]);
+    assert_eq!((code, stdout.as_str()), (1, "not ready\nthe node is draining\n"));
+    let (code, stdout, _) = node.run(&["health", "ready", "--json"]);
+    assert_eq!((code, stdout.as_str()), (1, "{\"ready\":false,\"reasons\":[\"the node is draining\"]}\n"));
+    let (code, stdout, _) = node.run(&["health", "devices"]);
+    assert!(code == 0 && stdout.contains("cpu0    degraded  on the CPU"), "a degraded device works: {stdout}");
+    node.fails(&["health", "alive"], 2, &["live, ready, devices"]);
+}
+
+#[test]
+fn dead_letters_are_listed_shown_sent_again_and_dropped() {
+    let node = Node::start();
+    let listed = node.json(&["deadletter", "list"]);
+    let letter = &listed["letters"][0];
+    assert_eq!((&listed["matching"], &letter["number"]), (&json!(1), &json!(7)));
+    assert_eq!((&letter["reason"], &letter["message"]), (&json!("poison"), &json!("Read")));
+    assert_eq!(letter["to"], json!({"type": "account", "key": "bob"}));
+    let (_, stdout, _) = node.run(&["deadletter", "list", "--type", "account", "--reason", "poison"]);
+    assert!(stdout.contains("7  1970-01-01 01:02:03  a client  account bob  \"Read\""), "{stdout}");
+    assert!(node.run(&["deadletter", "list", "--limit", "0"]).1.contains("and 1 older ones"));
+    assert!(node.run(&["deadletter", "list", "--reason", "no-actor"]).1.contains("no dead letters are kept"));
+    node.fails(&["deadletter", "list", "--reason", "poisen"], 2, &["did you mean `poison`?"]);
+    node.fails(&["deadletter", "list", "--type", "Account"], 2, &["did you mean `account`?"]);
+
+    let shown = node.json(&["deadletter", "show", "7"]);
+    assert_eq!(shown["history"], json!([{"at_us": 3_700_000_000u64, "host": 4, "how": "killed by signal 11"}]));
+    assert_eq!(shown["payload"].as_str().unwrap().len(), 112);
+    let (_, stdout, _) = node.run(&["deadletter", "show", "7"]);
+    assert!(stdout.contains("1970-01-01 01:01:40     4  killed by signal 11"), "{stdout}");
+    node.fails(&["deadletter", "show", "8"], 1, &["no dead letter 8 is kept"]);
+
+    node.fails(&["deadletter", "drop", "7"], 2, &["1 dead letter would be forgotten", "--yes"]);
+    node.fails(&["deadletter", "drop", "--yes"], 2, &["say which"]);
+    node.fails(&["deadletter", "drop", "8", "--yes"], 1, &["no such dead letter"]);
+    let dropped = node.json(&["deadletter", "drop", "7", "--yes"]);
+    assert_eq!(dropped, json!({"dropped": 1, "matching": 1, "not_kept": 0, "left": {}}));
+    let (code, stdout, _) = node.run(&["deadletter", "drop", "7", "8", "--yes"]);
+    assert_eq!((code, stdout.contains("1 of those numbers not kept")), (1, true), "{stdout}");
+    let (code, stdout, _) = node.run(&["deadletter", "retry", "--all", "--yes"]);
+    assert_eq!((code, stdout.as_str()), (1, "1 dead letter retried\n2 left where they were: no device is running\n"));
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub fn types(globals: &Globals, name: Option<&str>, output: Output) -> Result<u8
 pub fn tell(globals: &Globals, args: &MessageArgs, output: Output) -> Result<u8, Failure> {
     // Before anything is asked of a node: what is wrong with the arguments is wrong without one.
     let (key, message) = (key(&args.actor)?, message(&args.message)?);
-    connect::run(globals, async |node: &Connection| {
+    connect::run_with_actors(globals, async |node: &Connection| {
         let types = node.actor_types().await?;
         let (to, payload) = encode(node, &types, &args.actor, key, &message)?;
         node.tell(to, &payload).await?;
@@ -45,7 +45,7 @@ pub fn tell(globals: &Globals, args: &MessageArgs, output: Output) -> Result<u8,
 
 pub fn ask(globals: &Globals, args: &MessageArgs, output: Output) -> Result<u8, Failure> {
     let (key, message) = (key(&args.actor)?, message(&args.message)?);
-    connect::run(globals, async |node: &Connection| {
+    connect::run_with_actors(globals, async |node: &Connection| {
         let types = node.actor_types().await?;
         let (to, payload) = encode(node, &types, &args.actor, key, &message)?;
         let names = names(&types);
@@ -121,7 +121,7 @@ fn message(argument: &str) -> Result<Value, Failure> {
 /// No message's JSON is longer: it has at most 3,036 bytes in binary.
 const MESSAGE_TEXT_BYTES_MAX: u64 = 1 << 20;
 
-fn find<'a>(types: &'a [ActorType], name: &str) -> Result<&'a ActorType, Failure> {
+pub fn find<'a>(types: &'a [ActorType], name: &str) -> Result<&'a ActorType, Failure> {
     types.iter().find(|t| t.schema.name == name).ok_or_else(|| {
         let known: Vec<&str> = types.iter().map(|t| t.schema.name.as_str()).collect();
         let near = suggest::nearest(name, known.iter().copied());

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use ringhold_cluster::network::RealNetwork;
 use ringhold_cluster::tls::{Files, Identity, Role};
-use ringhold_cluster::wire::{ActorState, ActorType, DeadLetter, DeviceStatus, Request, Response, Status};
+use ringhold_cluster::wire::{
+    ActorState, ActorType, DeadLetters, DeviceStatus, Health, LetterFilter, LettersDone, Request, Response, Status,
+};
 use ringhold_kernels::id::{ActorId, Key, TypeId};
 use ringhold_kernels::message::Reason;
-use ringhold_kernels::schema::Schema;
 use tokio::time::timeout;
 
 use super::exit::{self, Failure};
@@ -25,8 +26,24 @@ pub struct Connection {
 
 /// Connects, does the work, and closes.
 pub fn run(globals: &Globals, work: impl AsyncFnOnce(&Connection) -> Result<u8, Failure>) -> Result<u8, Failure> {
+    connect(globals, true, work)
+}
+
+/// The same to talk to actors: what a node that is full or sheds load does not let in.
+pub fn run_with_actors(
+    globals: &Globals,
+    work: impl AsyncFnOnce(&Connection) -> Result<u8, Failure>,
+) -> Result<u8, Failure> {
+    connect(globals, false, work)
+}
+
+fn connect(
+    globals: &Globals,
+    admin: bool,
+    work: impl AsyncFnOnce(&Connection) -> Result<u8, Failure>,
+) -> Result<u8, Failure> {
     logs::start(&Log { level: logs::level_of_client(globals.verbose), format: Format::Text });
-    let options = options(globals)?;
+    let options = Options { admin, ..options(globals)? };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -111,16 +128,27 @@ impl Connection {
         request!(self, Request::Retry { device: device.into() }, Retrying)
     }
 
-    pub async fn dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, Failure> {
-        request!(self, Request::DeadLetters { limit }, DeadLetters)
+    pub async fn health(&self) -> Result<Health, Failure> {
+        request!(self, Request::Health, Health)
+    }
+
+    pub async fn dead_letters(&self, filter: LetterFilter, limit: u32) -> Result<DeadLetters, Failure> {
+        request!(self, Request::DeadLetters { filter, limit }, DeadLetters)
+    }
+
+    /// Waits for room as long as the command may take.
+    pub async fn retry_dead_letters(&self, filter: LetterFilter) -> Result<LettersDone, Failure> {
+        // A little less than the client waits, so that there is an answer.
+        let timeout_ms = self.limit.as_millis() as u64 * 9 / 10;
+        request!(self, Request::RetryDeadLetters { filter, timeout_ms }, DeadLettersDone)
+    }
+
+    pub async fn drop_dead_letters(&self, filter: LetterFilter) -> Result<LettersDone, Failure> {
+        request!(self, Request::DropDeadLetters { filter }, DeadLettersDone)
     }
 
     pub async fn actor_types(&self) -> Result<Vec<ActorType>, Failure> {
         request!(self, Request::ActorTypes, ActorTypes)
-    }
-
-    pub async fn schemas(&self) -> Result<Vec<Schema>, Failure> {
-        Ok(self.actor_types().await?.into_iter().map(|found| found.schema).collect())
     }
 
     pub async fn inspect(&self, type_id: TypeId, key: Key) -> Result<ActorState, Failure> {
@@ -211,6 +239,7 @@ fn reason_code(reason: Reason) -> u8 {
         | Reason::NoActor
         | Reason::NoDevice
         | Reason::OutOfMemory
+        | Reason::Overloaded
         | Reason::Poison => exit::ACTOR,
     }
 }

@@ -10,7 +10,8 @@ pub const DEADLINE: u8 = 6;
 
 pub const HELP: &str = "Exit codes:
   0  done
-  1  failed for another reason; the demo: something differed; storage verify: something is damaged
+  1  failed for another reason; the demo: something differed; storage verify: something is damaged;
+     health: no; deadletter: some are left where they were
   2  arguments, a message or the configuration are wrong
   3  no node answers
   4  the node, or this client, refuses the other: certificate, version, actor types' layout

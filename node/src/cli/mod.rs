@@ -6,9 +6,11 @@
 mod actor;
 mod config;
 mod connect;
+mod deadletter;
 mod demo;
 mod devices;
 mod exit;
+mod health;
 mod node;
 mod output;
 mod status;
@@ -91,12 +93,16 @@ enum Command {
         command: Option<DevicesCommand>,
     },
 
-    /// Show the newest messages that nobody handled, and why
-    DeadLetters {
-        /// How many, at most
-        #[arg(long, default_value_t = 20)]
-        limit: u32,
+    /// Say whether the node lives, is ready, or how its devices do; the exit code is 1 where the answer is no
+    Health {
+        /// What to ask: of these, devices asks whether each device works
+        #[arg(value_enum, default_value_t = HealthOf::Ready)]
+        of: HealthOf,
     },
+
+    /// Look after messages that nobody handled: they are kept with the reason
+    #[command(subcommand, name = "deadletter")]
+    DeadLetter(DeadLetterCommand),
 
     /// Talk to actors
     #[command(subcommand)]
@@ -173,6 +179,67 @@ struct MessageArgs {
 
     /// The message: '{"Deposit": {"cents": 5}}', '"Read"' or Read; - reads it from stdin
     message: String,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum HealthOf {
+    Live,
+    Ready,
+    Devices,
+}
+
+#[derive(Subcommand)]
+enum DeadLetterCommand {
+    /// List them, the newest first
+    List {
+        #[command(flatten)]
+        which: WhichLetters,
+
+        /// How many, at most
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
+
+    /// Show one: its message, its actor, why it was not handled, and which device hosts it ended, if it did
+    Show { number: u64 },
+
+    /// Send them again, the oldest first; each is kept until its device has it
+    ///
+    /// They are sent as tells: nobody waits for the reply to an ask any more. A message that was put aside because it ended
+    /// device hosts is run again.
+    Retry(LetterArgs),
+
+    /// Forget them
+    Drop(LetterArgs),
+}
+
+#[derive(Args)]
+struct WhichLetters {
+    /// Only messages to actors of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    to_type: Option<String>,
+
+    /// Only those with this reason: poison, no_actor, …
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+#[derive(Args)]
+struct LetterArgs {
+    /// Their numbers: see `ringhold deadletter list`
+    #[arg(value_name = "NUMBER")]
+    numbers: Vec<u64>,
+
+    #[command(flatten)]
+    which: WhichLetters,
+
+    /// All there are
+    #[arg(long)]
+    all: bool,
+
+    /// Do it without asking
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Subcommand)]
@@ -287,7 +354,8 @@ fn run(cli: Cli, registry: Registry, output: Output) -> Result<u8, Failure> {
         Command::Devices { command: Some(DevicesCommand::Retry { device }) } => {
             devices::retry(globals, &device, output)
         }
-        Command::DeadLetters { limit } => status::dead_letters(globals, limit, output),
+        Command::Health { of } => health::run(globals, of, output),
+        Command::DeadLetter(command) => deadletter::run(&command, globals, output),
         Command::Actor(ActorCommand::Types { name }) => actor::types(globals, name.as_deref(), output),
         Command::Actor(ActorCommand::Tell(message)) => actor::tell(globals, &message, output),
         Command::Actor(ActorCommand::Ask(message)) => actor::ask(globals, &message, output),

@@ -47,13 +47,22 @@ async fn serve(config: &Config, registry: Registry, output: Output) -> Result<u8
     };
     let address = node.address();
     info!("node {} listens on {address}, process {}", node.id(), std::process::id());
+    if let Some(address) = node.health_address() {
+        info!("how it does is told at http://{address}: /live, /ready, /devices");
+    }
     if output.json {
-        let listening = json!({"listening": address.to_string(), "node": node.id(), "pid": std::process::id()});
+        let health = node.health_address().map(|address| address.to_string());
+        let pid = std::process::id();
+        let listening = json!({"listening": address.to_string(), "node": node.id(), "pid": pid, "health": health});
         output::print(&format!("{listening}\n"));
     }
     let why = tokio::select! {
         name = signals.next() => name,
         () = node.drain_asked() => "a client's request",
+        why = node.failed() => {
+            let what = "the node ends at once, and goes on from its last checkpoints when it is started again";
+            return Err(failed(&format!("{why}: {what}. This is a bug of Ringhold: its log has the panic")));
+        }
     };
     info!("{why}: the node takes nothing new and finishes what it has; a signal now ends it at once");
     let drained = tokio::select! {

@@ -1,11 +1,11 @@
 //! What commands print.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write, stderr, stdin};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::exit::Failure;
+use super::exit::{self, Failure};
 
 /// For whom a command prints.
 #[derive(Clone, Copy)]
@@ -21,6 +21,20 @@ impl Output {
             print(&format!("{value}\n"));
         } else {
             print(&text());
+        }
+    }
+
+    /// Says what is about to be done and asks whether it should. Without a terminal, and for programs, nobody can be asked.
+    pub fn confirm(self, what: &str, question: &str) -> Result<(), Failure> {
+        if self.json || !stdin().is_terminal() {
+            return Err(Failure::usage(format!("{what}\nsay --yes if they should; nothing was changed")));
+        }
+        let _ = write!(stderr(), "{what}\n{question} [y/N] ");
+        let mut answer = String::new();
+        let _ = stdin().read_line(&mut answer);
+        match answer.trim() {
+            "y" | "Y" | "yes" => Ok(()),
+            _ => Err(Failure::new(exit::FAILED, "nothing was changed")),
         }
     }
 

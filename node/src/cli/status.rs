@@ -1,33 +1,20 @@
-//! `status`, `dead-letters`.
+//! `status`.
 
 use ringhold_cluster::wire::{
-    BreakerState, ClockStatus, DeadLetter, DeviceState, DeviceStatus, NodeState, SessionStatus, Status, WorkerState,
+    BreakerState, ClockStatus, DeviceState, DeviceStatus, NodeState, SessionStatus, ShedLevel, Status, WorkerState,
 };
-use ringhold_kernels::id::ActorId;
-use ringhold_kernels::json::{self, TypeNames};
 use ringhold_kernels::message::Reason;
-use ringhold_kernels::schema::Schema;
 use serde_json::{Value, json};
 
 use super::Globals;
 use super::connect::{self, Connection};
 use super::exit::{self, Failure};
-use super::output::{Output, Table, bytes, fine_span, number, span};
+use super::output::{Output, Table, bytes, counted, fine_span, number, span};
 
 pub fn status(globals: &Globals, output: Output) -> Result<u8, Failure> {
     connect::run(globals, async |node: &Connection| {
         let status = node.status().await?;
         output.result(with_reasons(&status, &status.devices), || status_text(&status));
-        Ok(exit::OK)
-    })
-}
-
-pub fn dead_letters(globals: &Globals, limit: u32, output: Output) -> Result<u8, Failure> {
-    connect::run(globals, async |node: &Connection| {
-        let letters = node.dead_letters(limit).await?;
-        let schemas = node.schemas().await?;
-        let letters: Vec<Letter> = letters.iter().map(|letter| Letter::new(letter, &schemas)).collect();
-        output.result(letters.iter().map(|letter| &letter.json).collect::<Vec<_>>(), || letters_text(&letters));
         Ok(exit::OK)
     })
 }
@@ -43,7 +30,7 @@ pub fn with_reasons(status: &impl serde::Serialize, devices: &[DeviceStatus]) ->
 }
 
 /// `no_actor`, for programs; numbers that this build does not know stay numbers.
-fn reason_word(reason: u8) -> String {
+pub fn reason_word(reason: u8) -> String {
     let Some(reason) = Reason::from_u8(reason) else { return reason.to_string() };
     let mut word = String::new();
     for c in format!("{reason:?}").chars() {
@@ -55,7 +42,7 @@ fn reason_word(reason: u8) -> String {
     word
 }
 
-fn reason_text(reason: u8) -> String {
+pub fn reason_text(reason: u8) -> String {
     Reason::from_u8(reason).map_or_else(|| format!("reason {reason}"), |reason| reason.to_string())
 }
 
@@ -78,6 +65,23 @@ fn status_text(status: &Status) -> String {
     fact("actor types", number(status.actor_types.into()));
     let kept = format!("{} kept, {} since the start", number(status.dead_letters_kept), number(status.dead_letters));
     fact("dead letters", kept);
+    let shedding = &status.shedding;
+    if shedding.level != ShedLevel::Nothing {
+        fact("overloaded", format!("{}: {}", shed_text(shedding.level), shedding.why));
+    }
+    let refused = [shedding.sessions, shedding.creations, shedding.tells, shedding.asks];
+    if refused.iter().any(|count| *count > 0) {
+        let [sessions, creations, tells, asks] = refused;
+        let made = format!("{} that would have made an actor", counted(creations, "message"));
+        let all = [counted(sessions, "session"), made, counted(tells, "tell"), counted(asks, "ask")].join(", ");
+        fact("refused so", all);
+    }
+    if status.dead_letters_lost > 0 {
+        fact("", format!("{} could not be kept", number(status.dead_letters_lost)));
+    }
+    if let Some(why) = &status.dead_letters_failed {
+        fact("", format!("they wait in memory: {why}"));
+    }
     let facts = facts.text();
     let facts = facts.split_once('\n').map_or("", |(_, rows)| rows);
 
@@ -89,6 +93,16 @@ fn status_text(status: &Status) -> String {
         text.push_str(&format!("\n{}", sessions_table(&status.sessions).text()));
     }
     text
+}
+
+fn shed_text(level: ShedLevel) -> &'static str {
+    match level {
+        ShedLevel::Nothing => "nothing is refused",
+        ShedLevel::Sessions => "refuses new sessions",
+        ShedLevel::Creation => "refuses new sessions, and messages that would make actors",
+        ShedLevel::Tells => "refuses new sessions and tells from outside",
+        ShedLevel::Asks => "refuses everything from outside",
+    }
 }
 
 fn devices_table(devices: &[DeviceStatus]) -> Table {
@@ -267,58 +281,6 @@ pub fn devices_text(devices: &[DeviceStatus]) -> String {
     }
     text.push('\n');
     text
-}
-
-/// A dead letter as far as its actor type's schema tells.
-struct Letter {
-    json: Value,
-    row: [String; 5],
-}
-
-impl Letter {
-    fn new(letter: &DeadLetter, schemas: &[Schema]) -> Letter {
-        let names = TypeNames::of(schemas);
-        let schema = schemas.iter().find(|schema| schema.type_id() == letter.to_type);
-        let message = schema.and_then(|schema| json::from_bytes(&schema.message, &letter.payload, &names));
-        let at_ms = letter.hlc.us() / 1_000;
-        let hex: String = letter.payload.iter().map(|byte| format!("{byte:02x}")).collect();
-        let id = |id: ActorId| match id.is_client() {
-            true => "a client".into(),
-            false => format!("{} {}", names.name(id.type_id), id.key),
-        };
-        let json_id = |id: ActorId| match id.is_client() {
-            true => Value::Null,
-            false => json!({"type": names.name(id.type_id), "key": json::key_to_json(id.key)}),
-        };
-        let text = message.as_ref().map_or_else(|| format!("{} bytes", letter.payload.len()), Value::to_string);
-        Letter {
-            json: json!({
-                "at_us": letter.hlc.us(),
-                "reason": reason_word(letter.reason),
-                "to": json_id(letter.to()),
-                "from": json_id(letter.from()),
-                "message": message,
-                "payload": hex,
-            }),
-            row: [time_of_day(at_ms), id(letter.from()), id(letter.to()), text, reason_text(letter.reason)],
-        }
-    }
-}
-
-fn letters_text(letters: &[Letter]) -> String {
-    if letters.is_empty() {
-        return "no dead letters are kept\n".into();
-    }
-    let mut table = Table::new(["TIME (UTC)", "FROM", "TO", "MESSAGE", "WHY"]);
-    for letter in letters {
-        table.row(letter.row.clone());
-    }
-    table.text()
-}
-
-fn time_of_day(ms: u64) -> String {
-    let s = ms / 1_000;
-    format!("{:02}:{:02}:{:02}.{:03}", s / 3_600 % 24, s / 60 % 60, s % 60, ms % 1_000)
 }
 
 #[cfg(test)]

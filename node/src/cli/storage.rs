@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, IsTerminal, Write, stderr, stdin};
+use std::io::{BufReader, BufWriter, Write, stderr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -504,7 +504,7 @@ fn import(globals: &Globals, file: &Path, yes: bool, output: Output) -> Result<u
     }
     let replaced: Vec<String> = contents.checkpoints.iter().filter_map(|found| replaced(&store, found)).collect();
     if !replaced.is_empty() && !yes {
-        confirm(&replaced, output)?;
+        output.confirm(&replaced.join("\n"), "Replace them?")?;
     }
     let total = contents.checkpoints.iter().map(|found| found.bytes).sum();
     export::import(&store.checkpoints, &mut open()?, &mut progress(total, "written")).map_err(|error| read(&error))?;
@@ -529,18 +529,4 @@ fn replaced(store: &Store, found: &export::Exported) -> Option<String> {
     let (first, last) = (epochs.first()?, epochs.last()?);
     let old = if first == last { format!("checkpoint {last}") } else { format!("checkpoints {first} to {last}") };
     Some(format!("{}: {old} would go, and {} come in their place", found.device, found.epoch))
-}
-
-fn confirm(replaced: &[String], output: Output) -> Result<(), Failure> {
-    let what = replaced.join("\n");
-    if output.json || !stdin().is_terminal() {
-        return Err(Failure::usage(format!("{what}\nsay --yes if they should; nothing was changed")));
-    }
-    let _ = write!(stderr(), "{what}\nReplace them? [y/N] ");
-    let mut answer = String::new();
-    let _ = stdin().read_line(&mut answer);
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(failed("nothing was changed")),
-    }
 }

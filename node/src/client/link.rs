@@ -251,6 +251,7 @@ async fn greet(
         client: options.name.clone(),
         cluster: options.cluster.clone(),
         types: options.types.clone(),
+        admin: options.admin,
     };
     wire::send(&mut send, &hello).await?;
     let greeting = wire::receive(&mut recv, wire::RESPONSE_BYTES_MAX).await?;
@@ -578,11 +579,14 @@ pub(super) fn request_name(request: &Request) -> &'static str {
     match request {
         Request::Status => "its status",
         Request::Devices => "its devices",
+        Request::Health => "how it does",
         Request::ActorTypes => "its actor types",
         Request::Inspect { .. } => "an actor's state",
         Request::Settle { .. } => "everything to settle",
         Request::DeadLetters { .. } => "its dead letters",
         Request::Retry { .. } => "to try a device's backends again",
+        Request::RetryDeadLetters { .. } => "to send dead letters again",
+        Request::DropDeadLetters { .. } => "to drop dead letters",
         Request::Drain { .. } => "a drain",
     }
 }

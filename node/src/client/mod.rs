@@ -85,6 +85,8 @@ pub struct Options {
     pub connect_deadline: Duration,
     /// How long to try to connect again after a loss; `None` for ever. Past it, everything fails.
     pub reconnect_limit: Option<Duration>,
+    /// It looks after the node, and is let in though that is full or sheds load.
+    pub admin: bool,
 }
 
 impl Options {
@@ -100,6 +102,7 @@ impl Options {
             ask_deadline: ASK_DEADLINE,
             connect_deadline: CONNECT_DEADLINE,
             reconnect_limit: None,
+            admin: false,
         }
     }
 

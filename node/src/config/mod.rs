@@ -9,12 +9,13 @@ mod print;
 mod read;
 pub(crate) mod rule;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rule::{Address, AutoOr, Choice, Name, Names, Optional, PathTo, PowerOfTwo, Range, Rule, Span};
+use rule::{Address, AutoOr, Choice, Name, Names, Optional, PathTo, PowerOfTwo, Range, Rule, Span, Spans};
 
 /// Everything a node can be told. `Config::default()` runs a node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,6 +28,7 @@ pub struct Config {
     pub limits: Limits,
     pub checkpoints: Checkpoints,
     pub dead_letters: DeadLetters,
+    pub health: Health,
     pub supervision: Supervision,
     pub log: Log,
 }
@@ -138,6 +140,8 @@ pub struct Actors {
     pub threads_per_actor: u32,
     /// The names of the actor types of which nothing goes out before it is durable; the others are `fast`.
     pub committed: Vec<String>,
+    /// By the names of actor types: how long a worker may hold one message of it. The others have `supervision.stalled_after`.
+    pub deadlines: BTreeMap<String, Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -153,6 +157,14 @@ pub struct Checkpoints {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     pub sessions: u32,
+    /// Of the node and its device hosts; `None` is no limit.
+    pub memory_bytes: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Health {
+    /// Where health is told over HTTP; `None` is nowhere.
+    pub listen: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -255,13 +267,13 @@ impl Default for Queues {
 
 impl Default for Actors {
     fn default() -> Actors {
-        Actors { threads_per_actor: 1_024, committed: Vec::new() }
+        Actors { threads_per_actor: 1_024, committed: Vec::new(), deadlines: BTreeMap::new() }
     }
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { sessions: 1_024 }
+        Limits { sessions: 1_024, memory_bytes: None }
     }
 }
 
@@ -441,6 +453,14 @@ impl Config {
              checkpoint with everything that led to it is on the disk. All others are `fast`.",
         );
 
+        v.field(
+            "deadlines",
+            &mut self.actors.deadlines,
+            Spans { each: Span::new(100, 3_600_000), example: "bank.account" },
+            "How long a worker may hold one message of an actor type, where that is not supervision.stalled_after: longer for \
+             one that is long at work, shorter for one that never is.",
+        );
+
         let checkpoints = &mut self.checkpoints;
         v.section(
             "checkpoints",
@@ -481,12 +501,28 @@ impl Config {
         v.section("limits", "What clients may take of the node.");
         v.field("sessions", &mut self.limits.sessions, Range::new(1, 1_024), "Clients connected at a time.");
 
-        v.section("dead_letters", "Messages that nobody handled, with the reason: see `ringhold dead-letters`.");
+        v.field(
+            "memory_bytes",
+            &mut self.limits.memory_bytes,
+            Optional(Range::new(64 << 20, 1 << 50), "17179869184"),
+            "Memory that the node and its device hosts may have in use, in bytes. From 80 % of it on load is shed, in the order that \
+             docs/overload.md has. Unset: no limit.",
+        );
+
+        v.section("dead_letters", "Messages that nobody handled, with the reason: see `ringhold deadletter`.");
         v.field(
             "kept",
             &mut self.dead_letters.kept,
             Range::new(0, 1_000_000),
             "The newest are kept, so many; all are counted.",
+        );
+
+        v.section("health", "What watches nodes from outside: see docs/health.md.");
+        v.field(
+            "listen",
+            &mut self.health.listen,
+            Optional(Address, "127.0.0.1:7480"),
+            "Where it is told over HTTP (TCP) how the node does, to anybody who asks: /live, /ready and /devices. Unset: nowhere.",
         );
 
         let supervision = &mut self.supervision;
@@ -495,13 +531,15 @@ impl Config {
             "stalled_after",
             &mut supervision.stalled_after,
             Span::new(100, 3_600_000),
-            "A worker that holds one message for so long is stalled: its device's process is killed and another is started.",
+            "A worker that holds one message for so long is stalled: its device's process is killed and another is started. \
+             actors.deadlines has other times for some actor types.",
         );
         v.field(
             "restart_backoff_min",
             &mut supervision.restart_backoff_min,
             Span::new(1, 3_600_000),
-            "The pause before a device is started again; it doubles with each failure in a row …",
+            "The pause before a device is started again, or up to half of it less, at random, so that devices that failed together do \
+             not start together; it doubles with each failure in a row …",
         );
         v.field("restart_backoff_max", &mut supervision.restart_backoff_max, Span::new(1, 3_600_000), "… up to this.");
         v.field(

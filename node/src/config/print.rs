@@ -67,7 +67,7 @@ impl Visitor for Printer {
         self.comment(&format!("Must be {}.", rule.text()));
         match rule.write(value) {
             Some(value) => self.line(&format!("{name} = {value}")),
-            None => self.line(&format!("# {name} = \"{}\"", rule.example().unwrap_or_default())),
+            None => self.line(&format!("# {name} = {}", rule.shown())),
         }
     }
 }

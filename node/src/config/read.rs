@@ -205,8 +205,7 @@ impl Visitor for Reader<'_> {
         match rule.read(found.get_ref()) {
             Ok(read) => *value = read,
             Err(fix) => {
-                let example =
-                    rule.write(value).unwrap_or_else(|| format!("\"{}\"", rule.example().unwrap_or_default()));
+                let example = rule.write(value).unwrap_or_else(|| rule.shown());
                 let fix = fix.unwrap_or_else(|| format!("write, for example, {example}"));
                 self.problem(field, found.span(), self.source(found.span()), rule.text(), fix);
             }

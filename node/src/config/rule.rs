@@ -1,5 +1,6 @@
 //! The rules of fields: how a value is read from TOML, checked, written, and what it must be in words.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,6 +29,13 @@ pub trait Rule<T> {
     /// A value to show where there is none.
     fn example(&self) -> Option<&'static str> {
         None
+    }
+
+    /// The same in TOML. A number is none in quotes.
+    fn shown(&self) -> String {
+        let example = self.example().unwrap_or_default();
+        let number = !example.is_empty() && example.bytes().all(|byte| byte.is_ascii_digit());
+        if number { example.into() } else { quoted(example) }
     }
 }
 
@@ -301,6 +309,51 @@ impl Rule<Vec<String>> for Names {
 
     fn write(&self, value: &Vec<String>) -> Option<String> {
         Some(format!("[{}]", value.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")))
+    }
+}
+
+/// Lengths of time by name.
+pub struct Spans {
+    pub each: Span,
+    /// A name to show.
+    pub example: &'static str,
+}
+
+impl Rule<BTreeMap<String, Duration>> for Spans {
+    fn text(&self) -> String {
+        format!("names with, for each, {}", self.each.text())
+    }
+
+    fn read(&self, found: &DeValue<'_>) -> Result<BTreeMap<String, Duration>, Option<String>> {
+        let Some(table) = found.as_table() else {
+            return Err(Some(format!("write {{ {} = {} }}", quoted(self.example), quoted("500ms"))));
+        };
+        let each = table.iter().map(|(name, value)| {
+            let name = name.get_ref().to_string();
+            match self.each.read(value.get_ref()) {
+                Ok(span) => Ok((name, span)),
+                // `a.b = …` without quotes is a table within a table.
+                Err(_) if value.get_ref().is_table() => Err(Some(format!("put quotes around the name: \"{name}.…\""))),
+                Err(fix) => {
+                    Err(Some(format!("for {}, {}", quoted(&name), fix.unwrap_or_else(|| "write \"500ms\"".into()))))
+                }
+            }
+        });
+        each.collect()
+    }
+
+    fn check(&self, value: &BTreeMap<String, Duration>) -> Result<(), String> {
+        for (name, span) in value {
+            self.each.check(span).map_err(|fix| format!("for {}, {fix}", quoted(name)))?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, value: &BTreeMap<String, Duration>) -> Option<String> {
+        let pairs =
+            value.iter().filter_map(|(name, span)| Some(format!("{} = {}", quoted(name), self.each.write(span)?)));
+        let pairs: Vec<String> = pairs.collect();
+        Some(if pairs.is_empty() { "{}".into() } else { format!("{{ {} }}", pairs.join(", ")) })
     }
 }
 

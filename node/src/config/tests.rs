@@ -74,7 +74,12 @@ fn every_field_is_printed_documented_and_read_back() {
             low_water_percent: 99,
             batch_messages: 64,
         },
-        actors: Actors { threads_per_actor: 32, committed: vec!["account".into()] },
+        actors: Actors {
+            threads_per_actor: 32,
+            committed: vec!["account".into()],
+            deadlines: [("bank.account".into(), Duration::from_millis(500)), ("b".into(), Duration::from_secs(60))]
+                .into(),
+        },
         checkpoints: Checkpoints {
             enabled: false,
             interval: Duration::from_secs(2),
@@ -82,7 +87,8 @@ fn every_field_is_printed_documented_and_read_back() {
             retained_bytes: 2 << 20,
             kept: 3,
         },
-        limits: Limits { sessions: 1 },
+        limits: Limits { sessions: 1, memory_bytes: Some(1 << 30) },
+        health: Health { listen: Some("[::1]:80".parse().unwrap()) },
         dead_letters: DeadLetters { kept: 0 },
         supervision: Supervision {
             stalled_after: Duration::from_secs(3_600),
@@ -157,6 +163,29 @@ fn every_rule_names_field_line_value_rule_and_fix() {
 }
 
 #[test]
+fn deadlines_by_actor_type_are_a_table_or_its_lines() {
+    let table = load("[actors.deadlines]\n\"bank.account\" = \"500ms\"\ncounter = \"2m\"\n").unwrap();
+    let inline = load("[actors]\ndeadlines = { \"bank.account\" = \"500ms\", counter = \"120s\" }\n").unwrap();
+    assert_eq!(table, inline);
+    assert_eq!(table.actors.deadlines["bank.account"], Duration::from_millis(500));
+    let rule = "names with, for each, a length of time from \"100ms\" to \"1h\" (units: ms, s, m, h)";
+    let bad = |value: &str, fix: &str| {
+        says(
+            &format!("[actors]\ndeadlines = {value}\n"),
+            &[&format!("2 | actors.deadlines | {value} | {rule} | {fix}")],
+        );
+    };
+    bad("\"5s\"", "write { \"bank.account\" = \"500ms\" }");
+    bad("{ counter = 5 }", "for \"counter\", write \"5s\"");
+    bad("{ counter = \"soon\" }", "for \"counter\", write \"500ms\"");
+    bad("{ bank.account = \"5s\" }", "put quotes around the name: \"bank.…\"");
+    says(
+        "[actors]\ndeadlines = { counter = \"5ms\" }\n",
+        &[&format!("2 | actors.deadlines | {{ \"counter\" = \"5ms\" }} | {rule} | for \"counter\", write \"100ms\"")],
+    );
+}
+
+#[test]
 fn ports_and_addresses_are_checked() {
     let rule = "an IP address and a port from 1 to 65535, \"IP:PORT\"";
     for (listen, fix) in [
@@ -202,7 +231,7 @@ fn wrong_types_and_unknown_names_are_told_with_their_lines() {
             "1 | slot_bytes | 64 | the name of a section | move it under [queues]",
             "2 | node | 5 | a section | write [node], and its fields on the lines below",
             "3 | zebra | 1 | the name of a section | remove it; there are node, tls, devices, queues, actors, checkpoints, \
-             limits, dead_letters, supervision, log",
+             limits, dead_letters, health, supervision, log",
         ],
     );
     says(

@@ -12,6 +12,7 @@ use ringhold_kernels::message::{Header, Kind, Reason, append, split_first};
 use ringhold_kernels::queue::Queue;
 use ringhold_kernels::segment::Pulse;
 use ringhold_kernels::suspects::{self, Suspect};
+use ringhold_storage::dead_letters::Strike;
 
 use super::mistake::{self, Mistake};
 use super::poison::Poison;
@@ -167,6 +168,14 @@ pub struct Letter {
     pub header: Header,
     pub payload: Vec<u8>,
     pub reason: Reason,
+    /// Of a message that was put aside: the hosts that it ended.
+    pub history: Vec<Strike>,
+}
+
+impl Letter {
+    pub fn new(header: &Header, payload: &[u8], reason: Reason) -> Letter {
+        Letter { header: *header, payload: payload.to_vec(), reason, history: Vec::new() }
+    }
 }
 
 /// What was lost with a host.
@@ -279,7 +288,7 @@ impl Door {
                     if is_ask(header) {
                         asks.remove(&header.from().key.0);
                     }
-                    letters.push(Letter { header: *header, payload: payload.to_vec(), reason: Reason::DroppedOldest });
+                    letters.push(Letter::new(header, payload, Reason::DroppedOldest));
                     return true;
                 }
                 false
@@ -293,7 +302,7 @@ impl Door {
     pub fn pass_on(&mut self, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) {
         if let Some(reason) = self.closed {
             self.refuse(reason);
-            return letters.push(Letter { header: *header, payload: payload.to_vec(), reason });
+            return letters.push(Letter::new(header, payload, reason));
         }
         self.clock = self.clock.merge(Hlc(header.hlc));
         self.transit.push(header, payload);
@@ -341,13 +350,16 @@ impl Door {
 
     /// Takes what the device has sent. Returns how many messages there were.
     pub fn collect(&mut self, out: &mut Outcome) -> usize {
+        let first = out.letters.len();
         let Door { link, kept, asks, unhandled, stray, holds_all, .. } = self;
-        link.drain_lanes(COLLECT_MAX, |lane, number, header, payload| match kept {
+        let collected = link.drain_lanes(COLLECT_MAX, |lane, number, header, payload| match kept {
             Some(kept) if *holds_all || kept.holds(header) => {
                 kept.lanes[lane].held.push_back((number, *header, payload.to_vec()));
             }
             _ => hand_on(asks, unhandled, stray, header, payload, out),
-        })
+        });
+        self.judge(out, first);
+        collected
     }
 
     /// Takes in that the host is gone: what it had sent is collected, and who waits for what it held gets an error.
@@ -432,7 +444,7 @@ impl Door {
             if is_ask(header) {
                 asks.remove(&header.from().key.0);
             }
-            out.letters.push(Letter { header: *header, payload: payload.to_vec(), reason });
+            out.letters.push(Letter::new(header, payload, reason));
         };
         link.for_each_waiting(&mut give_up);
         for queue in [transit, waiting] {
@@ -520,8 +532,27 @@ impl Door {
 
     /// Takes in that a host ended by its own fault with these messages in hand. Returns those that will not be run again:
     /// without checkpoints none is, in any case.
-    pub fn strike(&mut self, hands: &[Suspect]) -> Vec<Suspect> {
-        self.kept.as_mut().map_or_else(Vec::new, |kept| kept.poison.strike(hands))
+    pub fn strike(&mut self, hands: &[Suspect], at_us: u64, how: &str) -> Vec<Suspect> {
+        let strike = Strike { at_us, term: self.link.term(), how: how.into() };
+        self.kept.as_mut().map_or_else(Vec::new, |kept| kept.poison.strike(hands, &strike))
+    }
+
+    /// Adds to the letters from this one on what is known of them, where they were put aside. One that was put aside before is none.
+    fn judge(&mut self, out: &mut Outcome, first: usize) {
+        let Some(kept) = &mut self.kept else { return };
+        for index in (first..out.letters.len()).rev() {
+            let letter = &mut out.letters[index];
+            if letter.reason != Reason::Poison {
+                continue;
+            }
+            match kept.poison.put_aside(&letter.header, &letter.payload) {
+                Some(history) => letter.history = history,
+                None => {
+                    out.letters.remove(index);
+                    *self.unhandled.entry(Reason::Poison).or_default() -= 1;
+                }
+            }
+        }
     }
 
     /// The last checkpoint.
@@ -531,6 +562,10 @@ impl Door {
 
     pub fn retained_bytes(&self) -> usize {
         self.kept.as_ref().map_or(0, Kept::bytes)
+    }
+
+    pub fn retained_bytes_max(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.keeping.retained_bytes_max)
     }
 
     /// Whether a checkpoint should not wait: outputs are held for it, or it keeps half of what it may.
@@ -620,6 +655,7 @@ impl Door {
     /// Takes in that the checkpoint of the cut that was closed is durable: what was held for it goes on, and what it covers is
     /// not kept. Its host may have ended since.
     pub fn commit(&mut self, out: &mut Outcome) {
+        let first = out.letters.len();
         let Door { kept, asks, unhandled, stray, .. } = self;
         let Some(kept) = kept else { return };
         let Some(Closing { epoch, marks, outputs }) = kept.closing.take() else { return };
@@ -635,6 +671,7 @@ impl Door {
                 mark => mark,
             });
         }
+        self.judge(out, first);
     }
 
     /// Takes in that there is no such checkpoint: what was held for it waits for the next one, or is made again.
@@ -715,7 +752,10 @@ fn hand_on(
     match header.kind() {
         Some(Kind::Reply | Kind::Error | Kind::Inspected) => {
             if asks.remove(&header.to().key.0) {
-                if let (Some(Kind::Error), Some(reason)) = (header.kind(), header.reason()) {
+                // An ask that was put aside is a dead letter too, and counted as that.
+                if let (Some(Kind::Error), Some(reason)) = (header.kind(), header.reason())
+                    && reason != Reason::Poison
+                {
                     *unhandled.entry(reason).or_default() += 1;
                 }
                 append(&mut out.answers, header, payload);
@@ -726,7 +766,7 @@ fn hand_on(
         Some(Kind::DeadLetter) => {
             let reason = header.reason().unwrap_or(Reason::Malformed);
             *unhandled.entry(reason).or_default() += 1;
-            out.letters.push(Letter { header: *header, payload: payload.to_vec(), reason });
+            out.letters.push(Letter::new(header, payload, reason));
         }
         Some(Kind::Tell) => append(&mut out.away, header, payload),
         Some(Kind::Ask | Kind::Inspect) | None => *stray += 1,

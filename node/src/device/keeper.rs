@@ -12,7 +12,7 @@ use ringhold_kernels::checkpoint::{self, Cut, Record, Splitter};
 use ringhold_kernels::registry::Registry;
 use ringhold_storage::checkpoints::{self, About, Checkpoints, Draft, Part, Type};
 use tokio::sync::{Notify, OwnedMutexGuard, mpsc};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::door::Outcome;
 use super::mistake::{self, Mistake};
@@ -123,6 +123,8 @@ const COLLECT_BYTES: usize = 1 << 20;
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A device is not left alone for longer than this because a checkpoint took long.
 const REST_MAX: Duration = Duration::from_secs(10);
+/// A disk that takes longer for one job is said not to answer.
+const DISK_LIMIT: Duration = Duration::from_secs(30);
 /// Once a disk has failed, it is left alone for so long.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
@@ -144,15 +146,18 @@ impl Keeper {
     }
 
     async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
-        run(&*self.options.jobs, job).await
+        let result = Arc::new(Mutex::new(None));
+        let to = result.clone();
+        let mut job = self.options.jobs.run(Box::new(move || *to.lock() = Some(job())));
+        // It cannot be given up: what it writes may still come. But it is told of, and its device has no other at a time.
+        let began = Instant::now();
+        while timeout(DISK_LIMIT, &mut job).await.is_err() {
+            let why = format!("the disk has not answered for {} s", began.elapsed().as_secs());
+            tracing::error!("no checkpoint: {why}");
+            self.figures.lock().failed = Some(why);
+        }
+        result.lock().take().expect("the job was done")
     }
-}
-
-async fn run<T: Send + 'static>(jobs: &dyn Jobs, job: impl FnOnce() -> T + Send + 'static) -> T {
-    let result = Arc::new(Mutex::new(None));
-    let to = result.clone();
-    jobs.run(Box::new(move || *to.lock() = Some(job()))).await;
-    result.lock().take().expect("the job was done")
 }
 
 /// Bytes of what a lane begins with that are passed on at a time.
@@ -484,7 +489,7 @@ pub(super) fn take_up(
 
 impl Device {
     /// Sends the host of the present term what it begins with. Returns early where the host ends meanwhile.
-    pub(super) async fn restore(&self, term: u64) -> Result<(), Error> {
+    pub(super) async fn restore(self: Arc<Device>, term: u64) -> Result<(), Error> {
         let keeper = self.keeper.as_ref().expect("only a device that keeps restores");
         let (epoch, lanes, router) = {
             let mut door = self.door.lock();
@@ -497,10 +502,13 @@ impl Device {
         };
         let (to, mut chunks) = mpsc::unbounded_channel();
         let pass_on = move |lane, bytes| to.send((lane, bytes)).map_err(|_| Error::HostEnded);
-        let jobs = keeper.options.jobs.clone();
         let now_us = self.network.steady_us();
         let read = move || read(&store, &name, epoch, now_us, lanes, |record| router.lane_of_record(record), pass_on);
-        let reading = tokio::spawn(async move { run(&*jobs, read).await });
+        let device = self.clone();
+        let reading = tokio::spawn(async move {
+            let keeper = device.keeper.as_ref().expect("it has just been asked for");
+            keeper.run(read).await
+        });
         // For each lane, what has been read and not been sent, and how much of the first of it has.
         let mut unsent: Vec<(VecDeque<Vec<u8>>, usize)> = vec![Default::default(); lanes];
         loop {
@@ -573,7 +581,39 @@ impl Collecting {
 
 #[cfg(test)]
 mod tests {
+    use ringhold_storage::blocks::InMemory;
+
     use super::*;
+
+    /// A disk that answers after a minute.
+    struct Slow;
+
+    impl Jobs for Slow {
+        fn rest(&self, _: Duration) {}
+
+        fn run(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+            Box::pin(async move {
+                sleep(Duration::from_secs(60)).await;
+                job();
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_does_not_answer_is_told_of_and_waited_for() {
+        let store = Checkpoints::open(Arc::new(InMemory::default()), checkpoints::Options::default()).unwrap();
+        let options = Options { store, jobs: Arc::new(Slow), interval: Duration::from_secs(1), newest: 0 };
+        let keeper = Arc::new(Keeper::new(options));
+        let running = tokio::spawn({
+            let keeper = keeper.clone();
+            async move { keeper.run(|| 7).await }
+        });
+        sleep(Duration::from_secs(29)).await;
+        assert_eq!(keeper.figures.lock().failed, None);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(keeper.figures.lock().failed.as_deref(), Some("the disk has not answered for 30 s"));
+        assert_eq!(running.await.unwrap(), 7);
+    }
 
     #[test]
     fn a_timer_waits_no_longer_because_the_clock_was_set_back() {

@@ -40,6 +40,7 @@ use rate::Rate;
 use supervise::Backend;
 
 use crate::config;
+use crate::shed::DeviceSignals;
 
 /// A device of this node. Shared by its tasks and the router.
 pub struct Device {
@@ -282,6 +283,27 @@ impl Device {
         self.keeper.as_ref().map_or(0, |keeper| keeper.restored.load(SeqCst))
     }
 
+    /// How short it is of room.
+    pub fn signals(&self) -> DeviceSignals {
+        let running = self.is_running();
+        let (shape, waiting, retained, retained_max) = {
+            let mut door = self.door.lock();
+            // What waits for a device that runs is on its way.
+            let waiting = if running { 0 } else { door.queued() };
+            let shape = *door.link().segment().shape();
+            (shape, waiting, door.retained_bytes() as u64, door.retained_bytes_max() as u64)
+        };
+        DeviceSignals {
+            name: self.name.clone(),
+            running,
+            waiting,
+            room: u64::from(shape.ingress_slots) * u64::from(shape.lanes),
+            failing: self.keeper.as_ref().is_some_and(|keeper| keeper.figures.lock().failed.is_some()),
+            retained,
+            retained_max,
+        }
+    }
+
     /// Whether one is being made at this moment.
     pub fn is_making_checkpoint(&self) -> bool {
         self.keeper.as_ref().is_some_and(|keeper| keeper.one.try_lock().is_err())
@@ -448,6 +470,7 @@ mod tests {
         let registry = Arc::new(Registry::new());
         let limits = Limits {
             stalled_after: Duration::ZERO,
+            deadlines: Default::default(),
             start_timeout: Duration::ZERO,
             leave_timeout: Duration::ZERO,
             backoff_min: Duration::ZERO,

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use ringhold_cluster::wire::{BackendStatus, BreakerState, DeviceState, RecoveryStatus};
-use ringhold_kernels::id::ActorId;
+use ringhold_kernels::id::{ActorId, TypeId};
 use ringhold_kernels::link::{Link, Reading};
 use ringhold_kernels::message::Reason;
 use ringhold_kernels::outbox::Owners;
@@ -110,7 +110,9 @@ impl Device {
         outlet: Arc<dyn Outlet>,
     ) {
         let breakers = Breakers::new(limits, backends.len());
-        let supervisor = Supervisor::new(backends[0].limits, Duration::ZERO);
+        let mut seed = [0; 8];
+        self.network.random(&mut seed);
+        let supervisor = Supervisor::new(backends[0].limits.clone(), u64::from_le_bytes(seed), Duration::ZERO);
         let mut care = Care {
             device: self,
             outlet,
@@ -352,7 +354,7 @@ impl Care {
         let mut door = device.door.lock();
         door.rehouse(link);
         self.serve(to);
-        self.supervisor.set_limits(self.backends[to].limits);
+        self.supervisor.set_limits(self.backends[to].limits.clone());
         if let Some(recovering) = &mut self.recovering {
             recovering.moved = true;
         }
@@ -396,10 +398,10 @@ impl Care {
             recovering.gone = recovering.since.elapsed();
         }
         if blames {
-            for condemned in device.door.lock().strike(&loss.in_hand_now) {
+            for condemned in device.door.lock().strike(&loss.in_hand_now, device.network.wall_us(), &how) {
                 tracing::error!(
                     device = device.name,
-                    "a message to {} ended its worker twice: it is put aside, and not run again",
+                    "a message to {} ended its worker twice: it is put aside, and not run again; see `ringhold deadletter list --reason poison`",
                     device.name_of(&condemned.actor),
                 );
             }
@@ -559,7 +561,7 @@ impl Care {
         restore(&device, term);
         drop(one);
         self.breakers.trial_succeeded(backend);
-        self.supervisor.taken_over(self.now(), self.backends[backend].limits);
+        self.supervisor.taken_over(self.now(), self.backends[backend].limits.clone());
         {
             let mut known = device.known.lock();
             (known.pid, known.started) = (pid, Instant::now());
@@ -636,7 +638,7 @@ async fn end(backend: &mut Backend, link: &mut Link) {
 fn restore(device: &Arc<Device>, term: u64) {
     let device = device.clone();
     tokio::spawn(async move {
-        if let Err(e) = device.restore(term).await {
+        if let Err(e) = device.clone().restore(term).await {
             tracing::error!(device = device.name, "the last checkpoint cannot be read: {e}");
         }
     });
@@ -668,5 +670,6 @@ fn beat(reading: &Reading, awaited: Option<u64>) -> Beat {
     let waiting = reading.queued + reading.ingress_waiting;
     let busy = reading.pulse == Pulse::Busy || waiting > 0 || awaited.is_some();
     let begun_us = reading.beat_us.wrapping_add(awaited.unwrap_or(0));
-    Beat { busy, finished: reading.finished, begun_us }
+    let in_hand = reading.pulse == Pulse::Busy && reading.hand_type != 0;
+    Beat { busy, finished: reading.finished, begun_us, hand: in_hand.then_some(TypeId(reading.hand_type)) }
 }

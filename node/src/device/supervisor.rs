@@ -3,19 +3,25 @@
 //! A state machine with no clock, process or segment in it. Its driver ([`super::Device::supervise`]) tells it what happened and
 //! does what it says.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use ringhold_kernels::id::TypeId;
+
 /// Limits by which a host is judged.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
-    /// How long a worker may hold one message.
+    /// How long a worker may hold one message …
     pub stalled_after: Duration,
+    /// … unless it is of one of these types.
+    pub deadlines: BTreeMap<TypeId, Duration>,
     /// How long a host may take until its workers are up, from the last that it was given to begin with.
     pub start_timeout: Duration,
     /// How long a host that is to die has to leave by itself, once asked; zero where it is killed unasked.
     pub leave_timeout: Duration,
-    /// How long to wait before the first restart; doubles with each that follows soon, up to the most.
+    /// How long to wait before a restart, if it is not the first; doubles with each that follows soon, up to the most. Of that up
+    /// to half is left out, at random.
     pub backoff_min: Duration,
     pub backoff_max: Duration,
 }
@@ -29,6 +35,8 @@ pub struct Beat {
     pub finished: u64,
     /// When it last began a batch: this moves, and nothing is finished, while it waits for room at another worker.
     pub begun_us: u64,
+    /// The type of the actor whose message it has in hand, where it says.
+    pub hand: Option<TypeId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,15 +169,18 @@ pub struct Supervisor {
     /// Restarts since the host last ran for a while.
     failures: u32,
     pub restarts: u32,
+    /// Where the next pause's random part comes from.
+    random: u64,
 }
 
 /// A host that has run for so long has proven itself: the next restart is prompt again.
 pub const PROVEN_AFTER: Duration = Duration::from_secs(30);
 
 impl Supervisor {
-    /// A supervisor whose first effect, a launch, is asked for by the caller.
-    pub fn new(limits: Limits, now: Duration) -> Supervisor {
-        Supervisor { limits, state: State::Starting { since: now }, failures: 0, restarts: 0 }
+    /// A supervisor whose first effect, a launch, is asked for by the caller. Of two with other seeds the pauses before restarts
+    /// differ.
+    pub fn new(limits: Limits, seed: u64, now: Duration) -> Supervisor {
+        Supervisor { limits, state: State::Starting { since: now }, failures: 0, restarts: 0, random: seed }
     }
 
     pub fn state(&self) -> &State {
@@ -240,7 +251,7 @@ impl Supervisor {
                 let limit_ms = self.limits.start_timeout.as_millis();
                 self.give_up_on(now, format!("its workers were not up after {limit_ms} ms"))
             }
-            (State::Running { workers, .. }, Event::Beats(beats)) => match stalled(workers, beats, now, self.limits) {
+            (State::Running { workers, .. }, Event::Beats(beats)) => match stalled(workers, beats, now, &self.limits) {
                 Some(why) => self.give_up_on(now, why),
                 None => vec![],
             },
@@ -313,9 +324,19 @@ impl Supervisor {
         let doubled = self.limits.backoff_min.saturating_mul(1u32 << self.failures.min(20));
         // The first restart is at once: most failures do not repeat.
         let at_once = self.failures == 0 && remedy != Remedy::RestartLater;
-        let backoff = if at_once { Duration::ZERO } else { doubled.min(self.limits.backoff_max) };
+        let backoff = if at_once { Duration::ZERO } else { self.shortened(doubled.min(self.limits.backoff_max)) };
         self.failures += 1;
         self.state = State::Waiting { until: now + backoff, why };
+    }
+
+    /// From half of it to all of it: devices that failed for one reason must not all start at one moment.
+    fn shortened(&mut self, pause: Duration) -> Duration {
+        // Splitmix64: <https://prng.di.unimi.it/splitmix64.c>.
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let part = (mixed ^ (mixed >> 31)) as f64 / u64::MAX as f64;
+        pause.mul_f64(1.0 - part / 2.0)
     }
 
     fn end(&mut self) -> Vec<Effect> {
@@ -325,15 +346,17 @@ impl Supervisor {
 }
 
 /// Takes the beats in and names the first worker that has held one message for too long.
-fn stalled(workers: &mut Vec<Progress>, beats: Vec<Beat>, now: Duration, limits: Limits) -> Option<String> {
-    workers.resize(beats.len(), Progress { beat: Beat { busy: false, finished: 0, begun_us: 0 }, since: now });
+fn stalled(workers: &mut Vec<Progress>, beats: Vec<Beat>, now: Duration, limits: &Limits) -> Option<String> {
+    let none = Beat { busy: false, finished: 0, begun_us: 0, hand: None };
+    workers.resize(beats.len(), Progress { beat: none, since: now });
     let mut why = None;
     for (number, (worker, beat)) in workers.iter_mut().zip(beats).enumerate() {
         if !beat.busy || beat != worker.beat {
             worker.since = now;
         }
         worker.beat = beat;
-        if now >= worker.since + limits.stalled_after && why.is_none() {
+        let deadline = beat.hand.and_then(|hand| limits.deadlines.get(&hand)).unwrap_or(&limits.stalled_after);
+        if now >= worker.since + *deadline && why.is_none() {
             why = Some(format!("worker {number} held one message for {} ms", (now - worker.since).as_millis()));
         }
     }
@@ -346,6 +369,7 @@ mod tests {
 
     const LIMITS: Limits = Limits {
         stalled_after: Duration::from_secs(5),
+        deadlines: BTreeMap::new(),
         start_timeout: Duration::from_secs(10),
         leave_timeout: Duration::ZERO,
         backoff_min: Duration::from_millis(100),
@@ -357,14 +381,14 @@ mod tests {
     }
 
     fn running() -> Supervisor {
-        let mut s = Supervisor::new(LIMITS, at(0));
+        let mut s = Supervisor::new(LIMITS, 1, at(0));
         s.step(at(0), Event::Launched);
         s.step(at(1), Event::Up);
         s
     }
 
     fn beats(busy: bool, finished: u64) -> Event {
-        Event::Beats(vec![Beat { busy, finished, begun_us: 0 }])
+        Event::Beats(vec![Beat { busy, finished, begun_us: 0, hand: None }])
     }
 
     #[test]
@@ -379,7 +403,7 @@ mod tests {
     fn a_worker_that_waits_for_room_elsewhere_is_not_stalled() {
         let mut s = running();
         for second in 0..60 {
-            let beat = Beat { busy: true, finished: 7, begun_us: second };
+            let beat = Beat { busy: true, finished: 7, begun_us: second, hand: None };
             assert_eq!(s.step(at(second * 1000), Event::Beats(vec![beat])), vec![]);
         }
     }
@@ -404,7 +428,7 @@ mod tests {
     /// One that runs a ring kernel, stalled at 6,000 ms.
     fn leaving() -> Supervisor {
         let limits = Limits { leave_timeout: Duration::from_secs(1), ..LIMITS };
-        let mut s = Supervisor::new(limits, at(0));
+        let mut s = Supervisor::new(limits, 1, at(0));
         s.step(at(0), Event::Launched);
         s.step(at(1), Event::Up);
         s.step(at(1_000), beats(true, 7));
@@ -460,7 +484,10 @@ mod tests {
             waits.push(now - gone);
             s.step(at(now), Event::Up);
         }
-        assert_eq!(waits, [0, 200, 400, 800, 1000, 1000]);
+        // Up to half of each is left out.
+        for (wait, whole) in waits.into_iter().zip([0, 200, 400, 800, 1000, 1000]) {
+            assert!((whole / 2..=whole + 9).contains(&wait), "{wait} of {whole}");
+        }
         now += 60_000;
         s.step(at(now), Event::Over("crash".into()));
         assert_eq!(s.step(at(now), Event::Tick), vec![Effect::Launch], "a proven host is restarted at once");
@@ -470,7 +497,7 @@ mod tests {
     fn a_host_that_lacked_something_is_not_started_again_at_once() {
         let mut s = running();
         s.step(at(100), Event::Over(Over { how: "no memory".into(), remedy: Remedy::RestartLater, blames: false }));
-        assert_eq!(s.step(at(199), Event::Tick), vec![]);
+        assert_eq!(s.step(at(149), Event::Tick), vec![]);
         assert_eq!(s.step(at(200), Event::Tick), vec![Effect::Launch]);
     }
 
@@ -497,16 +524,69 @@ mod tests {
 
     #[test]
     fn a_host_that_does_not_come_up_is_killed() {
-        let mut s = Supervisor::new(LIMITS, at(0));
+        let mut s = Supervisor::new(LIMITS, 1, at(0));
         assert_eq!(s.step(at(9_999), Event::Tick), vec![]);
         assert!(matches!(&s.step(at(10_000), Event::Tick)[..], [Effect::Kill(_)]));
     }
 
     #[test]
     fn a_host_with_much_to_begin_with_has_all_the_time_that_it_takes() {
-        let mut s = Supervisor::new(LIMITS, at(0));
+        let mut s = Supervisor::new(LIMITS, 1, at(0));
         assert_eq!(s.step(at(9_000), Event::Restoring), vec![]);
         assert_eq!(s.step(at(18_999), Event::Tick), vec![]);
         assert!(matches!(&s.step(at(19_000), Event::Tick)[..], [Effect::Kill(_)]));
+    }
+
+    #[test]
+    fn a_worker_is_judged_by_the_deadline_of_the_type_it_has_in_hand() {
+        let (quick, slow) = (TypeId(1), TypeId(2));
+        let deadlines = [(quick, Duration::from_millis(200)), (slow, Duration::from_secs(60))].into();
+        let limits = Limits { deadlines, ..LIMITS };
+        let stalls_after = |hand| {
+            let mut s = Supervisor::new(limits.clone(), 1, at(0));
+            s.step(at(0), Event::Launched);
+            s.step(at(1), Event::Up);
+            let beat = Beat { busy: true, finished: 7, begun_us: 0, hand };
+            (0..1_000).map(|n| n * 100).find(|ms| !s.step(at(*ms), Event::Beats(vec![beat])).is_empty())
+        };
+        assert_eq!(stalls_after(Some(quick)), Some(200));
+        assert_eq!(stalls_after(Some(slow)), Some(60_000));
+        assert_eq!(stalls_after(Some(TypeId(3))), Some(5_000), "a type without one has what all have");
+        assert_eq!(stalls_after(None), Some(5_000), "nothing in hand, and something waits");
+    }
+
+    #[test]
+    fn each_worker_has_its_own_deadline() {
+        let limits = Limits { deadlines: [(TypeId(2), Duration::from_secs(60))].into(), ..LIMITS };
+        let mut s = Supervisor::new(limits, 1, at(0));
+        s.step(at(0), Event::Launched);
+        s.step(at(1), Event::Up);
+        let beat = |hand| Beat { busy: true, finished: 7, begun_us: 0, hand };
+        let both = Event::Beats(vec![beat(Some(TypeId(2))), beat(Some(TypeId(1)))]);
+        assert_eq!(s.step(at(1_000), both.clone()), vec![]);
+        let effects = s.step(at(6_000), both);
+        assert!(matches!(&effects[..], [Effect::Kill(why)] if why.starts_with("worker 1 held")), "{effects:?}");
+    }
+
+    #[test]
+    fn pauses_before_restarts_double_up_to_the_most_and_are_not_alike() {
+        let pauses = |seed| {
+            let mut s = Supervisor::new(LIMITS, seed, at(0));
+            let pause = |s: &mut Supervisor| {
+                s.step(at(0), Event::Over("gone".into()));
+                let State::Waiting { until, .. } = *s.state() else { panic!("{:?}", s.state()) };
+                s.step(until, Event::Tick);
+                until
+            };
+            (0..8).map(|_| pause(&mut s)).collect::<Vec<_>>()
+        };
+        let ours = pauses(1);
+        assert_eq!(ours[0], Duration::ZERO, "the first is at once");
+        for (failure, pause) in ours.iter().enumerate().skip(1) {
+            let whole = at(100 << failure).min(LIMITS.backoff_max);
+            assert!(whole / 2 <= *pause && *pause <= whole, "{failure}: {pause:?} of {whole:?}");
+        }
+        assert_eq!(ours, pauses(1), "a seed repeats");
+        assert_ne!(ours, pauses(2));
     }
 }

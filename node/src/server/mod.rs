@@ -25,11 +25,13 @@ use ringhold_cluster::wire::{
     Response, StreamKind, TypeLayout, VERSION, VERSION_MIN, Welcome,
 };
 use ringhold_kernels::message::Reason;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub use session::{Session, Sessions};
+
+use crate::vital::{caught, panic_text};
 
 /// What is behind the server: the devices and whoever runs them.
 pub trait Doors: Send + Sync + 'static {
@@ -55,6 +57,11 @@ pub trait Doors: Send + Sync + 'static {
 
     /// What a hello is compared with.
     fn about(&self) -> About;
+
+    /// Why no new session is let in now, if none is. Whoever asks does so for one that it refuses then.
+    fn refuses_session(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What a node says of itself to a client.
@@ -80,6 +87,11 @@ pub struct Options {
 const ROOM_RETRY: Duration = Duration::from_millis(20);
 /// How long a drain waits for clients to finish their lanes before it refuses what still comes.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
+/// Admin requests of all sessions that wait for something at a time, and how long another waits for its turn.
+const WAITING_REQUESTS_MAX: usize = 64;
+const REQUEST_TURN_LIMIT: Duration = Duration::from_secs(2);
+/// How long a client may take to read the answer to a request.
+const RESPONSE_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a refused client may take to read why.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -98,6 +110,8 @@ struct Shared {
     address: SocketAddr,
     next_session: AtomicU32,
     handshakes: AtomicUsize,
+    /// For admin requests that may wait for something.
+    waiting_requests: Semaphore,
     /// No new clients; those there are finish.
     draining: Signal,
     /// What still comes is refused.
@@ -160,11 +174,17 @@ impl Server {
             address,
             next_session: AtomicU32::new(u32::from_le_bytes(first_session)),
             handshakes: AtomicUsize::new(0),
+            waiting_requests: Semaphore::new(WAITING_REQUESTS_MAX),
             draining: Signal::default(),
             refusing: Signal::default(),
             progress: Notify::new(),
         });
-        tokio::spawn(accept(endpoint.clone(), shared.clone()));
+        let accepting = (endpoint.clone(), shared.clone());
+        tokio::spawn(async move {
+            while let Err(why) = caught(accept(accepting.0.clone(), accepting.1.clone())).await {
+                tracing::error!("accepting a client panicked ({why}); others are accepted. This is a bug of Ringhold");
+            }
+        });
         Ok(Server { endpoint, shared })
     }
 
@@ -404,10 +424,12 @@ fn admit_client(hello: &Hello, shared: &Shared) -> Result<Welcome, Refused> {
         Some(Refused::Hello(format!("it names {} actor types; the limit is {}", hello.types.len(), wire::TYPES_MAX)))
     } else if let Some(wanted) = hello.cluster.as_ref().filter(|wanted| **wanted != about.node.cluster) {
         Some(Refused::Cluster { wanted: wanted.clone(), actual: about.node.cluster.clone() })
+    } else if hello.admin && shared.sessions.admins() < wire::ADMIN_SESSIONS_MAX {
+        None
     } else if shared.sessions.len() >= shared.sessions_max {
         Some(Refused::TooManySessions { sessions_max: shared.sessions_max as u32 })
     } else {
-        None
+        shared.doors.refuses_session().map(Refused::Overloaded)
     };
     if let Some(refused) = refused {
         bump(&counters.refused_hello);
@@ -448,7 +470,12 @@ async fn serve(
             }
             Some(ended) = streams.join_next(), if !streams.is_empty() => match ended {
                 Ok(served) => served?,
-                Err(e) => std::panic::resume_unwind(e.into_panic()),
+                Err(e) => {
+                    // This session alone has seen what was half done.
+                    let why = e.try_into_panic().map_or_else(|e| e.to_string(), |panic| panic_text(&*panic));
+                    tracing::error!(session = session.number(), "serving a client panicked ({why}): a bug of Ringhold");
+                    return Err(Some(Fault::new(Close::Internal, "the node failed at serving it: its log says how")));
+                }
             },
             accepted = connection.accept_bi() => {
                 let (send, recv) = accepted.map_err(|_| None)?;
@@ -542,26 +569,42 @@ async fn request(mut send: SendStream, mut recv: RecvStream, session: &Arc<Sessi
     };
     bump(&counters.requests);
     let _open = session.open_request(shared);
-    let mut response = shared.doors.request(request).await;
+    let mut response = match request {
+        // These wait for nothing, and tell what is wrong where others do not get their turn.
+        Request::Status | Request::Devices | Request::Health | Request::ActorTypes => {
+            shared.doors.request(request).await
+        }
+        request => match timeout(REQUEST_TURN_LIMIT, shared.waiting_requests.acquire()).await {
+            Ok(_turn) => shared.doors.request(request).await,
+            Err(_) => Response::Failed(wire::Failed::new(
+                Reason::Overloaded,
+                format!("the node has {WAITING_REQUESTS_MAX} admin requests under way already: try again"),
+            )),
+        },
+    };
     if let Response::Status(status) = &mut response {
         status.address = shared.address.to_string();
         status.sessions = shared.sessions.status();
         status.transport = counters.snapshot();
     }
-    match wire::send(&mut send, &response).await {
-        Ok(()) => {
-            let _ = send.finish();
-            // So that a drain does not close over an answer on its way.
-            let _ = send.stopped().await;
+    let answering = async {
+        match wire::send(&mut send, &response).await {
+            Ok(()) => {
+                let _ = send.finish();
+                // So that a drain does not close over an answer on its way.
+                let _ = send.stopped().await;
+            }
+            Err(ControlError::TooLarge { bytes, max }) => {
+                let text = format!("the answer has {bytes} bytes, over the limit of {max}: ask for less");
+                let _ = wire::send(&mut send, &Response::Failed(wire::Failed::text(text))).await;
+                let _ = send.finish();
+                let _ = send.stopped().await;
+            }
+            // The client has given up waiting.
+            Err(_) => {}
         }
-        Err(ControlError::TooLarge { bytes, max }) => {
-            let text = format!("the answer has {bytes} bytes, over the limit of {max}: ask for less");
-            let _ = wire::send(&mut send, &Response::Failed(wire::Failed::text(text))).await;
-            let _ = send.finish();
-            let _ = send.stopped().await;
-        }
-        // The client has given up waiting.
-        Err(_) => {}
-    }
+    };
+    // One that does not read it holds up nobody but itself, and not for ever.
+    let _ = timeout(RESPONSE_DEADLINE, answering).await;
     Ok(())
 }

@@ -23,6 +23,7 @@ pub struct Session {
     number: u32,
     address: SocketAddr,
     client: String,
+    admin: bool,
     opened: Instant,
     asks_max: i64,
     counters: Arc<Counters>,
@@ -55,6 +56,7 @@ impl Session {
             number: welcome.session,
             address,
             client: hello.client.clone(),
+            admin: hello.admin,
             opened: Instant::now(),
             asks_max: i64::from(welcome.asks_max),
             counters,
@@ -218,6 +220,11 @@ impl Sessions {
 
     pub fn len(&self) -> usize {
         self.by_number.read().len()
+    }
+
+    /// Those that look after the node.
+    pub fn admins(&self) -> usize {
+        self.by_number.read().values().filter(|session| session.admin).count()
     }
 
     pub fn is_empty(&self) -> bool {

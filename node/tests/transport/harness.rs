@@ -288,7 +288,14 @@ pub async fn closed(connection: &Connection) -> (u64, String) {
 }
 
 pub fn hello() -> Hello {
-    Hello { version_min: wire::VERSION, version_max: wire::VERSION, client: "raw".into(), cluster: None, types: vec![] }
+    Hello {
+        version_min: wire::VERSION,
+        version_max: wire::VERSION,
+        client: "raw".into(),
+        cluster: None,
+        types: vec![],
+        admin: false,
+    }
 }
 
 pub fn serve(network: &Arc<dyn Network>, authority: &Authority, doors: Arc<EchoDoors>, listen: SocketAddr) -> Server {

@@ -6,6 +6,7 @@ pub mod model;
 pub mod plan;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -22,7 +23,7 @@ use ringhold_cluster::tls::{Authority, Role};
 use ringhold_cluster::transport::Lost;
 use ringhold_cluster::wire::{Request, Response};
 use ringhold_kernels::message::Reason;
-use ringhold_storage::dead_letters::{DeadLetter, DeadLetters, InMemory, Totals};
+use ringhold_storage::dead_letters::{DeadLetter, DeadLetters, Filter, InMemory, Listed, Removal, Totals};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -562,8 +563,8 @@ struct Letters {
 
 impl Letters {
     fn all(&self) -> Vec<DeadLetter> {
-        let kept = self.kept.list(usize::MAX).expect("memory can be read");
-        kept.into_iter().rev().map(|(_, letter)| letter).collect()
+        let kept = self.kept.list(&Filter::default(), usize::MAX).expect("memory can be read");
+        kept.letters.into_iter().rev().map(|(_, letter)| letter).collect()
     }
 }
 
@@ -579,8 +580,12 @@ impl DeadLetters for Letters {
         self.kept.count()
     }
 
-    fn list(&self, limit: usize) -> Result<Vec<(u64, DeadLetter)>, ringhold_storage::dead_letters::Error> {
-        self.kept.list(limit)
+    fn list(&self, filter: &Filter, limit: usize) -> Result<Listed, ringhold_storage::dead_letters::Error> {
+        self.kept.list(filter, limit)
+    }
+
+    fn remove(&self, numbers: &BTreeSet<u64>, why: Removal) -> u64 {
+        self.kept.remove(numbers, why)
     }
 
     fn totals(&self) -> Totals {

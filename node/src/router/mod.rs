@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use ringhold_cluster::frame::{client_id, session_and_ticket};
 use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_cluster::wire::{
-    ActorState, ActorType, DeadLetter, Failed, NodeName, NodeState, Request, Response, Settled, Status, TypeLayout,
+    ActorState, ActorType, Failed, NodeName, NodeState, Request, Response, Settled, Status, TypeLayout,
 };
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::ActorId;
@@ -17,12 +17,17 @@ use ringhold_kernels::message::{Header, Inspected, Kind, Reason, append, payload
 use ringhold_kernels::outbox::{SHARDS, shard_of};
 use ringhold_kernels::registry::Registry;
 use ringhold_storage::dead_letters::{self, DeadLetters};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::device::door::{Admitted, Letter, Outcome};
+use crate::device::keeper::Jobs;
 use crate::device::{Device, Outlet};
+use crate::health::Pulse;
 use crate::server::{About, Doors, Session, Sessions};
+
+mod letters;
+mod pressure;
 
 /// Knows which device owns which shard, and who waits for what.
 pub struct Router {
@@ -36,6 +41,12 @@ pub struct Router {
     letters: Arc<dyn DeadLetters>,
     letters_lost: AtomicU64,
     network: Arc<dyn Network>,
+    jobs: Arc<dyn Jobs>,
+    pub pulse: Arc<Pulse>,
+    pressure: pressure::State,
+    /// Held while dead letters are sent again or dropped, so that none is sent twice.
+    handling_letters: tokio::sync::Mutex<()>,
+    reading_letters: Arc<Semaphore>,
     room: Notify,
     /// The node's own questions to actors, by ticket.
     pending: Mutex<HashMap<u32, Waiter>>,
@@ -68,11 +79,13 @@ pub struct Parts {
     pub sessions: Arc<Sessions>,
     pub letters: Arc<dyn DeadLetters>,
     pub network: Arc<dyn Network>,
+    /// Who reads dead letters.
+    pub jobs: Arc<dyn Jobs>,
 }
 
 impl Router {
     pub fn new(parts: Parts) -> Router {
-        let Parts { name, registry, slot_bytes, devices, owners, sessions, letters, network } = parts;
+        let Parts { name, registry, slot_bytes, devices, owners, sessions, letters, network, jobs } = parts;
         assert_eq!(owners.len(), SHARDS, "every shard has an owner");
         // Answers to questions of an earlier start may still come out of a checkpoint.
         let mut first_ticket = [0; 4];
@@ -87,6 +100,11 @@ impl Router {
             letters,
             letters_lost: AtomicU64::new(0),
             network,
+            jobs,
+            pulse: Arc::default(),
+            pressure: pressure::State::default(),
+            handling_letters: Default::default(),
+            reading_letters: Arc::new(Semaphore::new(letters::READERS_MAX)),
             room: Notify::new(),
             pending: Mutex::default(),
             next_ticket: AtomicU32::new(u32::from_le_bytes(first_ticket)),
@@ -131,11 +149,19 @@ impl Router {
                 reason: l.reason,
                 at_us,
                 device: device.into(),
+                history: l.history,
             })
             .collect();
         if let Err(e) = self.letters.append(&letters) {
-            let lost = self.letters_lost.fetch_add(letters.len() as u64, SeqCst) + letters.len() as u64;
-            tracing::error!(lost, "dead letters could not be kept, only counted: {e}");
+            let lost = match &e {
+                dead_letters::Error::NoRoom { lost, .. } => *lost,
+                _ => letters.len() as u64,
+            };
+            let before = self.letters_lost.fetch_add(lost, SeqCst);
+            // One line for each doubling: they may be many.
+            if before == 0 || (before + lost).ilog2() > before.ilog2() {
+                tracing::error!(lost = before + lost, "dead letters could not be kept, only counted: {e}");
+            }
         }
     }
 
@@ -145,7 +171,7 @@ impl Router {
             let answer = Header::new(Kind::Error, header.from(), header.to(), 0, self.now()).with_reason(reason);
             self.sessions.answer(answer, &[]);
         } else {
-            letters.push(Letter { header: *header, payload: payload.to_vec(), reason });
+            letters.push(Letter::new(header, payload, reason));
         }
     }
 
@@ -292,8 +318,24 @@ impl Router {
             devices: self.devices.iter().map(|d| d.status()).collect(),
             dead_letters_kept: self.letters.count(),
             dead_letters: totals.appended() + self.letters_lost.load(SeqCst),
+            dead_letters_lost: self.letters_lost.load(SeqCst),
+            dead_letters_failed: self.letters.failed(),
+            shedding: self.shedding(),
             // Address, sessions and transport are the server's to fill in.
             ..Status::default()
+        }
+    }
+
+    fn retry(&self, name: &str) -> Response {
+        match self.devices.iter().find(|device| device.name == name) {
+            Some(device) => Response::Retrying(device.try_again()),
+            None => {
+                let names: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
+                Response::Failed(Failed::text(format!(
+                    "there is no device `{name}`: the node has {}",
+                    names.join(", ")
+                )))
+            }
         }
     }
 
@@ -316,37 +358,6 @@ impl Router {
             })
             .collect()
     }
-
-    fn retry(&self, name: &str) -> Response {
-        let names = || self.devices.iter().map(|device| device.name.as_str());
-        match self.devices.iter().find(|device| device.name == name) {
-            Some(device) => Response::Retrying(device.try_again()),
-            None => Response::Failed(Failed::text(format!(
-                "there is no device `{name}`: the node has {}",
-                names().collect::<Vec<_>>().join(", ")
-            ))),
-        }
-    }
-
-    fn dead_letters(&self, limit: u32) -> Response {
-        match self.letters.list(limit as usize) {
-            Err(e) => Response::Failed(Failed::text(e.to_string())),
-            Ok(letters) => Response::DeadLetters(letters.into_iter().map(|(_, l)| wire_letter(l)).collect()),
-        }
-    }
-}
-
-fn wire_letter(letter: dead_letters::DeadLetter) -> DeadLetter {
-    let (to, from) = (letter.header.to(), letter.header.from());
-    DeadLetter {
-        hlc: Hlc(letter.header.hlc),
-        reason: letter.reason as u8,
-        to_type: to.type_id,
-        to_key: to.key.into(),
-        from_type: from.type_id,
-        from_key: from.key.into(),
-        payload: letter.payload,
-    }
 }
 
 impl Doors for Router {
@@ -355,6 +366,7 @@ impl Doors for Router {
         let mut rest = batch;
         let mut full = false;
         let now = self.now();
+        let shed = self.sheds();
         // One lock for each run of messages to one device.
         while let Some((first, _, _)) = split_first(rest)
             && !full
@@ -365,6 +377,14 @@ impl Doors for Router {
             while let Some((header, payload, after)) = split_first(rest)
                 && self.device_of(header.to()) == number
             {
+                let header = match self.shed(shed, &header) {
+                    Ok(header) => header,
+                    Err(reason) => {
+                        self.turn_away(&header, payload, reason, &mut letters);
+                        rest = after;
+                        continue;
+                    }
+                };
                 let mut admitted = door.admit(&header, payload, now, &mut letters);
                 if admitted == Admitted::Full {
                     // Ask for the bell, then try once more: room made in between rings none.
@@ -398,7 +418,7 @@ impl Doors for Router {
         let mut rest = batch;
         while let Some((header, payload, after)) = split_first(rest) {
             if header.is(Kind::Tell) {
-                letters.push(Letter { header, payload: payload.to_vec(), reason });
+                letters.push(Letter::new(&header, payload, reason));
             }
             rest = after;
         }
@@ -409,6 +429,7 @@ impl Doors for Router {
         Box::pin(async move {
             match request {
                 Request::Status => Response::Status(Box::new(self.status())),
+                Request::Health => Response::Health(self.health()),
                 Request::Devices => Response::Devices(self.devices.iter().map(|d| d.status()).collect()),
                 Request::ActorTypes => Response::ActorTypes(self.actor_types()),
                 Request::Inspect { type_id, key } => match self.inspect(ActorId::new(type_id, key.into())).await {
@@ -418,14 +439,22 @@ impl Doors for Router {
                 Request::Settle { timeout_ms } => {
                     Response::Settled(self.settle(Duration::from_millis(timeout_ms)).await)
                 }
-                Request::DeadLetters { limit } => self.dead_letters(limit),
                 Request::Retry { device } => self.retry(&device),
+                Request::DeadLetters { filter, limit } => letters::response(self.list_letters(filter, limit).await),
+                Request::RetryDeadLetters { filter, timeout_ms } => {
+                    letters::response(self.retry_letters(filter, Duration::from_millis(timeout_ms)).await)
+                }
+                Request::DropDeadLetters { filter } => letters::response(self.drop_letters(filter).await),
                 Request::Drain { .. } => {
                     self.drain_asked.notify_one();
                     Response::Draining
                 }
             }
         })
+    }
+
+    fn refuses_session(&self) -> Option<String> {
+        self.refuses_new_session()
     }
 
     fn about(&self) -> About {
