@@ -192,6 +192,7 @@ impl Node {
             }
         }
         let mut made = Vec::new();
+        let owners_of_shards: Arc<[u16]> = (0..SHARDS).map(|shard| (shard % counts.len()) as u16).collect();
         for (index, device) in config.devices.0.iter().enumerate() {
             let sharers = sharers(&config.devices, device.gpu);
             let host = makers.host(device, sharers, counts[index], &registry);
@@ -200,11 +201,11 @@ impl Node {
             let (name, overflow) = (config.device_name(index), config.queues.overflow);
             let keeps = match &storage.checkpoints {
                 Some(store) if device.kind == DeviceKind::Cpu => {
-                    Some(keeps(config, &name, store, &storage, &committed)?)
+                    Some(keeps(config, &name, store, &storage, &committed, &owners_of_shards)?)
                 }
                 _ => None,
             };
-            let about = About { name, kind: device.kind, overflow, keeps };
+            let about = About { name, index: index as u16, kind: device.kind, overflow, keeps };
             made.push(Device::new(about, shape, &owners, &registry, host, network.clone())?);
         }
         let sessions = Arc::new(Sessions::default());
@@ -213,7 +214,7 @@ impl Node {
             registry,
             slot_bytes: config.queues.slot_bytes,
             devices: made.iter().map(|(device, _)| device.clone()).collect(),
-            owners: (0..SHARDS).map(|shard| (shard % counts.len()) as u16).collect(),
+            owners: owners_of_shards,
             sessions: sessions.clone(),
             letters: storage.dead_letters.clone(),
             network: network.clone(),
@@ -344,6 +345,7 @@ fn keeps(
     store: &Checkpoints,
     storage: &Storage,
     committed: &HashSet<TypeId>,
+    owners: &Arc<[u16]>,
 ) -> Result<(keeper::Options, Keeping), Error> {
     let found = store.latest(device)?;
     if let Some(cost) = found.cost() {
@@ -361,6 +363,7 @@ fn keeps(
         retained_bytes_max: checkpoints.retained_bytes as usize,
         committed: committed.clone(),
         epoch: found.checkpoint.map_or(0, |manifest| manifest.epoch),
+        owners: owners.clone(),
     };
     Ok((options, keeping))
 }

@@ -15,6 +15,10 @@ pub enum Mistake {
     KeepsHeld,
     /// A host begins with an older checkpoint than the last.
     BeginsOlder,
+    /// What a client sends again is done again.
+    TakesTwiceFromClients,
+    /// What a device of the node sends another again is done again.
+    TakesTwiceFromDevices,
 }
 
 #[cfg(feature = "mistakes")]

@@ -2,10 +2,12 @@
 //! keeps its host alive.
 
 pub mod cuda;
+mod desk;
 pub mod door;
 pub mod ending;
 pub mod host;
 pub mod keeper;
+pub mod lanes;
 pub mod machine;
 pub mod mistake;
 mod poison;
@@ -44,6 +46,8 @@ use crate::config;
 /// A device of this node. Shared by its tasks and the router.
 pub struct Device {
     pub name: String,
+    /// Its place among the devices of the node.
+    pub index: u16,
     pub kind: config::DeviceKind,
     pub door: Mutex<Door>,
     bell: Arc<dyn NodeBell>,
@@ -86,6 +90,9 @@ pub trait Outlet: Send + Sync {
 
     /// There may be room at some door again.
     fn room(&self);
+
+    /// A checkpoint of the device is durable.
+    fn committed(&self, device: &Device);
 }
 
 /// How often a running device's heartbeats are looked at, and a starting one is asked whether it is up.
@@ -117,6 +124,7 @@ pub enum Error {
 /// What the configuration says of a device.
 pub struct About {
     pub name: String,
+    pub index: u16,
     pub kind: config::DeviceKind,
     pub overflow: config::Overflow,
     /// Where checkpoints are made: how, and what the door keeps for it.
@@ -126,7 +134,7 @@ pub struct About {
 impl Device {
     /// A device that is not started yet, and the host that will serve it.
     pub fn new(
-        About { name, kind, overflow, keeps }: About,
+        About { name, index, kind, overflow, keeps }: About,
         shape: Shape,
         owners: &Owners,
         registry: &Arc<Registry>,
@@ -150,6 +158,7 @@ impl Device {
             taken_up: Mutex::new(taken_up),
             down_since: Mutex::default(),
             name,
+            index,
             kind,
             door: Mutex::new(door),
             bell: bells.node,
@@ -239,6 +248,13 @@ impl Device {
         if let Some(keeper) = &self.keeper
             && door.wants_checkpoint()
         {
+            keeper.early.notify_one();
+        }
+    }
+
+    /// Has a checkpoint made at once, where any are made: somebody waits for it.
+    pub fn hurry(&self) {
+        if let Some(keeper) = &self.keeper {
             keeper.early.notify_one();
         }
     }
@@ -664,7 +680,7 @@ mod tests {
         let shape = Shape { types: 0, ..Shape::default() };
         let (owners, overflow) = (Owners::all_here(1), config::Overflow::Block);
         let network = Arc::new(RealNetwork);
-        let about = About { name: "x".into(), kind: config::DeviceKind::Cpu, overflow, keeps: None };
+        let about = About { name: "x".into(), index: 0, kind: config::DeviceKind::Cpu, overflow, keeps: None };
         let made = Device::new(about, shape, &owners, &registry, Ok(Box::new(NoHost)), network);
         let (device, _) = made.map_err(|e| e.to_string()).unwrap();
         assert_eq!(device.status().clock, None, "none is known");

@@ -1,5 +1,6 @@
 //! A server with doors that echo, and clients for it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -10,8 +11,8 @@ use quinn::{Connection, RecvStream, SendStream};
 use ringhold::client::{Client, Options};
 use ringhold::server::{self, About, Doors, Server, Session, Sessions};
 use ringhold_cluster::counters::Counters;
-use ringhold_cluster::frame::{FRAME_HEADER_BYTES, FrameHeader};
-use ringhold_cluster::network::{BoxFuture, Network};
+use ringhold_cluster::frame::{FRAME_HEADER_BYTES, FrameHeader, session_and_number};
+use ringhold_cluster::network::{BoxFuture, Network, RealNetwork};
 use ringhold_cluster::tls::{Authority, Identity, NODE_NAME, Role};
 use ringhold_cluster::transport;
 use ringhold_cluster::wire::{
@@ -103,6 +104,8 @@ pub struct EchoDoors {
     pub hold: AtomicBool,
     pub held: Mutex<Vec<Held>>,
     pub dead: Mutex<Vec<(u64, Reason)>>,
+    /// Up to which number each client's messages were taken.
+    pub marks: Mutex<BTreeMap<u32, u64>>,
 }
 
 impl Default for EchoDoors {
@@ -117,6 +120,7 @@ impl Default for EchoDoors {
             hold: AtomicBool::new(false),
             held: Mutex::default(),
             dead: Mutex::default(),
+            marks: Mutex::default(),
         }
     }
 }
@@ -152,6 +156,17 @@ impl Doors for EchoDoors {
         let mut rest = batch;
         while slots > 0 {
             let Some((header, payload, after)) = message::split_first(rest) else { break };
+            let (client, low) = session_and_number(header.from());
+            let place = session.whole_number(low);
+            if self.marks.lock().get(&client).is_some_and(|mark| place <= *mark) {
+                // What came before is dropped, with its answer.
+                if header.kind() == Some(Kind::Ask) {
+                    session.answer(server::lost(session, place), &[]);
+                }
+                rest = after;
+                continue;
+            }
+            self.marks.lock().insert(client, place);
             slots -= usize::from(slots != usize::MAX);
             self.count.fetch_add(1, SeqCst);
             if self.record.load(SeqCst) {
@@ -288,7 +303,10 @@ pub async fn closed(connection: &Connection) -> (u64, String) {
 }
 
 pub fn hello() -> Hello {
-    Hello { version_min: wire::VERSION, version_max: wire::VERSION, client: "raw".into(), cluster: None, types: vec![] }
+    let mut lane = wire::Lane { first: 1, ..wire::Lane::default() };
+    RealNetwork.random(&mut lane.client);
+    let (version_min, version_max) = (wire::VERSION, wire::VERSION);
+    Hello { version_min, version_max, client: "raw".into(), cluster: None, types: vec![], lane }
 }
 
 pub fn serve(network: &Arc<dyn Network>, authority: &Authority, doors: Arc<EchoDoors>, listen: SocketAddr) -> Server {
@@ -307,7 +325,8 @@ pub fn frame(mark: u64, messages: &[(Header, Vec<u8>)]) -> Vec<u8> {
     for (header, payload) in messages {
         message::append(&mut body, header, payload);
     }
-    let header = FrameHeader { len: body.len() as u32, flags: 0, count: messages.len() as u32, mark };
+    let header =
+        FrameHeader { len: body.len() as u32, count: messages.len() as u32, mark, ..FrameHeader::default() };
     let mut bytes = header.to_bytes().to_vec();
     assert_eq!(bytes.len(), FRAME_HEADER_BYTES);
     bytes.extend(body);
