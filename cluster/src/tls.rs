@@ -67,6 +67,17 @@ pub struct Identity {
     own: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 }
 
+impl Identity {
+    /// A key for what tells peers, also of an endpoint before a restart, that their connection is gone: made of the private key,
+    /// so that nobody else can.
+    pub(crate) fn reset_key(&self) -> Option<Arc<dyn quinn::crypto::HmacKey>> {
+        let (_, key) = self.own.as_ref()?;
+        let secret = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.secret_der());
+        let derived = ring::hmac::sign(&secret, b"ringhold: stateless resets");
+        Some(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, derived.as_ref())))
+    }
+}
+
 impl Clone for Identity {
     fn clone(&self) -> Identity {
         Identity {

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::udp::{RecvMeta, Transmit};
+use quinn::crypto::HmacKey;
 use quinn::{
     AsyncUdpSocket, ConnectionError, ConnectionId, Endpoint, EndpointConfig, MtuDiscoveryConfig, TransportConfig,
     UdpPoller, VarInt,
@@ -54,8 +55,8 @@ fn transport(streams_from_peer: u32) -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-fn endpoint_config(network: &dyn Network) -> EndpointConfig {
-    let mut config = EndpointConfig::new(network.reset_key());
+fn endpoint_config(network: &dyn Network, reset_key: Arc<dyn HmacKey>) -> EndpointConfig {
+    let mut config = EndpointConfig::new(reset_key);
     let mut seed = [0; 32];
     network.random(&mut seed);
     config.rng_seed(Some(seed));
@@ -102,7 +103,10 @@ pub fn server_endpoint(
     let bind = |source| Error::Bind { address, source };
     let socket = network.bind(address).map_err(bind)?;
     let socket = Arc::new(Socket { socket, counters: Some(counters.clone()) });
-    Endpoint::new_with_abstract_socket(endpoint_config(&**network), Some(config), socket, network.runtime())
+    // The same after a restart: clients learn at once that their connections are gone, and need not wait until they are idle
+    // for too long.
+    let reset_key = identity.reset_key().unwrap_or_else(|| network.reset_key());
+    Endpoint::new_with_abstract_socket(endpoint_config(&**network, reset_key), Some(config), socket, network.runtime())
         .map_err(bind)
 }
 
@@ -113,7 +117,8 @@ pub fn client_endpoint(network: &Arc<dyn Network>, to: SocketAddr) -> Result<End
     let bind = |source| Error::Bind { address, source };
     let socket = network.bind(address).map_err(bind)?;
     let socket = Arc::new(Socket { socket, counters: None });
-    Endpoint::new_with_abstract_socket(endpoint_config(&**network), None, socket, network.runtime()).map_err(bind)
+    let config = endpoint_config(&**network, network.reset_key());
+    Endpoint::new_with_abstract_socket(config, None, socket, network.runtime()).map_err(bind)
 }
 
 /// How to connect as `identity`; see [`Endpoint::connect_with`] and [`tls::NODE_NAME`].

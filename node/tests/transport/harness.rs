@@ -16,7 +16,7 @@ use ringhold_cluster::network::{BoxFuture, Network, RealNetwork};
 use ringhold_cluster::tls::{Authority, Identity, NODE_NAME, Role};
 use ringhold_cluster::transport;
 use ringhold_cluster::wire::{
-    self, Greeting, Hello, NodeName, Preamble, Request, Response, Settled, StreamKind, TypeLayout,
+    self, Greeting, Hello, NodeName, Preamble, Request, Response, Settled, StreamKind, TypeLayout, Welcome,
 };
 use ringhold_kernels::actor::{Actor, Context, Handled, MessageOf};
 use ringhold_kernels::hlc::Hlc;
@@ -92,6 +92,8 @@ type Held = (Arc<Session>, Header, Vec<u8>);
 /// Doors behind which every ask is answered with its own payload, at once, unless told otherwise.
 pub struct EchoDoors {
     pub types: Mutex<Vec<TypeLayout>>,
+    /// The node's id.
+    pub id: Mutex<String>,
     /// What was taken, in order: session, key, first number of the payload.
     pub taken: Mutex<Vec<(u32, u64, u64)>>,
     /// Whether `taken` is kept; otherwise only `count` is.
@@ -112,6 +114,7 @@ impl Default for EchoDoors {
     fn default() -> EchoDoors {
         EchoDoors {
             types: Mutex::new(vec![TypeLayout::of(&Echo::schema())]),
+            id: Mutex::new("1".into()),
             taken: Mutex::default(),
             record: AtomicBool::new(true),
             count: AtomicUsize::new(0),
@@ -216,7 +219,7 @@ impl Doors for EchoDoors {
 
     fn about(&self) -> About {
         About {
-            node: NodeName { id: "1".into(), name: "echo".into(), cluster: "tests".into(), version: "0".into() },
+            node: NodeName { id: self.id.lock().clone(), name: "echo".into(), cluster: "tests".into(), version: "0".into() },
             payload_bytes_max: PAYLOAD_BYTES_MAX,
             types: self.types.lock().clone(),
         }
@@ -267,15 +270,20 @@ impl Node {
 
     /// A connection with its hello said and its lane open.
     pub async fn raw_lane(&self) -> RawLane {
+        self.raw_lane_as(&hello()).await.0
+    }
+
+    /// The same with this hello, and what it was answered.
+    pub async fn raw_lane_as(&self, hello: &Hello) -> (RawLane, Welcome) {
         let connection = self.raw().await;
         let (mut send, mut recv) = connection.open_bi().await.unwrap();
         send.write_all(&Preamble::new(StreamKind::Control).to_bytes()).await.unwrap();
-        wire::send(&mut send, &hello()).await.unwrap();
+        wire::send(&mut send, hello).await.unwrap();
         let greeting: Greeting = wire::receive(&mut recv, wire::RESPONSE_BYTES_MAX).await.unwrap();
-        assert!(matches!(greeting, Greeting::Welcome(_)), "{greeting:?}");
+        let Greeting::Welcome(welcome) = greeting else { panic!("{greeting:?}") };
         let (mut lane, answers) = connection.open_bi().await.unwrap();
         lane.write_all(&Preamble::new(StreamKind::Lane).to_bytes()).await.unwrap();
-        RawLane { connection, _control: (send, recv), lane, answers }
+        (RawLane { connection, _control: (send, recv), lane, answers }, welcome)
     }
 }
 

@@ -74,3 +74,6 @@ pub struct NotWhole;
 fn u64_at(body: &[u8], at: usize) -> Option<u64> {
     body.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
+
+#[cfg(test)]
+mod tests;
