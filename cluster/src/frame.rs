@@ -74,8 +74,7 @@ impl FrameHeader {
     pub fn from_bytes(bytes: &[u8; FRAME_HEADER_BYTES]) -> Result<FrameHeader, FrameError> {
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
         let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        let header =
-            FrameHeader { len: word(0), flags: bytes[5], count: word(8), mark: long(16), release: long(24) };
+        let header = FrameHeader { len: word(0), flags: bytes[5], count: word(8), mark: long(16), release: long(24) };
         if bytes[4] != FRAME_VERSION {
             return Err(FrameError::Version(bytes[4]));
         }

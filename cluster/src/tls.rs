@@ -68,13 +68,12 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// A key for what tells peers, also of an endpoint before a restart, that their connection is gone: made of the private key,
-    /// so that nobody else can.
-    pub(crate) fn reset_key(&self) -> Option<Arc<dyn quinn::crypto::HmacKey>> {
+    /// A secret for this purpose, the same as long as the private key is: for what peers are to know again after a restart.
+    pub(crate) fn derived(&self, purpose: &[u8]) -> Option<[u8; 32]> {
         let (_, key) = self.own.as_ref()?;
         let secret = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.secret_der());
-        let derived = ring::hmac::sign(&secret, b"ringhold: stateless resets");
-        Some(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, derived.as_ref())))
+        let tag = ring::hmac::sign(&secret, purpose);
+        Some(*tag.as_ref().first_chunk().expect("a SHA-256 has 32 bytes"))
     }
 }
 

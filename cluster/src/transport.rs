@@ -7,13 +7,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use quinn::crypto::HmacKey;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::udp::{RecvMeta, Transmit};
-use quinn::crypto::HmacKey;
 use quinn::{
-    AsyncUdpSocket, ConnectionError, ConnectionId, Endpoint, EndpointConfig, MtuDiscoveryConfig, TransportConfig,
-    UdpPoller, VarInt,
+    AsyncUdpSocket, ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, MtuDiscoveryConfig,
+    TransportConfig, UdpPoller, VarInt,
 };
 
 use crate::counters::Counters;
@@ -105,9 +106,40 @@ pub fn server_endpoint(
     let socket = Arc::new(Socket { socket, counters: Some(counters.clone()) });
     // The same after a restart: clients learn at once that their connections are gone, and need not wait until they are idle
     // for too long.
-    let reset_key = identity.reset_key().unwrap_or_else(|| network.reset_key());
-    Endpoint::new_with_abstract_socket(endpoint_config(&**network, reset_key), Some(config), socket, network.runtime())
-        .map_err(bind)
+    let reset_key = identity.derived(b"ringhold: stateless resets");
+    let reset_key: Arc<dyn HmacKey> = match reset_key {
+        Some(key) => Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key)),
+        None => network.reset_key(),
+    };
+    let mut endpoint = endpoint_config(&**network, reset_key);
+    if network.connection_ids().is_none() {
+        let ids = PlainIds(network.clone());
+        endpoint.cid_generator(move || Box::new(ids.clone()));
+    }
+    Endpoint::new_with_abstract_socket(endpoint, Some(config), socket, network.runtime()).map_err(bind)
+}
+
+/// Connection ids of a node: chance alone. Quinn's own hold a proof of who made them, which a restarted node does not take for
+/// its own, so that it would not answer what comes to a connection before the restart.
+#[derive(Clone, Debug)]
+struct PlainIds(Arc<dyn Network>);
+
+const ID_BYTES: usize = 8;
+
+impl ConnectionIdGenerator for PlainIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; ID_BYTES];
+        self.0.random(&mut id);
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        ID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// An endpoint to connect from, for addresses of `to`'s family.

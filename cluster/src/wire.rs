@@ -150,7 +150,9 @@ impl Close {
     pub fn from_code(code: VarInt) -> Option<Close> {
         use Close::*;
         let code = code.into_inner();
-        [Done, Stopping, Preamble, Refused, Frame, TooSlow, TooMany, Control, Again].into_iter().find(|c| *c as u64 == code)
+        [Done, Stopping, Preamble, Refused, Frame, TooSlow, TooMany, Control, Again]
+            .into_iter()
+            .find(|c| *c as u64 == code)
     }
 }
 

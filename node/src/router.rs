@@ -464,7 +464,8 @@ impl Doors for Router {
         }
         // Whom one of the devices has forgotten, the node has.
         let forgot = |door: &mut Door, client: &Client| {
-            client.born <= door.clients().forgotten() && !door.clients().clients().any(|known| known.number == client.number)
+            client.born <= door.clients().forgotten()
+                && !door.clients().clients().any(|known| known.number == client.number)
         };
         for client in clients.into_values() {
             let forgotten = self.devices.iter().any(|device| forgot(&mut device.door.lock(), &client));

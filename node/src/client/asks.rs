@@ -42,13 +42,7 @@ enum State {
 impl Asks {
     /// A slot for a new ask, if fewer than `max` are taken. Numbers grow.
     pub fn begin(&mut self, max: u32, number: u64) -> Option<Ticket> {
-        let slot = Slot {
-            state: State::Waiting,
-            number,
-            waker: None,
-            header: Header::default(),
-            payload: Vec::new(),
-        };
+        let slot = Slot { state: State::Waiting, number, waker: None, header: Header::default(), payload: Vec::new() };
         let index = match self.free.pop() {
             Some(index) => {
                 let payload = std::mem::take(&mut self.slots[usize::from(index)].payload);

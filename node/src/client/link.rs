@@ -14,8 +14,8 @@ use ringhold_cluster::network::random_below;
 use ringhold_cluster::tls::NODE_NAME;
 use ringhold_cluster::transport::{self, Lost};
 use ringhold_cluster::wire::{
-    self, Before, Close, ControlError, Greeting, Hello, Lane, Preamble, Request, Response, Resumed, StreamKind, VERSION,
-    VERSION_MIN, Welcome,
+    self, Before, Close, ControlError, Greeting, Hello, Lane, Preamble, Request, Response, Resumed, StreamKind,
+    VERSION, VERSION_MIN, Welcome,
 };
 use ringhold_kernels::id::{ActorId, TypeId};
 use ringhold_kernels::message::{self, Kind};
@@ -515,11 +515,7 @@ async fn run(shared: &Shared, connected: &mut Connected) -> Option<Lost> {
     lost
 }
 
-async fn write(
-    shared: &Shared,
-    send: &mut SendStream,
-    stopping: &AtomicBool,
-) -> Result<(), quinn::WriteError> {
+async fn write(shared: &Shared, send: &mut SendStream, stopping: &AtomicBool) -> Result<(), quinn::WriteError> {
     // The buffers go to the connection as they are, and come back when the node has them.
     let spare = Spare::default();
     let mut buffer = FrameBuffer::default();
@@ -570,11 +566,7 @@ async fn write(
     Ok(())
 }
 
-async fn read(
-    shared: &Shared,
-    recv: &mut RecvStream,
-    stopping: &AtomicBool,
-) -> Result<(), LaneError> {
+async fn read(shared: &Shared, recv: &mut RecvStream, stopping: &AtomicBool) -> Result<(), LaneError> {
     let mut reader = FrameReader::default();
     let mut wakers = Vec::new();
     while let Some((header, body)) = reader.next(recv).await? {

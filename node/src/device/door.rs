@@ -15,8 +15,8 @@ use ringhold_kernels::queue::Queue;
 use ringhold_kernels::segment::Pulse;
 use ringhold_kernels::suspects::{self, Suspect};
 
-pub use super::desk::Known;
 use super::desk::Desk;
+pub use super::desk::Known;
 use super::lanes::{self, Away, ClientLanes, DeviceLanes, Seen};
 use super::mistake::{self, Mistake};
 use super::poison::Poison;
@@ -745,9 +745,9 @@ impl Door {
         self.desk.clients.give_back();
         self.lanes.give_back();
         if self.has_host {
-            let away = away.into_iter().map(|(lane, in_ring, Away { header, payload, .. })| {
-                (lane, Held { in_ring, header, payload })
-            });
+            let away = away
+                .into_iter()
+                .map(|(lane, in_ring, Away { header, payload, .. })| (lane, Held { in_ring, header, payload }));
             let mut held: Vec<_> = outputs.into_iter().chain(away).collect();
             held.sort_by_key(|(_, held)| std::cmp::Reverse(held.in_ring));
             held.into_iter().for_each(|(lane, held)| kept.lanes[lane].held.push_front(held));

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream};
 use ringhold_cluster::counters::{Counters, bump};
+use ringhold_cluster::frame::client_id;
 use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_cluster::tls::Identity;
 use ringhold_cluster::transport::{self, Lost};
@@ -25,7 +26,6 @@ use ringhold_cluster::wire::{
     self, Close, ControlError, Greeting, Hello, LayoutMismatch, NodeName, PREAMBLE_BYTES, Preamble, Refused, Request,
     Response, Resumed, StreamKind, TypeLayout, VERSION, VERSION_MIN, Welcome,
 };
-use ringhold_cluster::frame::client_id;
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::ActorId;
 use ringhold_kernels::message::{self, Header, Kind, Reason};
@@ -64,7 +64,8 @@ pub trait Doors: Send + Sync + 'static {
         let mut refused = 0;
         while let Some((header, _, after)) = message::split_first(rest) {
             if !header.is(Kind::Tell) {
-                session.answer(Header::new(Kind::Error, header.from(), header.to(), 0, Hlc(0)).with_reason(reason), &[]);
+                session
+                    .answer(Header::new(Kind::Error, header.from(), header.to(), 0, Hlc(0)).with_reason(reason), &[]);
             }
             refused += 1;
             rest = after;
@@ -389,7 +390,9 @@ async fn greet(connection: Connection, shared: &Arc<Shared>) {
             match &served {
                 Err(Some(_)) => bump(&counters.sessions_broken),
                 _ => match connection.close_reason().as_ref().map(Lost::of) {
-                    Some(Lost::Closed { close: Some(Close::Done | Close::Again), .. }) => bump(&counters.sessions_closed),
+                    Some(Lost::Closed { close: Some(Close::Done | Close::Again), .. }) => {
+                        bump(&counters.sessions_closed)
+                    }
                     Some(Lost::Here) => {}
                     _ => bump(&counters.sessions_lost),
                 },

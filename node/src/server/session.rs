@@ -248,7 +248,10 @@ impl Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("number", &self.number()).field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("number", &self.number())
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 

@@ -219,7 +219,12 @@ impl Doors for EchoDoors {
 
     fn about(&self) -> About {
         About {
-            node: NodeName { id: self.id.lock().clone(), name: "echo".into(), cluster: "tests".into(), version: "0".into() },
+            node: NodeName {
+                id: self.id.lock().clone(),
+                name: "echo".into(),
+                cluster: "tests".into(),
+                version: "0".into(),
+            },
             payload_bytes_max: PAYLOAD_BYTES_MAX,
             types: self.types.lock().clone(),
         }
@@ -333,8 +338,7 @@ pub fn frame(mark: u64, messages: &[(Header, Vec<u8>)]) -> Vec<u8> {
     for (header, payload) in messages {
         message::append(&mut body, header, payload);
     }
-    let header =
-        FrameHeader { len: body.len() as u32, count: messages.len() as u32, mark, ..FrameHeader::default() };
+    let header = FrameHeader { len: body.len() as u32, count: messages.len() as u32, mark, ..FrameHeader::default() };
     let mut bytes = header.to_bytes().to_vec();
     assert_eq!(bytes.len(), FRAME_HEADER_BYTES);
     bytes.extend(body);

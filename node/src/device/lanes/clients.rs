@@ -223,8 +223,12 @@ impl ClientLanes {
         match kind {
             record::CLIENT => {
                 let number = u32::try_from(u64_at(body, 0)?).ok()?;
-                let client =
-                    Client { number, id: *body.get(32..)?.first_chunk()?, born: u64_at(body, 16)?, seen_us: u64_at(body, 24)? };
+                let client = Client {
+                    number,
+                    id: *body.get(32..)?.first_chunk()?,
+                    born: u64_at(body, 16)?,
+                    seen_us: u64_at(body, 24)?,
+                };
                 self.lanes.insert(number, ClientLane::new(client, Mark::durable(u64_at(body, 8)?)));
             }
             record::ANSWER => {
