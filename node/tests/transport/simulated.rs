@@ -194,6 +194,8 @@ async fn a_client_that_comes_back_ends_its_last_session_and_is_who_it_was() {
     assert_eq!(welcome.resumed, Resumed::New);
     first.lane.write_all(&frame(0, &[tell(1), tell(2)])).await.unwrap();
     until("they arrive", || node.doors.numbers().len() == 2).await;
+    // Until quinn has found out how large datagrams may be: a close waits behind its probes, and this one would come too late.
+    sleep(Duration::from_secs(1)).await;
     hello.lane.before = Some(wire::Before { node: welcome.node.id, born: welcome.born });
     hello.lane.first = 2;
     let (mut second, again) = node.raw_lane_as(&hello).await;
