@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -106,6 +106,9 @@ pub struct EchoDoors {
     pub hold: AtomicBool,
     pub held: Mutex<Vec<Held>>,
     pub dead: Mutex<Vec<(u64, Reason)>>,
+    /// Up to which message all is durable, and how often a client was in a hurry for more.
+    pub durable: AtomicU64,
+    pub hurried: AtomicUsize,
     /// Up to which number each client's messages were taken.
     pub marks: Mutex<BTreeMap<u32, u64>>,
 }
@@ -123,6 +126,8 @@ impl Default for EchoDoors {
             hold: AtomicBool::new(false),
             held: Mutex::default(),
             dead: Mutex::default(),
+            durable: AtomicU64::new(u64::MAX),
+            hurried: AtomicUsize::new(0),
             marks: Mutex::default(),
         }
     }
@@ -204,6 +209,14 @@ impl Doors for EchoDoors {
             }
             rest = after;
         }
+    }
+
+    fn covered(&self, _: u32, taken: u64) -> u64 {
+        taken.min(self.durable.load(SeqCst))
+    }
+
+    fn hurry(&self) {
+        self.hurried.fetch_add(1, SeqCst);
     }
 
     fn request(&self, request: Request) -> BoxFuture<'_, Response> {

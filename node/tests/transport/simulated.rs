@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
-use ringhold::client::{AskError, Client, Error};
+use ringhold::client::{AskError, Client, Error, Options};
 use ringhold_cluster::wire::{self, Close, Preamble, Resumed, StreamKind};
 use ringhold_kernels::message::Reason;
 use tokio::time::{Instant, sleep, timeout};
@@ -209,6 +209,39 @@ async fn a_client_that_comes_back_ends_its_last_session_and_is_who_it_was() {
     let (_third, welcome) = node.raw_lane_as(&hello).await;
     assert_eq!(welcome.resumed, Resumed::Forgotten);
     assert_ne!(welcome.session, again.session);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_keeps_so_much_until_it_is_durable_and_then_waits() {
+    const TELLS: u64 = 40_000;
+    let (network, node) = node();
+    node.doors.durable.store(10, SeqCst);
+    let client = Client::connect(Options { retained_bytes: 512 << 10, ..node.options() }).await.unwrap();
+    let teller = tokio::spawn({
+        let client = client.clone();
+        async move {
+            for i in 0..TELLS {
+                client.tell(1, Number(i)).await.unwrap();
+            }
+            client.flush().await.unwrap();
+        }
+    });
+    sleep(Duration::from_secs(60)).await;
+    assert!(!teller.is_finished(), "it is held back");
+    let taken = node.doors.numbers().len() as u64;
+    assert!(taken > 1_000 && taken < TELLS / 2, "{taken}");
+    assert!(node.doors.hurried.load(SeqCst) > 0, "and has said so");
+    // All of that comes again on another connection, and is dropped.
+    network.unplug(node.server.address());
+    until("the session is gone", || node.server.sessions().is_empty()).await;
+    network.plug_in();
+    until("the client is back", || client.stats().reconnects == 1).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.doors.numbers().len() as u64, taken);
+    node.doors.durable.store(u64::MAX, SeqCst);
+    node.server.sessions().all()[0].cover(taken);
+    teller.await.unwrap();
+    assert!(node.doors.numbers().into_iter().eq(0..TELLS));
 }
 
 #[tokio::test(start_paused = true)]
