@@ -1,6 +1,6 @@
 //! How messages are packed into a lane: frames of raw messages, and what is checked before one is believed.
 //!
-//! A frame is a header of 24 bytes and then messages exactly as [`ringhold_kernels::message::append`] makes them. Framing costs
+//! A frame is a header of 32 bytes and then messages exactly as [`ringhold_kernels::message::append`] makes them. Framing costs
 //! are per batch: whoever writes fills a [`FrameBuffer`] while the last one is on its way, so that batches
 //! form by themselves under load, and a lone message leaves at once.
 //!
@@ -13,9 +13,13 @@
 //! | 8 | 4 | `count`: messages |
 //! | 12 | 4 | zero |
 //! | 16 | 8 | `mark` |
+//! | 24 | 8 | `release` |
 //!
-//! Towards the node, `mark` is the number of messages the lane carried before this frame. Towards the client it is
-//! how many of the lane's messages the node has taken so far, which is what makes a flush mean something.
+//! A client numbers its messages from 1, over all its connections. Towards the node, `mark` is the number of the message
+//! before this frame's first. Towards the client it is the last one that the node has taken, which is what makes a flush
+//! mean something. `release` says up to which message the other side need keep nothing for this one any more: towards the
+//! client, no messages, because what they did is durable; towards the node, no answers, because they have arrived or nobody
+//! waits for them.
 
 use std::sync::Arc;
 
@@ -28,7 +32,7 @@ use tokio::time::Instant;
 
 use crate::wire;
 
-pub const FRAME_HEADER_BYTES: usize = 24;
+pub const FRAME_HEADER_BYTES: usize = 32;
 /// The largest `len` a frame may have.
 pub const FRAME_BYTES_MAX: usize = 256 << 10;
 /// At which `len` writers start the next frame: the reader begins work once it has a frame whole.
@@ -43,6 +47,8 @@ const FRAME_VERSION: u8 = wire::VERSION as u8;
 /// In frames towards the client: the node stops. The client finishes its side of the lane, and keeps what it has
 /// not written for the next connection.
 pub const FLAG_STOPPING: u8 = 1;
+/// In frames towards the node: the client keeps half of what it may keep, and waits for checkpoints to let it go.
+pub const FLAG_HURRY: u8 = 2;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameHeader {
@@ -50,6 +56,7 @@ pub struct FrameHeader {
     pub flags: u8,
     pub count: u32,
     pub mark: u64,
+    pub release: u64,
 }
 
 impl FrameHeader {
@@ -60,21 +67,18 @@ impl FrameHeader {
         bytes[5] = self.flags;
         bytes[8..12].copy_from_slice(&self.count.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.mark.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.release.to_le_bytes());
         bytes
     }
 
     pub fn from_bytes(bytes: &[u8; FRAME_HEADER_BYTES]) -> Result<FrameHeader, FrameError> {
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-        let header = FrameHeader {
-            len: word(0),
-            flags: bytes[5],
-            count: word(8),
-            mark: u64::from_le_bytes(bytes[16..24].try_into().expect("eight bytes")),
-        };
+        let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let header = FrameHeader { len: word(0), flags: bytes[5], count: word(8), mark: long(16), release: long(24) };
         if bytes[4] != FRAME_VERSION {
             return Err(FrameError::Version(bytes[4]));
         }
-        if bytes[6..8] != [0; 2] || bytes[12..16] != [0; 4] || header.flags & !FLAG_STOPPING != 0 {
+        if bytes[6..8] != [0; 2] || bytes[12..16] != [0; 4] || header.flags & !(FLAG_STOPPING | FLAG_HURRY) != 0 {
             return Err(FrameError::Reserved);
         }
         if header.len as usize > FRAME_BYTES_MAX {
@@ -98,7 +102,7 @@ pub enum FrameError {
     TooLarge(u32),
     #[error("a frame's length, its count and its messages do not agree")]
     Count,
-    #[error("a frame says that {got} messages came before it, and it were {expected}")]
+    #[error("a frame follows message {got}, and the one before it ended with {expected}")]
     Sequence { expected: u64, got: u64 },
     #[error("the lane ended inside a frame")]
     Truncated,
@@ -245,26 +249,23 @@ impl FrameBuffer {
             return;
         }
         let len = (self.bytes.len() - self.open - FRAME_HEADER_BYTES) as u32;
-        let header = FrameHeader { len, flags: 0, count: self.count, mark: 0 };
+        let header = FrameHeader { len, count: self.count, ..FrameHeader::default() };
         self.bytes[self.open..self.open + FRAME_HEADER_BYTES].copy_from_slice(&header.to_bytes());
         self.count = 0;
     }
 
-    /// Writes the headers for a lane that has carried `before` messages (towards the node).
-    pub fn seal(&mut self, before: u64) {
+    /// Writes the headers for messages that follow message `before` (towards the node).
+    pub fn seal(&mut self, before: u64, release: u64, flags: u8) {
         let mut mark = before;
         self.seal_with(|header| {
-            header.mark = mark;
+            (header.mark, header.release, header.flags) = (mark, release, flags);
             mark += u64::from(header.count);
         });
     }
 
-    /// Writes the headers as an answer of a node that has taken `taken` messages.
-    pub fn seal_answers(&mut self, taken: u64, flags: u8) {
-        self.seal_with(|header| {
-            header.mark = taken;
-            header.flags = flags;
-        });
+    /// Writes the headers as an answer of a node that has taken messages up to `taken`.
+    pub fn seal_answers(&mut self, taken: u64, release: u64, flags: u8) {
+        self.seal_with(|header| (header.mark, header.release, header.flags) = (taken, release, flags));
     }
 
     /// Appends a frame without messages, of which only the header speaks.
@@ -292,8 +293,17 @@ impl FrameBuffer {
 #[derive(Clone, Debug, Default)]
 pub struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
 
-/// Buffers kept, and the size up to which one is worth keeping.
-const SPARE_MAX: usize = 64;
+impl Spare {
+    /// Gives back what a busy lane needed and a quiet one does not.
+    pub fn trim(&self) {
+        self.0.lock().truncate(SPARE_QUIET);
+    }
+}
+
+/// Buffers kept, also by a quiet lane, and the size up to which one is worth keeping. A lane's messages are kept until
+/// they are durable: there are many buffers, and memory that was used before is faster than new memory.
+const SPARE_MAX: usize = 320;
+const SPARE_QUIET: usize = 16;
 const SPARE_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
 
 struct Lent {
@@ -324,20 +334,24 @@ pub struct Checked {
     pub asks: u32,
 }
 
-/// Checks every message of a frame from a client, and stamps each with the session it came from: behind this, the
-/// key of `from` is `session << 32 | ticket`, and `hlc` is zero until the node's clock stamps it.
+/// Checks every message of a frame from a client, and stamps each with where it came from: behind this, the key of `from`
+/// is `session << 32 | number`, with the low half of the message's number, and `hlc` is zero until the node's clock stamps
+/// it. `before` is the number of the message before the first.
 ///
 /// Nothing of a frame may be handed on before all of it is checked.
 pub fn check_from_client(
     body: &mut [u8],
     count: u32,
     session: u32,
+    before: u64,
     payload_bytes_max: u32,
 ) -> Result<Checked, FrameError> {
     let high = u64::from(session) << 32;
+    let mut number = before as u32;
     let mut rest = body;
     let mut asks = 0;
     for _ in 0..count {
+        number = number.wrapping_add(1);
         let (head, after) = rest.split_first_chunk_mut::<HEADER_BYTES>().ok_or(FrameError::Overrun)?;
         let header = Header::from_bytes(head);
         match header.kind() {
@@ -349,13 +363,13 @@ pub fn check_from_client(
             return Err(FrameError::Payload { len: header.len, max: payload_bytes_max });
         }
         let from = header.from();
-        if !from.is_client() || from.key.0 >> 32 != 0 {
+        if !from.is_client() || from.key.0 != 0 {
             return Err(FrameError::Sender);
         }
         if header.lap != 0 || head[REASON_OFFSET] != 0 || header.to().is_client() {
             return Err(FrameError::Message);
         }
-        head[FROM_KEY_OFFSET..FROM_KEY_OFFSET + 8].copy_from_slice(&(high | from.key.0).to_ne_bytes());
+        head[FROM_KEY_OFFSET..FROM_KEY_OFFSET + 8].copy_from_slice(&(high | u64::from(number)).to_ne_bytes());
         head[HLC_OFFSET..HLC_OFFSET + 8].fill(0);
         rest = after.get_mut(header.padded_len()..).ok_or(FrameError::Overrun)?;
     }
@@ -372,14 +386,20 @@ const FROM_KEY_OFFSET: usize = 24;
 const HLC_OFFSET: usize = std::mem::offset_of!(Header, hlc);
 const _: () = assert!(HLC_OFFSET == FROM_KEY_OFFSET + 8);
 
-/// Who a session's messages come from: the client's side of an ask.
-pub const fn client_id(session: u32, ticket: u32) -> ActorId {
-    ActorId::new(TypeId::CLIENT, Key((session as u64) << 32 | ticket as u64))
+/// Who a message comes from, and who waits for its answer: the client with this session number, and which of its messages.
+pub const fn client_id(session: u32, number: u32) -> ActorId {
+    ActorId::new(TypeId::CLIENT, Key((session as u64) << 32 | number as u64))
 }
 
-/// The session and the ticket of a client's side of an ask.
-pub const fn session_and_ticket(id: ActorId) -> (u32, u32) {
+/// The session number of a client's side of a message, and the low half of the message's number.
+pub const fn session_and_number(id: ActorId) -> (u32, u32) {
     ((id.key.0 >> 32) as u32, id.key.0 as u32)
+}
+
+/// The whole of a message's number, of which this is the low half, where it is less than 2^31 away from `near`.
+pub const fn whole_number(near: u64, low: u32) -> u64 {
+    let ahead = low.wrapping_sub(near as u32) as i32;
+    near.wrapping_add_signed(ahead as i64)
 }
 
 /// Why no frame could be read.
@@ -499,19 +519,20 @@ mod tests {
         for i in 0..5_000u32 {
             buffer.push(&tell(24), &[i as u8; 24]);
         }
-        buffer.seal(10);
-        buffer.seal(100);
+        buffer.seal(10, 0, 0);
+        buffer.seal(100, 7, FLAG_HURRY);
         let frames = frames(&buffer);
         assert!(frames.len() > 2);
         let (mut expected, mut i) = (100, 0u32);
         for (header, mut body) in frames {
-            assert_eq!(header.mark, expected);
+            assert_eq!((header.mark, header.release, header.flags), (expected, 7, FLAG_HURRY));
             assert!(header.len as usize <= FRAME_BYTES_MAX);
-            assert_eq!(check_from_client(&mut body, header.count, 3, 24), Ok(Checked { asks: 0 }));
+            assert_eq!(check_from_client(&mut body, header.count, 3, header.mark, 24), Ok(Checked { asks: 0 }));
             let mut rest = body.as_slice();
-            while let Some((_, payload, after)) = message::split_first(rest) {
+            while let Some((header, payload, after)) = message::split_first(rest) {
                 assert_eq!(payload, [i as u8; 24]);
                 i += 1;
+                assert_eq!(session_and_number(header.from()), (3, 100 + i));
                 rest = after;
             }
             expected += u64::from(header.count);
@@ -530,7 +551,7 @@ mod tests {
             }
             buffer.push(&tell(65_535), &vec![round; 65_535]);
             buffer.push(&tell(0), &[]);
-            buffer.seal(0);
+            buffer.seal(0, 0, 0);
             let messages: u32 = frames(&buffer).iter().map(|(header, _)| header.count).sum();
             assert_eq!((u64::from(messages), buffer.messages()), (3_002, 3_002));
             let bytes = std::mem::replace(&mut buffer, FrameBuffer::reuse(&spare)).into_bytes(&spare);
@@ -541,8 +562,8 @@ mod tests {
             buffer.push(&tell(0), &[]);
             buffer.clear();
             buffer.push_empty_frame();
-            buffer.seal_answers(7, 0);
-            assert_eq!(frames(&buffer), [(FrameHeader { mark: 7, ..FrameHeader::default() }, vec![])]);
+            buffer.seal_answers(7, 5, 0);
+            assert_eq!(frames(&buffer), [(FrameHeader { mark: 7, release: 5, ..FrameHeader::default() }, vec![])]);
             buffer.clear();
         }
     }
@@ -557,17 +578,28 @@ mod tests {
 
     #[test]
     fn a_checked_message_bears_its_session_and_no_stamp() {
-        let ask = Header::new(Kind::Ask, TO, client_id(0, 77), 8, Hlc(u64::MAX));
+        let ask = Header::new(Kind::Ask, TO, client_id(0, 0), 8, Hlc(u64::MAX));
         let mut body = body(&[ask, tell(3)]);
-        assert_eq!(check_from_client(&mut body, 2, 0xabcd, 8), Ok(Checked { asks: 1 }));
+        let before = u64::from(u32::MAX) + 76;
+        assert_eq!(check_from_client(&mut body, 2, 0xabcd, before, 8), Ok(Checked { asks: 1 }));
         let (header, _, _) = message::split_first(&body).unwrap();
-        assert_eq!(session_and_ticket(header.from()), (0xabcd, 77));
+        assert_eq!(session_and_number(header.from()), (0xabcd, 76));
         assert_eq!((header.hlc, header.to(), header.kind()), (0, TO, Some(Kind::Ask)));
+        assert_eq!(whole_number(before, 76), before + 1);
+    }
+
+    #[test]
+    fn a_number_is_whole_again_on_either_side_of_where_its_half_begins_anew() {
+        for near in [5, u64::from(u32::MAX), 1 << 32, (7 << 32) + 3] {
+            for number in [near.saturating_sub(9), near, near + 9] {
+                assert_eq!(whole_number(near, number as u32), number, "near {near}");
+            }
+        }
     }
 
     #[test]
     fn each_kind_of_bad_message_is_named() {
-        let check = |headers: &[Header], count| check_from_client(&mut body(headers), count, 1, 16);
+        let check = |headers: &[Header], count| check_from_client(&mut body(headers), count, 1, 0, 16);
         let reply = tell(8).with_kind(Kind::Reply);
         assert_eq!(check(&[tell(8), reply], 2), Err(FrameError::Kind(3)));
         assert_eq!(check(&[tell(17)], 1), Err(FrameError::Payload { len: 17, max: 16 }));
@@ -581,12 +613,12 @@ mod tests {
         assert_eq!(check(&[tell(8), tell(8)], 1), Err(FrameError::Count));
         let mut cut = body(&[tell(16)]);
         cut.truncate(48);
-        assert_eq!(check_from_client(&mut cut, 1, 1, 16), Err(FrameError::Overrun));
+        assert_eq!(check_from_client(&mut cut, 1, 1, 0, 16), Err(FrameError::Overrun));
     }
 
     #[test]
     fn a_frame_header_refuses_what_this_version_does_not_know() {
-        let good = FrameHeader { len: 48, flags: 0, count: 1, mark: 5 }.to_bytes();
+        let good = FrameHeader { len: 48, flags: 0, count: 1, mark: 5, release: 0 }.to_bytes();
         assert!(FrameHeader::from_bytes(&good).is_ok());
         let with = |at: usize, value: u8| {
             let mut bytes = good;
@@ -594,7 +626,7 @@ mod tests {
             FrameHeader::from_bytes(&bytes)
         };
         assert_eq!(with(4, 9), Err(FrameError::Version(9)));
-        assert_eq!(with(5, 2), Err(FrameError::Reserved));
+        assert_eq!(with(5, 4), Err(FrameError::Reserved));
         assert_eq!(with(7, 1), Err(FrameError::Reserved));
         assert_eq!(with(3, 1), Err(FrameError::TooLarge(48 + (1 << 24))));
         assert_eq!(with(0, 47), Err(FrameError::Count));

@@ -58,7 +58,7 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Key of the tokens by which a restarted endpoint tells peers that their connection is gone.
+    /// Key of the tokens by which an endpoint without a certificate tells peers that their connection is gone.
     fn reset_key(&self) -> Arc<dyn HmacKey> {
         let mut key = [0; 64];
         self.random(&mut key);

@@ -67,6 +67,16 @@ pub struct Identity {
     own: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 }
 
+impl Identity {
+    /// A secret for this purpose, the same as long as the private key is: for what peers are to know again after a restart.
+    pub(crate) fn derived(&self, purpose: &[u8]) -> Option<[u8; 32]> {
+        let (_, key) = self.own.as_ref()?;
+        let secret = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.secret_der());
+        let tag = ring::hmac::sign(&secret, purpose);
+        Some(*tag.as_ref().first_chunk().expect("a SHA-256 has 32 bytes"))
+    }
+}
+
 impl Clone for Identity {
     fn clone(&self) -> Identity {
         Identity {

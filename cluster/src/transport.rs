@@ -7,12 +7,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use quinn::crypto::HmacKey;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{
-    AsyncUdpSocket, ConnectionError, ConnectionId, Endpoint, EndpointConfig, MtuDiscoveryConfig, TransportConfig,
-    UdpPoller, VarInt,
+    AsyncUdpSocket, ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, MtuDiscoveryConfig,
+    TransportConfig, UdpPoller, VarInt,
 };
 
 use crate::counters::Counters;
@@ -54,8 +56,8 @@ fn transport(streams_from_peer: u32) -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-fn endpoint_config(network: &dyn Network) -> EndpointConfig {
-    let mut config = EndpointConfig::new(network.reset_key());
+fn endpoint_config(network: &dyn Network, reset_key: Arc<dyn HmacKey>) -> EndpointConfig {
+    let mut config = EndpointConfig::new(reset_key);
     let mut seed = [0; 32];
     network.random(&mut seed);
     config.rng_seed(Some(seed));
@@ -102,8 +104,42 @@ pub fn server_endpoint(
     let bind = |source| Error::Bind { address, source };
     let socket = network.bind(address).map_err(bind)?;
     let socket = Arc::new(Socket { socket, counters: Some(counters.clone()) });
-    Endpoint::new_with_abstract_socket(endpoint_config(&**network), Some(config), socket, network.runtime())
-        .map_err(bind)
+    // The same after a restart: clients learn at once that their connections are gone, and need not wait until they are idle
+    // for too long.
+    let reset_key = identity.derived(b"ringhold: stateless resets");
+    let reset_key: Arc<dyn HmacKey> = match reset_key {
+        Some(key) => Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key)),
+        None => network.reset_key(),
+    };
+    let mut endpoint = endpoint_config(&**network, reset_key);
+    if network.connection_ids().is_none() {
+        let ids = PlainIds(network.clone());
+        endpoint.cid_generator(move || Box::new(ids.clone()));
+    }
+    Endpoint::new_with_abstract_socket(endpoint, Some(config), socket, network.runtime()).map_err(bind)
+}
+
+/// Connection ids of a node: chance alone. Quinn's own hold a proof of who made them, which a restarted node does not take for
+/// its own, so that it would not answer what comes to a connection before the restart.
+#[derive(Clone, Debug)]
+struct PlainIds(Arc<dyn Network>);
+
+const ID_BYTES: usize = 8;
+
+impl ConnectionIdGenerator for PlainIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; ID_BYTES];
+        self.0.random(&mut id);
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        ID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// An endpoint to connect from, for addresses of `to`'s family.
@@ -113,7 +149,8 @@ pub fn client_endpoint(network: &Arc<dyn Network>, to: SocketAddr) -> Result<End
     let bind = |source| Error::Bind { address, source };
     let socket = network.bind(address).map_err(bind)?;
     let socket = Arc::new(Socket { socket, counters: None });
-    Endpoint::new_with_abstract_socket(endpoint_config(&**network), None, socket, network.runtime()).map_err(bind)
+    let config = endpoint_config(&**network, network.reset_key());
+    Endpoint::new_with_abstract_socket(config, None, socket, network.runtime()).map_err(bind)
 }
 
 /// How to connect as `identity`; see [`Endpoint::connect_with`] and [`tls::NODE_NAME`].

@@ -28,8 +28,10 @@ pub const VERSION: u16 = 4;
 /// The oldest version this build still speaks.
 pub const VERSION_MIN: u16 = 4;
 
-/// Bytes of one control value a node reads: hellos and requests are small.
+/// Bytes of one request that a node reads: they are small.
 pub const REQUEST_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a hello: it names actor types, and asks that wait.
+pub const HELLO_BYTES_MAX: usize = 256 << 10;
 /// Bytes of one control value a client reads: schemas and states of actors.
 pub const RESPONSE_BYTES_MAX: usize = 16 << 20;
 /// Streams a client may have open at a time, beside its lane and its control stream.
@@ -43,9 +45,7 @@ pub const ADMIN_SESSIONS_MAX: usize = 16;
 /// Handshakes a node has under way at a time; beyond it, it makes clients prove their address first.
 pub const HANDSHAKES_MAX: usize = 64;
 /// Asks of one session that wait for their answers; at this the node stops reading from the session's lane.
-/// A ticket is 32 bits, of which the low 16 are the slot: this may not exceed 65,536.
 pub const ASKS_MAX: u32 = 16_384;
-const _: () = assert!(ASKS_MAX <= 1 << 16);
 /// Answers of one session that it has not read, in bytes; at this the node stops reading from its lane.
 pub const ANSWER_BYTES_MAX: usize = 8 << 20;
 
@@ -136,12 +136,14 @@ pub enum Close {
     Frame = 4,
     /// Something due did not come before its deadline.
     TooSlow = 5,
-    /// A limit on sessions or streams.
+    /// A limit on sessions or streams; or the client has come back on another connection.
     TooMany = 6,
     /// A control value could not be decoded.
     Control = 7,
     /// The node failed at serving the client, by a bug of its own.
     Internal = 8,
+    /// The client will connect again, here or elsewhere.
+    Again = 9,
 }
 
 impl Close {
@@ -152,7 +154,7 @@ impl Close {
     pub fn from_code(code: VarInt) -> Option<Close> {
         use Close::*;
         let code = code.into_inner();
-        [Done, Stopping, Preamble, Refused, Frame, TooSlow, TooMany, Control, Internal]
+        [Done, Stopping, Preamble, Refused, Frame, TooSlow, TooMany, Control, Internal, Again]
             .into_iter()
             .find(|c| *c as u64 == code)
     }
@@ -171,6 +173,58 @@ pub struct Hello {
     pub types: Vec<TypeLayout>,
     /// It looks after the node, and is let in though that is full or sheds load: up to [`ADMIN_SESSIONS_MAX`] at a time are.
     pub admin: bool,
+    pub lane: Lane,
+}
+
+/// A client's lane: what it has sent, over all its connections, and what it has still to hear.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lane {
+    /// Made once by the client, of randomness.
+    pub client: [u8; 16],
+    /// The first message that this connection carries; those before it need not be sent again.
+    pub first: u64,
+    /// The asks before `first` whose answers have not come, in order, each as its distance from the one before it (the
+    /// first one's from 0): at most [`ASKS_MAX`].
+    pub waiting: Vec<u64>,
+    /// Where it was connected before, if it was.
+    pub before: Option<Before>,
+}
+
+/// What a client was told at its last connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// [`NodeName::id`].
+    pub node: String,
+    /// [`Welcome::born`].
+    pub born: u64,
+}
+
+impl Lane {
+    /// What to say of these asks, whose numbers grow.
+    pub fn distances(numbers: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let mut last = 0;
+        numbers.into_iter().map(|number| number - std::mem::replace(&mut last, number)).collect()
+    }
+
+    /// The numbers of the asks that wait.
+    pub fn waiting(&self) -> impl Iterator<Item = u64> {
+        self.waiting.iter().scan(0u64, |number, distance| {
+            *number = number.saturating_add(*distance);
+            Some(*number)
+        })
+    }
+}
+
+/// What a node knows of a client that says hello.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resumed {
+    /// It has sent nothing before.
+    #[default]
+    New,
+    /// The node knows what of its messages it has: the client sends again what it keeps, and nothing is done twice.
+    Known,
+    /// The node cannot know what of its messages was handled: the client must not send them again.
+    Forgotten,
 }
 
 /// An actor type as somebody was built with it.
@@ -198,8 +252,11 @@ pub enum Greeting {
 pub struct Welcome {
     pub version: u16,
     pub node: NodeName,
-    /// This session's number on the node; never used again while the node runs.
+    /// The number by which the node knows this client, also after a restart; of no other as long as anything of it is left.
     pub session: u32,
+    /// Says, with the node's id, which of its clients this is: it grows from one to the next.
+    pub born: u64,
+    pub resumed: Resumed,
     /// The largest payload of a message.
     pub payload_bytes_max: u32,
     /// Asks that may wait for their answers at a time.
@@ -889,9 +946,11 @@ mod tests {
             cluster: None,
             types: vec![TypeLayout { name: "bank.account".into(), layout_hash: 7 }],
             admin: false,
+            lane: Lane { client: [3; 16], first: 9, waiting: Lane::distances([2, 5, 8]), before: None },
         };
         let bytes = encode(&hello).unwrap();
         assert_eq!(decode::<Hello>(&bytes[4..]).unwrap(), hello);
+        assert!(hello.lane.waiting().eq([2, 5, 8]));
         let mut longer = bytes[4..].to_vec();
         longer.push(0);
         assert!(matches!(decode::<Hello>(&longer), Err(ControlError::Decode(_))));

@@ -203,11 +203,12 @@ impl Node {
         }
         let makes = Makes { config, makers: &*makers, registry: &registry, deadlines: &deadlines };
         let mut made = Vec::new();
+        let owners_of_shards: Arc<[u16]> = (0..SHARDS).map(|shard| (shard % planned.len()) as u16).collect();
         for (index, planned) in planned.iter().enumerate() {
             let device = &planned.device;
             let (name, overflow) = (config.device_name(index), config.queues.overflow);
             let keeps = match &storage.checkpoints {
-                Some(store) => Some(keeps(config, &name, store, &storage, &committed)?),
+                Some(store) => Some(keeps(config, &name, store, &storage, &committed, &owners_of_shards)?),
                 None => None,
             };
             // Its actors are not left where they are for that; but a device that never was has to be what it is asked to be.
@@ -221,7 +222,12 @@ impl Node {
                 backends.push(makes.backend(backend, index, &name)?);
             }
             backends[0].unusable = planned.unusable.clone();
-            let made_device = Device::new(About { name, overflow, keeps }, &backends[0], &registry, network.clone())?;
+            let made_device = Device::new(
+                About { name, index: index as u16, overflow, keeps },
+                &backends[0],
+                &registry,
+                network.clone(),
+            )?;
             made.push((made_device, backends));
         }
         let sessions = Arc::new(Sessions::default());
@@ -230,7 +236,7 @@ impl Node {
             registry,
             slot_bytes: config.queues.slot_bytes,
             devices: made.iter().map(|(device, _)| device.clone()).collect(),
-            owners: (0..SHARDS).map(|shard| (shard % planned.len()) as u16).collect(),
+            owners: owners_of_shards,
             sessions: sessions.clone(),
             letters: storage.dead_letters.clone(),
             network: network.clone(),
@@ -410,6 +416,7 @@ fn keeps(
     store: &Checkpoints,
     storage: &Storage,
     committed: &HashSet<TypeId>,
+    owners: &Arc<[u16]>,
 ) -> Result<(keeper::Options, Keeping), Error> {
     let found = store.latest(device)?;
     if let Some(cost) = found.cost() {
@@ -427,6 +434,7 @@ fn keeps(
         retained_bytes_max: checkpoints.retained_bytes as usize,
         committed: committed.clone(),
         epoch: found.checkpoint.map_or(0, |manifest| manifest.epoch),
+        owners: owners.clone(),
     };
     Ok((options, keeping))
 }

@@ -1,36 +1,38 @@
-//! Asks under way: a slot for each, found by the ticket that its answer bears.
+//! Asks under way: a slot for each, found by the number of its message.
 
+use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Poll, Waker};
 
+use ringhold_cluster::wire::Lane;
 use ringhold_kernels::message::{Header, Kind, Reason};
 
-/// Which ask: the slot's number in the low half and its use, from 1, in the high half. Zero is of tells.
+/// Which ask: the low half of its message's number, which its answer bears.
 pub(super) type Ticket = u32;
 
 #[derive(Default)]
 pub(super) struct Asks {
     slots: Vec<Slot>,
     free: Vec<u16>,
+    by_ticket: HashMap<Ticket, u16>,
+    /// Those begun, in order, from the first that still waits for its answer.
+    begun: VecDeque<(u64, Ticket)>,
+    last: u64,
     /// Answers that nobody waited for any more.
     pub late: u64,
     pub answered: u64,
 }
 
 struct Slot {
-    uses: u16,
     state: State,
-    /// Which message of the client it was, counted from its start; see [`Asks::lose`].
-    position: u64,
+    number: u64,
     waker: Option<Waker>,
     header: Header,
     payload: Vec<u8>,
 }
 
-/// A slot is free again only once its answer has come or its connection is gone: so no answer can find its way to
-/// another ask.
+/// A slot is free again only once its answer has come or its connection is gone: the node counts it until then.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    Free,
     Waiting,
     Answered,
     /// Nobody waits, and the answer has not come.
@@ -38,41 +40,47 @@ enum State {
 }
 
 impl Asks {
-    /// A slot for a new ask, if fewer than `max` are taken.
-    pub fn begin(&mut self, max: u32, position: u64) -> Option<Ticket> {
+    /// A slot for a new ask, if fewer than `max` are taken. Numbers grow.
+    pub fn begin(&mut self, max: u32, number: u64) -> Option<Ticket> {
+        let slot = Slot { state: State::Waiting, number, waker: None, header: Header::default(), payload: Vec::new() };
         let index = match self.free.pop() {
-            Some(index) => index,
+            Some(index) => {
+                let payload = std::mem::take(&mut self.slots[usize::from(index)].payload);
+                self.slots[usize::from(index)] = Slot { payload, ..slot };
+                index
+            }
             None if self.slots.len() < max as usize => {
-                self.slots.push(Slot {
-                    uses: 1,
-                    state: State::Free,
-                    position: 0,
-                    waker: None,
-                    header: Header::default(),
-                    payload: Vec::new(),
-                });
+                self.slots.push(slot);
                 (self.slots.len() - 1) as u16
             }
             None => return None,
         };
-        let slot = &mut self.slots[usize::from(index)];
-        slot.state = State::Waiting;
-        slot.position = position;
-        Some(u32::from(slot.uses) << 16 | u32::from(index))
+        let ticket = number as Ticket;
+        self.by_ticket.insert(ticket, index);
+        self.begun.push_back((number, ticket));
+        self.last = number;
+        Some(ticket)
     }
 
     fn slot(&mut self, ticket: Ticket) -> Option<&mut Slot> {
-        let slot = self.slots.get_mut((ticket & 0xffff) as usize)?;
-        (u32::from(slot.uses) == ticket >> 16).then_some(slot)
+        self.by_ticket.get(&ticket).map(|index| &mut self.slots[usize::from(*index)])
     }
 
     fn release(&mut self, ticket: Ticket) {
-        if let Some(slot) = self.slot(ticket) {
-            slot.state = State::Free;
-            slot.uses = slot.uses.checked_add(1).unwrap_or(1);
-            slot.waker = None;
-            self.free.push(ticket as u16);
+        if let Some(index) = self.by_ticket.remove(&ticket) {
+            self.slots[usize::from(index)].waker = None;
+            self.free.push(index);
         }
+    }
+
+    /// Up to which message no ask waits for its answer.
+    pub fn settled(&mut self) -> u64 {
+        while let Some((_, ticket)) = self.begun.front().copied()
+            && self.slot(ticket).is_none_or(|slot| slot.state != State::Waiting)
+        {
+            self.begun.pop_front();
+        }
+        self.begun.front().map_or(self.last, |(number, _)| number - 1)
     }
 
     /// Takes an answer in. Returns whom to wake.
@@ -93,8 +101,8 @@ impl Asks {
                 self.release(ticket);
                 None
             }
-            // No ask of this client: a node that answers twice, say. Counted, and of no consequence.
-            Some(State::Free | State::Answered) | None => {
+            // It had its answer before its connection was lost, and came again.
+            Some(State::Answered) | None => {
                 self.late += 1;
                 None
             }
@@ -125,19 +133,43 @@ impl Asks {
                 slot.waker = None;
             }
             Some(State::Answered) => self.release(ticket),
-            Some(State::Free | State::Abandoned) | None => {}
+            Some(State::Abandoned) | None => {}
         }
     }
 
-    /// The connection is gone: asks from before `position` were on it and get no other answer than this.
-    pub fn lose(&mut self, position: u64) -> Vec<Waker> {
-        let mut wakers = Vec::new();
-        for index in 0..self.slots.len() {
-            let slot = &mut self.slots[index];
-            if slot.position >= position {
-                continue;
+    /// There is another connection, on which messages from `first` on come again. Returns the asks before it that wait, as a
+    /// hello names them.
+    pub fn resume(&mut self, first: u64) -> Vec<u64> {
+        let (mut waiting, mut abandoned) = (Vec::new(), Vec::new());
+        for (ticket, index) in &self.by_ticket {
+            let slot = &self.slots[usize::from(*index)];
+            match slot.state {
+                State::Waiting if slot.number < first => waiting.push(slot.number),
+                // What is not asked for again is not answered.
+                State::Abandoned if slot.number < first => abandoned.push(*ticket),
+                State::Waiting | State::Abandoned | State::Answered => {}
             }
-            let ticket = u32::from(slot.uses) << 16 | index as u32;
+        }
+        // A map has no order, and a run of the simulator must repeat.
+        abandoned.sort_unstable();
+        abandoned.into_iter().for_each(|ticket| self.release(ticket));
+        waiting.sort_unstable();
+        Lane::distances(waiting)
+    }
+
+    /// Asks up to this message get no other answer than that their connection is lost.
+    pub fn lose(&mut self, until: u64) -> Vec<Waker> {
+        let mut lost: Vec<(u64, Ticket)> = Vec::new();
+        for (ticket, index) in &self.by_ticket {
+            let number = self.slots[usize::from(*index)].number;
+            if number <= until {
+                lost.push((number, *ticket));
+            }
+        }
+        lost.sort_unstable();
+        let mut wakers = Vec::new();
+        for (_, ticket) in lost {
+            let slot = self.slot(ticket).expect("it is one of those there are");
             match slot.state {
                 State::Waiting => {
                     slot.state = State::Answered;
@@ -146,7 +178,7 @@ impl Asks {
                     wakers.extend(slot.waker.take());
                 }
                 State::Abandoned => self.release(ticket),
-                State::Free | State::Answered => {}
+                State::Answered => {}
             }
         }
         wakers
@@ -171,15 +203,14 @@ mod tests {
     #[test]
     fn an_answer_finds_its_ask_and_no_other() {
         let mut asks = Asks::default();
-        let [a, b] = [0, 1].map(|position| asks.begin(2, position).unwrap());
-        assert_eq!(asks.begin(2, 2), None, "the limit holds");
+        let [a, b] = [1, 2].map(|number| asks.begin(2, number).unwrap());
+        assert_eq!(asks.begin(2, 3), None, "the limit holds");
         assert_eq!(poll(&mut asks, a), None);
         let (header, payload) = reply(3);
         asks.complete(b, &header, &payload);
         assert_eq!(poll(&mut asks, a), None);
         assert_eq!(poll(&mut asks, b), Some((Some(Kind::Reply), vec![3; 3])));
-        let again = asks.begin(2, 3).unwrap();
-        assert_ne!(again, b);
+        let again = asks.begin(2, 4).unwrap();
         asks.complete(b, &header, &payload);
         assert_eq!((poll(&mut asks, again), asks.late), (None, 1));
     }
@@ -187,24 +218,39 @@ mod tests {
     #[test]
     fn an_abandoned_slot_waits_for_its_answer() {
         let mut asks = Asks::default();
-        let a = asks.begin(1, 0).unwrap();
+        let a = asks.begin(1, 1).unwrap();
         asks.abandon(a);
-        assert_eq!(asks.begin(1, 1), None);
+        assert_eq!(asks.begin(1, 2), None);
         let (header, payload) = reply(1);
         asks.complete(a, &header, &payload);
         assert_eq!(asks.late, 1);
-        assert!(asks.begin(1, 1).is_some());
+        assert!(asks.begin(1, 2).is_some());
     }
 
     #[test]
     fn a_loss_answers_what_was_written_and_nothing_else() {
         let mut asks = Asks::default();
-        let [written, abandoned, unwritten] = [0, 1, 2].map(|position| asks.begin(8, position).unwrap());
+        let [written, abandoned, unwritten] = [1, 2, 3].map(|number| asks.begin(8, number).unwrap());
         asks.abandon(abandoned);
         asks.lose(2);
         let (kind, _) = poll(&mut asks, written).unwrap();
         assert_eq!(kind, Some(Kind::Error));
         assert_eq!(poll(&mut asks, unwritten), None);
         assert_eq!(asks.free.len(), 2);
+    }
+
+    #[test]
+    fn a_new_connection_asks_for_the_answers_of_what_does_not_come_again() {
+        let mut asks = Asks::default();
+        let tickets = [2, 4, 5, 9, 10].map(|number| asks.begin(8, number).unwrap());
+        let (header, payload) = reply(1);
+        asks.complete(tickets[1], &header, &payload);
+        assert_eq!(asks.settled(), 1);
+        asks.complete(tickets[0], &header, &payload);
+        assert_eq!(asks.settled(), 4, "all up to there have their answers, read or not");
+        asks.abandon(tickets[2]);
+        assert_eq!(asks.settled(), 8, "or want none");
+        assert_eq!(asks.resume(10), [9]);
+        assert_eq!(asks.free.len(), 1, "no answer will come to what was abandoned");
     }
 }

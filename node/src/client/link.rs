@@ -1,6 +1,5 @@
 //! The connection behind a client: made, kept, lost, made again.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,12 +9,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quinn::{ConnectError, Connection, Endpoint, RecvStream, SendStream};
-use ringhold_cluster::frame::{FLAG_STOPPING, FrameBuffer, FrameError, FrameReader, LaneError, Spare};
+use ringhold_cluster::frame::{FLAG_HURRY, FLAG_STOPPING, FrameBuffer, FrameError, FrameReader, LaneError, Spare};
 use ringhold_cluster::network::random_below;
 use ringhold_cluster::tls::NODE_NAME;
 use ringhold_cluster::transport::{self, Lost};
 use ringhold_cluster::wire::{
-    self, Close, ControlError, Greeting, Hello, Preamble, Request, Response, StreamKind, VERSION, VERSION_MIN, Welcome,
+    self, Before, Close, ControlError, Greeting, Hello, Lane, Preamble, Request, Response, Resumed, StreamKind,
+    VERSION, VERSION_MIN, Welcome,
 };
 use ringhold_kernels::id::{ActorId, TypeId};
 use ringhold_kernels::message::{self, Kind};
@@ -124,7 +124,10 @@ pub(super) struct Connected {
 
 /// The first connection; what it fails with is the caller's to handle.
 pub(super) async fn connect_first(options: Options) -> Result<(Shared, Connected), Error> {
-    let connected = connect_any(&options).await.map_err(|none| none.error)?;
+    let mut client = [0; 16];
+    options.network.random(&mut client);
+    let lane = Lane { client, first: 1, ..Lane::default() };
+    let connected = connect_any(&options, &lane).await.map_err(|none| none.error)?;
     let link = Link {
         connection: Some(connected.connection.clone()),
         welcome: connected.welcome.clone(),
@@ -136,7 +139,9 @@ pub(super) async fn connect_first(options: Options) -> Result<(Shared, Connected
     let shared = Shared {
         type_ids: options.types.iter().map(|t| TypeId::of(&t.name)).collect(),
         options,
+        client,
         outbox: Mutex::new(Outbox::new(&connected.welcome)),
+        retained: Mutex::default(),
         asks: Mutex::default(),
         link: Mutex::new(link),
         writer: Notify::new(),
@@ -169,12 +174,12 @@ impl NoneWould {
 }
 
 /// Tries each address once, in order.
-async fn connect_any(options: &Options) -> Result<Connected, NoneWould> {
+async fn connect_any(options: &Options, lane: &Lane) -> Result<Connected, NoneWould> {
     let mut none = NoneWould { error: Error::NoAddress, hopeless: true };
     for address in &options.addresses {
         match options.network.resolve(address).await {
             Err(e) => none.add(Error::resolve(address, &e)),
-            Ok(sockets) => match connect_first_of(options, address, sockets).await {
+            Ok(sockets) => match connect_first_of(options, lane, address, sockets).await {
                 Ok(connected) => return Ok(connected),
                 Err(errors) => errors.into_iter().for_each(|error| none.add(error)),
             },
@@ -185,8 +190,13 @@ async fn connect_any(options: &Options) -> Result<Connected, NoneWould> {
 
 /// Tries all that a name stands for at once, so that `localhost` need not wait for a node that listens on the other of
 /// its two addresses.
-async fn connect_first_of(options: &Options, address: &str, sockets: Vec<SocketAddr>) -> Result<Connected, Vec<Error>> {
-    let mut attempts: Vec<_> = sockets.into_iter().map(|to| Box::pin(connect(options, address, to))).collect();
+async fn connect_first_of(
+    options: &Options,
+    lane: &Lane,
+    address: &str,
+    sockets: Vec<SocketAddr>,
+) -> Result<Connected, Vec<Error>> {
+    let mut attempts: Vec<_> = sockets.into_iter().map(|to| Box::pin(connect(options, lane, address, to))).collect();
     let mut errors = Vec::new();
     poll_fn(|cx| {
         let mut i = 0;
@@ -205,7 +215,7 @@ async fn connect_first_of(options: &Options, address: &str, sockets: Vec<SocketA
     .await
 }
 
-async fn connect(options: &Options, address: &str, to: SocketAddr) -> Result<Connected, Error> {
+async fn connect(options: &Options, lane: &Lane, address: &str, to: SocketAddr) -> Result<Connected, Error> {
     let config = transport::client_config(&options.network, &options.identity)?;
     let endpoint = transport::client_endpoint(&options.network, to)?;
     let connecting = endpoint.connect_with(config, to, NODE_NAME).map_err(|e| match e {
@@ -219,7 +229,7 @@ async fn connect(options: &Options, address: &str, to: SocketAddr) -> Result<Con
     };
     let greeted = async {
         let connection = connecting.await.map_err(|e| connect_error(options, address, &Lost::of(&e)))?;
-        let said = greet(options, &connection).await;
+        let said = greet(options, lane, &connection).await;
         match said {
             Ok((control, Greeting::Welcome(welcome))) => Ok((connection, control, welcome)),
             Ok((_, Greeting::Refused(refused))) => {
@@ -242,6 +252,7 @@ async fn connect(options: &Options, address: &str, to: SocketAddr) -> Result<Con
 
 async fn greet(
     options: &Options,
+    lane: &Lane,
     connection: &Connection,
 ) -> Result<((SendStream, RecvStream), Greeting), ControlError> {
     let (mut send, mut recv) = open(connection, StreamKind::Control).await?;
@@ -252,6 +263,7 @@ async fn greet(
         cluster: options.cluster.clone(),
         types: options.types.clone(),
         admin: options.admin,
+        lane: lane.clone(),
     };
     wire::send(&mut send, &hello).await?;
     let greeting = wire::receive(&mut recv, wire::RESPONSE_BYTES_MAX).await?;
@@ -293,74 +305,114 @@ fn connect_error(options: &Options, address: &str, lost: &Lost) -> Error {
 /// Keeps a client connected until it is closed or cannot be helped.
 pub(super) async fn drive(shared: Arc<Shared>, first: Connected) {
     let mut connected = first;
-    let failed = loop {
-        let lost = run(&shared, &mut connected).await;
+    let (failed, lost) = loop {
+        let ended = run(&shared, &mut connected).await;
         // What the connection has left to say is said in the background; a new endpoint needs nothing of it.
         drop(connected);
-        let Some(lost) = lost else { break Error::Closed };
+        let Some(lost) = ended else { break (Error::Closed, Lost::Here) };
         lose(&shared, &lost);
         if shared.closing.load(SeqCst) {
-            break Error::Closed;
+            break (Error::Closed, lost);
         }
         match connect_again(&shared, &lost).await {
             Ok(again) => connected = again,
-            Err(error) => break error,
+            Err(error) => break (error, lost),
         }
         tracing::info!(address = connected.address, "connected again");
         shared.reconnects.fetch_add(1, Relaxed);
-        shared.outbox.lock().learn(&connected.welcome);
-        {
-            let mut link = shared.link.lock();
-            link.connection = Some(connected.connection.clone());
-            link.welcome = connected.welcome.clone();
-            link.address = connected.address.clone();
-        }
+        resume(&shared, &connected, &lost);
         shared.changed.notify_waiters();
     };
-    end(&shared, failed);
+    end(&shared, failed, &lost);
+}
+
+/// Takes in that there is a connection again.
+fn resume(shared: &Shared, connected: &Connected, lost: &Lost) {
+    let wakers = {
+        let mut outbox = shared.outbox.lock();
+        outbox.learn(&connected.welcome);
+        let mut wakers = Vec::new();
+        match connected.welcome.resumed {
+            // What was confirmed and is not durable may have died with the node: it counts again once it is there again.
+            Resumed::New | Resumed::Known => shared.confirmed.store(shared.retained.lock().first() - 1, SeqCst),
+            Resumed::Forgotten => wakers = give_up_written(shared, lost),
+        }
+        let mut link = shared.link.lock();
+        link.connection = Some(connected.connection.clone());
+        link.welcome = connected.welcome.clone();
+        link.address = connected.address.clone();
+        wakers
+    };
+    wakers.into_iter().for_each(|waker| waker.wake());
+}
+
+/// Takes in that nobody can know what became of what was written: its asks are told, its tells are counted. Returns whom to
+/// wake. The outbox is locked.
+#[must_use]
+fn give_up_written(shared: &Shared, lost: &Lost) -> Vec<std::task::Waker> {
+    let (written, tells) = {
+        let mut retained = shared.retained.lock();
+        let tells = retained.tells_after(shared.confirmed.load(SeqCst));
+        retained.clear();
+        (retained.written(), tells)
+    };
+    let wakers = shared.asks.lock().lose(written);
+    report(shared, tells, lost);
+    // Everything written has met its fate.
+    shared.confirmed.fetch_max(written, SeqCst);
+    wakers
+}
+
+/// Counts tells of which nobody knows whether they have arrived.
+fn report(shared: &Shared, tells: u64, lost: &Lost) {
+    if tells > 0 {
+        let mut link = shared.link.lock();
+        let address = link.address.clone();
+        link.unreported_tells += tells;
+        link.unreported.get_or_insert((lost.clone(), address));
+        shared.unconfirmed_lost.fetch_add(tells, Relaxed);
+    }
 }
 
 /// Nothing can be sent any more, and nothing will be answered.
-fn end(shared: &Shared, failed: Error) {
-    let unsent = {
+fn end(shared: &Shared, failed: Error, lost: &Lost) {
+    {
         let mut outbox = shared.outbox.lock();
         outbox.fail(failed);
+        let unsent = std::mem::take(&mut outbox.tells);
+        let unwritten = outbox.frames.messages();
         outbox.frames.clear();
-        std::mem::take(&mut outbox.tells)
-    };
-    let wakers = shared.asks.lock().lose(u64::MAX);
-    {
+        let mut wakers = give_up_written(shared, lost);
+        report(shared, unsent, lost);
+        debug_assert_eq!(shared.retained.lock().written() + unwritten, outbox.pushed);
+        wakers.extend(shared.asks.lock().lose(u64::MAX));
         let mut link = shared.link.lock();
         link.connection = None;
         link.ended = true;
-        if unsent > 0 {
-            link.unreported_tells += unsent;
-            let address = link.address.clone();
-            link.unreported.get_or_insert((Lost::Here, address));
-        }
+        drop((link, outbox));
+        wakers.into_iter().for_each(|waker| waker.wake());
     }
-    shared.unconfirmed_lost.fetch_add(unsent, Relaxed);
-    wakers.into_iter().for_each(|waker| waker.wake());
     shared.room.notify_waiters();
     shared.changed.notify_waiters();
 }
 
-/// Answers the asks that were on the connection, and counts the tells that were.
+/// Takes in that there is no connection. What was on it is kept.
 fn lose(shared: &Shared, lost: &Lost) {
-    let wakers = {
-        let outbox = shared.outbox.lock();
-        let written = outbox.pushed - outbox.frames.messages();
-        // Everything written has met its fate; nothing of this connection will confirm it any more.
-        shared.confirmed.fetch_max(written, SeqCst);
-        let wakers = shared.asks.lock().lose(written);
-        shared.link.lock().connection = None;
-        wakers
+    let address = {
+        let mut link = shared.link.lock();
+        link.connection = None;
+        link.address.clone()
     };
-    wakers.into_iter().for_each(|waker| waker.wake());
-    let address = shared.link.lock().address.clone();
     tracing::warn!(address, "connection lost: {lost}");
-    shared.wake_for_room();
     shared.changed.notify_waiters();
+}
+
+/// What the next hello says of this client's lane.
+fn lane(shared: &Shared) -> Lane {
+    let first = shared.retained.lock().first();
+    let waiting = shared.asks.lock().resume(first);
+    let welcome = shared.link.lock().welcome.clone();
+    Lane { client: shared.client, first, waiting, before: Some(Before { node: welcome.node.id, born: welcome.born }) }
 }
 
 async fn connect_again(shared: &Shared, lost: &Lost) -> Result<Connected, Error> {
@@ -371,6 +423,7 @@ async fn connect_again(shared: &Shared, lost: &Lost) -> Result<Connected, Error>
     let started = Instant::now();
     let mut backoff = BACKOFF_MIN;
     loop {
+        let lane = lane(shared);
         // Half of it is chance, so that the clients of a restarted node do not come all at once.
         let wait = backoff / 2 + random_below(&*shared.options.network, backoff / 2);
         tokio::select! {
@@ -381,7 +434,7 @@ async fn connect_again(shared: &Shared, lost: &Lost) -> Result<Connected, Error>
         let attempt = tokio::select! {
             biased;
             () = closing(shared) => return Err(Error::Closed),
-            attempt = connect_any(&shared.options) => attempt,
+            attempt = connect_any(&shared.options, &lane) => attempt,
         };
         let NoneWould { error, hopeless } = match attempt {
             Ok(connected) => return Ok(connected),
@@ -408,43 +461,20 @@ async fn closing(shared: &Shared) {
     }
 }
 
-/// What is on its way on one lane: for each buffer written, where its last tell is and how many are in it.
-struct OnTheWay {
-    buffers: VecDeque<(u64, u64)>,
-}
-
-impl OnTheWay {
-    fn confirm(&mut self, position: u64) {
-        while self.buffers.front().is_some_and(|(end, _)| *end <= position) {
-            self.buffers.pop_front();
-        }
-    }
-
-    fn tells(&self) -> u64 {
-        self.buffers.iter().map(|(_, tells)| tells).sum()
-    }
-}
-
 /// Writes and reads until the connection ends. `None`: the client closed it in good order.
 async fn run(shared: &Shared, connected: &mut Connected) -> Option<Lost> {
     let connection = connected.connection.clone();
     let (send, recv) = &mut connected.lane;
-    let way = Mutex::new(OnTheWay { buffers: VecDeque::new() });
-    // Messages of this client that came before this lane's first.
-    let base = {
-        let outbox = shared.outbox.lock();
-        outbox.pushed - outbox.frames.messages()
-    };
     let stopping = AtomicBool::new(false);
     let write = async {
-        let written = write(shared, send, &way, &stopping).await;
+        let written = write(shared, send, &stopping).await;
         // The reader sees the same end, and later: after the last answers.
         if let Err(e) = written {
             tracing::debug!("the lane cannot be written any more: {e}");
         }
         std::future::pending::<()>().await;
     };
-    let read = read(shared, recv, base, &way, &stopping);
+    let read = read(shared, recv, &stopping);
     let limit = async {
         closing(shared).await;
         sleep(CLOSE_DEADLINE).await;
@@ -455,7 +485,6 @@ async fn run(shared: &Shared, connected: &mut Connected) -> Option<Lost> {
         () = write => unreachable!("the writer waits for the reader"),
         () = limit => Err(LaneError::TooSlow),
     };
-    let left = way.lock().tells();
     let closing = shared.closing.load(SeqCst);
     let lost = match result {
         // The node has finished its side, which it does when this side has.
@@ -477,70 +506,68 @@ async fn run(shared: &Shared, connected: &mut Connected) -> Option<Lost> {
     };
     // A close would hide from requests under way what ended the connection before.
     if connection.close_reason().is_none() {
-        connection.close(Close::Done.code(), b"");
+        let close = if lost.is_none() { Close::Done } else { Close::Again };
+        connection.close(close.code(), b"");
     }
     if closing {
         // The close should reach the node; one that is gone is not waited for.
         let _ = timeout(Duration::from_secs(1), connected.endpoint.wait_idle()).await;
     }
-    if let Some(lost) = &lost
-        && left > 0
-    {
-        let mut link = shared.link.lock();
-        let address = link.address.clone();
-        link.unreported_tells += left;
-        link.unreported.get_or_insert((lost.clone(), address));
-        shared.unconfirmed_lost.fetch_add(left, Relaxed);
-    }
     lost
 }
 
-async fn write(
-    shared: &Shared,
-    send: &mut SendStream,
-    way: &Mutex<OnTheWay>,
-    stopping: &AtomicBool,
-) -> Result<(), quinn::WriteError> {
+async fn write(shared: &Shared, send: &mut SendStream, stopping: &AtomicBool) -> Result<(), quinn::WriteError> {
     // The buffers go to the connection as they are, and come back when the node has them.
     let spare = Spare::default();
     let mut buffer = FrameBuffer::default();
-    let mut sent = 0;
+    let bytes_max = shared.options.retained_bytes;
+    let again = shared.retained.lock().again();
+    for frames in again {
+        if stopping.load(SeqCst) {
+            break;
+        }
+        send.write_chunk(frames).await?;
+    }
     loop {
         if stopping.load(SeqCst) {
             break;
         }
-        let written = {
+        // At the bound nothing more is written, the outbox fills up, and who sends waits.
+        let kept = shared.retained.lock().bytes();
+        if kept >= bytes_max && kept > 0 && !shared.closing.load(SeqCst) {
+            shared.writer.notified().await;
+            continue;
+        }
+        let tells = {
             let mut outbox = shared.outbox.lock();
             std::mem::swap(&mut outbox.frames, &mut buffer);
-            (outbox.last_tell, std::mem::take(&mut outbox.tells))
+            std::mem::take(&mut outbox.tells)
         };
         if buffer.is_empty() {
             if shared.closing.load(SeqCst) {
                 break;
             }
+            if kept == 0 {
+                spare.trim();
+            }
             shared.writer.notified().await;
             continue;
         }
         shared.wake_for_room();
-        if written.1 > 0 {
-            way.lock().buffers.push_back(written);
-        }
-        buffer.seal(sent);
-        sent += buffer.messages();
-        let full = std::mem::replace(&mut buffer, FrameBuffer::reuse(&spare));
-        send.write_chunk(full.into_bytes(&spare)).await?;
+        let settled = shared.asks.lock().settled();
+        let messages = buffer.messages();
+        let hurry = kept + buffer.len() >= bytes_max / 2;
+        buffer.seal(shared.retained.lock().written(), settled, if hurry { FLAG_HURRY } else { 0 });
+        let frames = std::mem::replace(&mut buffer, FrameBuffer::reuse(&spare)).into_bytes(&spare);
+        // The same bytes, not a copy: they are kept as they are written.
+        shared.retained.lock().push(messages, tells, frames.clone());
+        send.write_chunk(frames).await?;
     }
     let _ = send.finish();
     Ok(())
 }
 
-async fn read(
-    shared: &Shared,
-    recv: &mut RecvStream,
-    base: u64,
-    way: &Mutex<OnTheWay>,
-    stopping: &AtomicBool,
-) -> Result<(), LaneError> {
+async fn read(shared: &Shared, recv: &mut RecvStream, stopping: &AtomicBool) -> Result<(), LaneError> {
     let mut reader = FrameReader::default();
     let mut wakers = Vec::new();
     while let Some((header, body)) = reader.next(recv).await? {
@@ -553,7 +580,7 @@ async fn read(
                     Some(Kind::Reply | Kind::Error | Kind::Inspected) => {}
                     kind => return Err(FrameError::Kind(kind.map_or(0, |k| k as u8)).into()),
                 }
-                // The high half is the session, which is this connection.
+                // The high half is the session, which is this client.
                 wakers.extend(asks.complete(header.to().key.0 as u32, &header, payload));
                 rest = after;
             }
@@ -562,10 +589,12 @@ async fn read(
             return Err(FrameError::Count.into());
         }
         wakers.drain(..).for_each(|waker| waker.wake());
-        let confirmed = base + header.mark;
-        if shared.confirmed.fetch_max(confirmed, SeqCst) < confirmed {
-            way.lock().confirm(confirmed);
+        if shared.confirmed.fetch_max(header.mark, SeqCst) < header.mark {
             shared.changed.notify_waiters();
+        }
+        if shared.retained.lock().cover(header.release) {
+            // It may wait for that.
+            shared.writer.notify_one();
         }
         shared.wake_for_room();
         if header.flags & FLAG_STOPPING != 0 && !stopping.swap(true, SeqCst) {

@@ -15,13 +15,16 @@
 //! that form by themselves: a lone ask leaves at once, and under load whatever has gathered meanwhile goes together.
 //! What one client sends to one actor arrives in the order in which it was sent.
 //!
-//! When the connection is lost the client connects again by itself. Messages that were not written yet are sent then.
-//! Asks on their way fail with [`AskError::ConnectionLost`]; tells on their way are counted, and [`Client::flush`]
-//! says how many. Nothing is sent twice.
+//! When the connection is lost, or the node dies and is started again, the client connects again by itself. It keeps what it
+//! sends until what that did is durable on the node, and sends again what is not; the node knows what it has, and does nothing
+//! twice. Asks go on waiting, to their deadline. Only where nobody can know what became of something (the client has given up
+//! to connect, or has come to another node, or was away for longer than the node remembers it) asks fail with
+//! [`AskError::ConnectionLost`], and tells are counted: [`Client::flush`] says how many.
 
 mod asks;
 mod error;
 mod link;
+mod retained;
 mod streams;
 
 use std::future::poll_fn;
@@ -56,6 +59,8 @@ pub type Reply<M> = <<M as MessageOf>::Actor as Actor>::Reply;
 /// Bytes that wait to be written at most; a tell beyond it waits. Small enough that what is written is still in the
 /// processor's cache when it is encrypted.
 pub const OUTBOX_BYTES_MAX: usize = 256 << 10;
+/// Bytes of messages that a client keeps for the case that its node dies, unless its options say otherwise.
+pub const RETAINED_BYTES: usize = 64 << 20;
 /// How long [`Client::ask`] waits for a reply.
 pub const ASK_DEADLINE: Duration = Duration::from_secs(10);
 /// How long one attempt to connect may take.
@@ -87,6 +92,9 @@ pub struct Options {
     pub reconnect_limit: Option<Duration>,
     /// It looks after the node, and is let in though that is full or sheds load.
     pub admin: bool,
+    /// Bytes of messages that are kept until what they did is durable; at it, who sends waits. At half of it the node is asked
+    /// to hurry.
+    pub retained_bytes: usize,
 }
 
 impl Options {
@@ -103,6 +111,7 @@ impl Options {
             connect_deadline: CONNECT_DEADLINE,
             reconnect_limit: None,
             admin: false,
+            retained_bytes: RETAINED_BYTES,
         }
     }
 
@@ -138,7 +147,11 @@ struct Shared {
     options: Options,
     /// Of the options' types.
     type_ids: Vec<TypeId>,
+    /// Who this client is, whatever connection it has.
+    client: [u8; 16],
     outbox: Mutex<Outbox>,
+    /// What was written.
+    retained: Mutex<retained::Retained>,
     asks: Mutex<AskTable>,
     link: Mutex<link::Link>,
     /// Wakes the writer: there is something to write, or the client closes.
@@ -149,7 +162,7 @@ struct Shared {
     wants_room: AtomicBool,
     /// Wakes those who wait for the link, or for a confirmation, or for the end.
     changed: Notify,
-    /// Messages, counted from the client's start, of which it is known that the node took them or that they are lost.
+    /// The last message of which it is known that the node has taken it, or that nobody can know.
     confirmed: AtomicU64,
     unconfirmed_lost: AtomicU64,
     closing: AtomicBool,
@@ -191,7 +204,7 @@ pub struct Stats {
     /// Answers that came after their ask was given up.
     pub late_answers: u64,
     pub reconnects: u64,
-    /// Tells that were on their way when a connection was lost: they may or may not have arrived.
+    /// Tells of which nobody can know whether they have arrived.
     pub unconfirmed: u64,
 }
 
@@ -333,10 +346,11 @@ impl Client {
         Asks::new(self.clone(), messages.into_iter(), window)
     }
 
-    /// Waits until the node has admitted everything told so far.
+    /// Waits until the node has admitted everything told so far; where it dies, until it has it again. What this client still
+    /// keeps then outlives the node, as long as this client lives.
     ///
     /// # Errors
-    /// [`Error::ConnectionLost`] if since the last flush tells were on their way on a connection that was lost.
+    /// [`Error::ConnectionLost`] if since the last flush there were tells of which nobody can know whether they have arrived.
     pub async fn flush(&self) -> Result<(), Error> {
         let shared = self.shared();
         let target = shared.outbox.lock().last_tell;
@@ -556,10 +570,9 @@ impl Shared {
             if outbox.frames.len() >= OUTBOX_BYTES_MAX {
                 return Ok(None);
             }
-            let Some(ticket) = self.asks.lock().begin(outbox.asks_max, outbox.pushed) else { return Ok(None) };
+            let Some(ticket) = self.asks.lock().begin(outbox.asks_max, outbox.pushed + 1) else { return Ok(None) };
             let first = outbox.frames.is_empty();
-            let from = ActorId::new(TypeId::CLIENT, Key(u64::from(ticket)));
-            let header = Header::new(Kind::Ask, to, from, size, Hlc(0));
+            let header = Header::new(Kind::Ask, to, ActorId::default(), size, Hlc(0));
             outbox.frames.push_with(&header, write);
             outbox.pushed += 1;
             (ticket, first)

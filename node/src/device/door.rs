@@ -3,17 +3,22 @@
 //! No clock, task or socket in it: the caller brings the time and carries away what comes out.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use ringhold_kernels::checkpoint::{self, Cut, Record};
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::{ActorId, Key, TypeId};
 use ringhold_kernels::link::{Link, Reading, Refused};
 use ringhold_kernels::message::{Header, Kind, Reason, append, split_first};
+use ringhold_kernels::outbox::shard_of;
 use ringhold_kernels::queue::Queue;
 use ringhold_kernels::segment::Pulse;
 use ringhold_kernels::suspects::{self, Suspect};
 use ringhold_storage::dead_letters::Strike;
 
+use super::desk::Desk;
+pub use super::desk::Known;
+use super::lanes::{self, Away, ClientLanes, DeviceLanes, Seen};
 use super::mistake::{self, Mistake};
 use super::poison::Poison;
 use super::retained::Retained;
@@ -31,17 +36,15 @@ pub struct Door {
     waiting_max: usize,
     /// From other devices of this node. They go in before anything new from outside.
     transit: Queue,
-    /// Asks and inspects that went in and have no answer yet, by the key of who waits.
-    asks: HashSet<u64>,
-    /// So many that the egress rings always have room for all answers.
+    desk: Desk,
+    /// To and from the other devices of this node.
+    lanes: DeviceLanes,
+    /// So many asks wait at most that the egress rings always have room for all answers.
     asks_max: usize,
     /// The clock of this door: every message that goes in gets a stamp of it.
     clock: Hlc,
     past: Totals,
     type_past: Vec<(u64, u64)>,
-    unhandled: BTreeMap<Reason, u64>,
-    /// Answers to asks that were not waiting any more.
-    stray: u64,
     /// Why nothing is let in any more: there is no host, and there will be none.
     closed: Option<Reason>,
     /// Where checkpoints are made: what it takes to go on from the last one.
@@ -62,6 +65,8 @@ pub struct Keeping {
     pub committed: HashSet<TypeId>,
     /// The checkpoint that the first host begins with; 0 is the empty one that a new device begins with.
     pub epoch: u64,
+    /// Which device owns each shard.
+    pub owners: Arc<[u16]>,
 }
 
 struct Kept {
@@ -79,6 +84,8 @@ struct Closing {
     marks: Vec<(usize, u64)>,
     /// What was held for it, with its lane.
     outputs: Vec<(usize, Held)>,
+    /// Likewise, for actors of other devices: with its lane, and its number in the egress ring.
+    away: Vec<(usize, u64, Away)>,
 }
 
 /// What is kept of one lane.
@@ -92,8 +99,12 @@ struct KeptLane {
     held: VecDeque<Held>,
 }
 
-/// A message that came out: its number in the egress ring, its header and its payload.
-type Held = (u64, Header, Vec<u8>);
+/// A message that came out, and its number in the egress ring.
+struct Held {
+    in_ring: u64,
+    header: Header,
+    payload: Vec<u8>,
+}
 
 impl Kept {
     fn bytes(&self) -> usize {
@@ -107,10 +118,15 @@ impl Kept {
     }
 }
 
+/// Which device what was held goes to, if it goes to one.
+fn goes_to(owners: &[u16], header: &Header) -> Option<u16> {
+    header.is(Kind::Tell).then(|| owners[shard_of(header.to().key)])
+}
+
 const ELSEWHERE: &str = "it holds actors that belong to another device now: start with as many devices as there were, in the same \
                          order";
 
-/// The kinds of records that the node adds to a checkpoint.
+/// The kinds of records that the door adds to a checkpoint, beside those of its lanes ([`lanes::record`]).
 mod node_record {
     /// A message that had been admitted and that no worker had taken: for its lane, in order.
     pub const ADMITTED: u8 = 7;
@@ -142,11 +158,23 @@ impl Totals {
     }
 }
 
-/// What became of a message at the door.
+/// Which message of which client a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// The session number.
+    pub client: u32,
+    /// Which of the client's connections it came on.
+    pub connection: u64,
+    pub number: u64,
+}
+
+/// What became of a message at the door.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admitted {
-    /// It is on its way.
+    /// It is on its way, or has been.
     Taken,
+    /// It is an ask that came before, and this is the answer.
+    Answered(Header, Vec<u8>),
     /// There is no room now, and the policy is to wait.
     Full,
     /// It is not let in: its asker is owed an error, or it is a dead letter.
@@ -160,6 +188,8 @@ pub struct Outcome {
     pub answers: Vec<u8>,
     /// Messages for actors of other devices.
     pub away: Vec<u8>,
+    /// Such as are numbered.
+    pub numbered: Vec<Away>,
     pub letters: Vec<Letter>,
 }
 
@@ -207,13 +237,12 @@ impl Door {
             waiting: Queue::default(),
             waiting_max: shape.ingress_slots as usize * shape.workers as usize,
             transit: Queue::default(),
-            asks: HashSet::new(),
+            desk: Desk::default(),
+            lanes: DeviceLanes::default(),
             asks_max: (shape.egress_slots / 2) as usize,
             clock: Hlc::default(),
             past: Totals::default(),
             type_past: vec![(0, 0); shape.types as usize],
-            unhandled: BTreeMap::new(),
-            stray: 0,
             closed: None,
             link,
         }
@@ -223,13 +252,65 @@ impl Door {
         &mut self.link
     }
 
-    /// Lets a message from outside in, if the policy allows.
-    pub fn admit(&mut self, header: &Header, payload: &[u8], now: Hlc, letters: &mut Vec<Letter>) -> Admitted {
+    /// Lets a message from outside in, if it has not come before and the policy allows. `sender` is `None` where the node itself
+    /// sends it.
+    pub fn admit(
+        &mut self,
+        header: &Header,
+        payload: &[u8],
+        sender: Option<Sender>,
+        now: Hlc,
+        letters: &mut Vec<Letter>,
+    ) -> Admitted {
+        match sender {
+            Some(sender) => self.once(header, sender, now, |door| door.admit_new(header, payload, now, letters)),
+            None => self.admit_new(header, payload, now, letters),
+        }
+    }
+
+    /// Turns a message from a client away, if it has not come before.
+    pub fn turn_away(&mut self, header: &Header, sender: Sender, reason: Reason, now: Hlc) -> Admitted {
+        self.once(header, sender, now, |door| door.refuse(reason))
+    }
+
+    /// Does with a message what is to be done, if it has not come before.
+    fn once(
+        &mut self,
+        header: &Header,
+        Sender { client, connection, number }: Sender,
+        now: Hlc,
+        admit: impl FnOnce(&mut Door) -> Admitted,
+    ) -> Admitted {
+        match self.desk.clients.look(client, connection, number) {
+            Seen::New => {}
+            Seen::Before if is_ask(header) => {
+                return match self.desk.known(client, number) {
+                    Known::Waits => Admitted::Taken,
+                    Known::Answered(header, payload) => Admitted::Answered(header, payload),
+                    Known::Nothing => Admitted::Answered(error_to(header, Reason::ConnectionLost, self.clock), vec![]),
+                };
+            }
+            Seen::Before | Seen::Elsewhere => return Admitted::Taken,
+        }
+        let admitted = admit(self);
+        if admitted != Admitted::Full {
+            self.desk.clients.take(client, number, now.us());
+        }
+        if let Admitted::Refused(reason) = admitted
+            && is_ask(header)
+        {
+            // Its answer goes the short way; it is kept for the case that the connection is lost.
+            self.desk.clients.answer(&error_to(header, reason, self.clock), &[]);
+        }
+        admitted
+    }
+
+    fn admit_new(&mut self, header: &Header, payload: &[u8], now: Hlc, letters: &mut Vec<Letter>) -> Admitted {
         if let Some(reason) = self.closed {
             return self.refuse(reason);
         }
         let asks = is_ask(header);
-        if asks && self.asks.len() >= self.asks_max {
+        if asks && self.desk.asks.len() >= self.asks_max {
             return self.no_room();
         }
         let mut header = *header;
@@ -251,14 +332,14 @@ impl Door {
             Some(Refused::Full) => return self.no_room(),
         }
         if asks {
-            self.asks.insert(header.from().key.0);
+            self.desk.asks.insert(header.from().key.0);
         }
         Admitted::Taken
     }
 
     /// Whether it waits for a checkpoint before it takes more. No policy drops anything for that: the wait is short.
     fn keeps_too_much(&self) -> bool {
-        self.kept.as_ref().is_some_and(|kept| kept.bytes() >= kept.keeping.retained_bytes_max)
+        self.kept.as_ref().is_some_and(|kept| kept.bytes() + self.lanes.bytes() >= kept.keeping.retained_bytes_max)
     }
 
     fn no_room(&mut self) -> Admitted {
@@ -272,7 +353,7 @@ impl Door {
     }
 
     fn refuse(&mut self, reason: Reason) -> Admitted {
-        *self.unhandled.entry(reason).or_default() += 1;
+        self.desk.count(reason);
         Admitted::Refused(reason)
     }
 
@@ -281,12 +362,12 @@ impl Door {
     fn wait(&mut self, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) {
         if self.waiting.len() >= self.waiting_max {
             let mut first = true;
-            let Door { unhandled, asks, .. } = self;
+            let Door { desk, .. } = self;
             self.waiting.drain(|header, payload| {
                 if std::mem::take(&mut first) {
-                    *unhandled.entry(Reason::DroppedOldest).or_default() += 1;
+                    desk.count(Reason::DroppedOldest);
                     if is_ask(header) {
-                        asks.remove(&header.from().key.0);
+                        desk.asks.remove(&header.from().key.0);
                     }
                     letters.push(Letter::new(header, payload, Reason::DroppedOldest));
                     return true;
@@ -307,6 +388,13 @@ impl Door {
         self.clock = self.clock.merge(Hlc(header.hlc));
         self.transit.push(header, payload);
         self.let_in();
+    }
+
+    /// The same for a message that is numbered. One that has come before is dropped.
+    pub fn pass_on_numbered(&mut self, from: u16, away: &Away, letters: &mut Vec<Letter>) {
+        if self.lanes.takes(from, away.number) {
+            self.pass_on(&away.header, &away.payload, letters);
+        }
     }
 
     /// Moves what waits into the rings, as far as there is room; the bell tells when there is more.
@@ -351,12 +439,12 @@ impl Door {
     /// Takes what the device has sent. Returns how many messages there were.
     pub fn collect(&mut self, out: &mut Outcome) -> usize {
         let first = out.letters.len();
-        let Door { link, kept, asks, unhandled, stray, holds_all, .. } = self;
+        let Door { link, kept, desk, holds_all, .. } = self;
         let collected = link.drain_lanes(COLLECT_MAX, |lane, number, header, payload| match kept {
             Some(kept) if *holds_all || kept.holds(header) => {
-                kept.lanes[lane].held.push_back((number, *header, payload.to_vec()));
+                kept.lanes[lane].held.push_back(Held { in_ring: number, header: *header, payload: payload.to_vec() });
             }
-            _ => hand_on(asks, unhandled, stray, header, payload, out),
+            _ => desk.hand_on(header, payload, out),
         });
         self.judge(out, first);
         collected
@@ -379,7 +467,6 @@ impl Door {
         let begun: u64 = readings.iter().map(|r| r.accepted + r.sent + r.away_waiting).sum();
         let finished: u64 = readings.iter().map(|r| r.finished_published).sum();
         let mut queued = HashSet::new();
-        // Asks alone: a client's tells bear the key of its ticket 0.
         let mut note = |header: &Header, _: &[u8]| {
             if is_ask(header) {
                 queued.insert(header.from().key.0);
@@ -388,12 +475,12 @@ impl Door {
         self.link.for_each_waiting(&mut note);
         self.waiting.for_each(&mut note);
         let forgotten = |key: &u64| self.kept.is_none() && !queued.contains(key);
-        let mut lost: Vec<u64> = self.asks.iter().copied().filter(forgotten).collect();
+        let mut lost: Vec<u64> = self.desk.asks.iter().copied().filter(forgotten).collect();
         // A set has no order, and a run must repeat.
         lost.sort_unstable();
         for key in &lost {
-            self.asks.remove(key);
-            self.answer_error(*key, Reason::StateLost, out);
+            self.desk.asks.remove(key);
+            self.desk.fail(*key, Reason::StateLost, self.clock, out);
         }
         readings.iter().for_each(|r| self.past.add(r));
         for (past, (_, handled, faults)) in self.type_past.iter_mut().zip(self.link.type_counts()) {
@@ -416,14 +503,6 @@ impl Door {
         Loss { actors, in_hand: begun.saturating_sub(finished), hands, in_hand_now, timers, asks: lost.len() as u64 }
     }
 
-    /// Answers an ask that nobody handles, by the key of who waits.
-    fn answer_error(&mut self, key: u64, reason: Reason, out: &mut Outcome) {
-        *self.unhandled.entry(reason).or_default() += 1;
-        let to = ringhold_cluster::frame::client_id((key >> 32) as u32, key as u32);
-        let header = Header::new(Kind::Error, to, Default::default(), 0, self.clock);
-        append(&mut out.answers, &header.with_reason(reason), &[]);
-    }
-
     /// Takes in that there will be no other host, for this reason: what it would have taken is not handled any more, and
     /// nothing is let in. An ask among the letters is for its asker.
     pub fn give_up(&mut self, reason: Reason, out: &mut Outcome) {
@@ -433,16 +512,16 @@ impl Door {
         }
         if self.kept.is_some() {
             // The next start of the node begins with it; but who waits now need not wait on.
-            let mut asks: Vec<u64> = self.asks.drain().collect();
+            let mut asks: Vec<u64> = self.desk.asks.drain().collect();
             asks.sort_unstable();
-            asks.into_iter().for_each(|key| self.answer_error(key, reason, out));
+            asks.into_iter().for_each(|key| self.desk.fail(key, reason, self.clock, out));
             return;
         }
-        let Door { link, waiting, transit, asks, unhandled, .. } = self;
+        let Door { link, waiting, transit, desk, .. } = self;
         let mut give_up = |header: &Header, payload: &[u8]| {
-            *unhandled.entry(reason).or_default() += 1;
+            desk.count(reason);
             if is_ask(header) {
-                asks.remove(&header.from().key.0);
+                desk.asks.remove(&header.from().key.0);
             }
             out.letters.push(Letter::new(header, payload, reason));
         };
@@ -549,7 +628,7 @@ impl Door {
                 Some(history) => letter.history = history,
                 None => {
                     out.letters.remove(index);
-                    *self.unhandled.entry(Reason::Poison).or_default() -= 1;
+                    *self.desk.unhandled.entry(Reason::Poison).or_default() -= 1;
                 }
             }
         }
@@ -561,7 +640,57 @@ impl Door {
     }
 
     pub fn retained_bytes(&self) -> usize {
-        self.kept.as_ref().map_or(0, Kept::bytes)
+        self.kept.as_ref().map_or(0, |kept| kept.bytes() + self.lanes.bytes())
+    }
+
+    /// Its lanes from clients.
+    pub fn clients(&mut self) -> &mut ClientLanes {
+        &mut self.desk.clients
+    }
+
+    /// What is known of an ask of a client.
+    pub fn known(&self, client: u32, number: u64) -> Known {
+        self.desk.known(client, number)
+    }
+
+    /// The session numbers that answers still to come are for.
+    pub fn awaited(&self) -> impl Iterator<Item = u32> {
+        self.desk.asks.iter().map(|key| (key >> 32) as u32)
+    }
+
+    /// A message of this client from which on some may be in no durable checkpoint; `None` if all are, or there are none to wait
+    /// for.
+    pub fn uncovered(&self, client: u32) -> Option<u64> {
+        self.covers().then(|| self.desk.clients.uncovered(client)).flatten()
+    }
+
+    /// Grows with each message of a client that was taken.
+    pub fn moved(&self) -> u64 {
+        self.desk.clients.moved()
+    }
+
+    /// Whether there will be checkpoints to wait for.
+    fn covers(&self) -> bool {
+        self.kept.is_some() && self.closed.is_none()
+    }
+
+    /// Up to which number nothing need be kept any more of what a device sent here.
+    pub fn covered_from(&self, device: u16) -> u64 {
+        if self.covers() { self.lanes.covered(device) } else { u64::MAX }
+    }
+
+    /// Lets go of what was sent to a device, up to this number.
+    pub fn cover_away(&mut self, device: u16, number: u64) {
+        self.lanes.cover(device, number);
+    }
+
+    /// The last number taken from a device; and the same said by that device of what was sent to it, before the first host.
+    pub fn taken_from(&self, device: u16) -> u64 {
+        self.lanes.taken(device)
+    }
+
+    pub fn skip_away(&mut self, device: u16, taken: u64) {
+        self.lanes.skip(device, taken);
     }
 
     pub fn retained_bytes_max(&self) -> usize {
@@ -580,7 +709,7 @@ impl Door {
     /// # Errors
     /// What of it is no record of this door.
     pub fn take_up(&mut self, record: &Record<'_>, out: &mut Outcome) -> Result<(), &'static str> {
-        let Door { link, kept, asks, unhandled, stray, .. } = self;
+        let Door { link, kept, desk, lanes, .. } = self;
         let kept = kept.as_mut().expect("only a door that keeps has a checkpoint");
         // Whatever belongs to an actor must have a lane here, or it would be left out in silence.
         let of = match record {
@@ -591,28 +720,44 @@ impl Door {
         if of.is_some_and(|key| link.lane_of(key).is_none()) {
             return Err(ELSEWHERE);
         }
-        if let Record::Queued { header, .. } = record
-            && is_ask(header)
-        {
-            asks.insert(header.from().key.0);
+        match record {
+            Record::Queued { header, .. } if is_ask(header) => {
+                desk.asks.insert(header.from().key.0);
+            }
+            // It will come out of the device.
+            Record::Out { header, .. } if is_answer(header) => {
+                desk.asks.insert(header.to().key.0);
+            }
+            _ => {}
         }
         let Record::Node { kind, body } = record else { return Ok(()) };
+        let not_whole = |_| "a record of the node's lanes is not whole";
+        match *kind {
+            lanes::record::CLIENT | lanes::record::ANSWER | lanes::record::FORGOTTEN => {
+                return desk.clients.take_up(*kind, body).map_err(not_whole);
+            }
+            lanes::record::DEVICE | lanes::record::AWAY => {
+                out.numbered.extend(lanes.take_up(*kind, body).map_err(not_whole)?);
+                return Ok(());
+            }
+            _ => {}
+        }
         let (header, payload, _) = split_first(body).ok_or("a record of the node is no message")?;
         match *kind {
             node_record::ADMITTED => {
                 let lane = link.lane_of(header.to().key).ok_or(ELSEWHERE)?;
                 if is_ask(&header) {
-                    asks.insert(header.from().key.0);
+                    desk.asks.insert(header.from().key.0);
                 }
                 kept.lanes[lane].log.push(&header, payload);
                 Ok(())
             }
             node_record::HELD => {
                 // Of these alone somebody waits for.
-                if matches!(header.kind(), Some(Kind::Reply | Kind::Error | Kind::Inspected)) {
-                    asks.insert(header.to().key.0);
+                if is_answer(&header) {
+                    desk.asks.insert(header.to().key.0);
                 }
-                hand_on(asks, unhandled, stray, &header, payload, out);
+                desk.hand_on(&header, payload, out);
                 Ok(())
             }
             _ => Err("a record is of a kind that this build does not know"),
@@ -626,8 +771,12 @@ impl Door {
         while cuts.iter().any(|cut| self.link.taken(cut.lane as usize) < cut.egress) {
             assert!(self.collect(out) > 0, "a lane had put its messages into its ring before it was cut");
         }
-        let Some(kept) = &mut self.kept else { return };
+        let Door { kept, desk, lanes, transit, waiting, .. } = self;
+        let Some(kept) = kept else { return };
+        // Whatever was admitted is with a worker that was cut, or is added below.
+        desk.clients.close(|kind, body| checkpoint::push_node(part, kind, body));
         let mut body = Vec::new();
+        let mut away = Vec::new();
         let mut record = |kind, header: &Header, payload: &[u8]| {
             body.clear();
             append(&mut body, header, payload);
@@ -640,29 +789,39 @@ impl Door {
             let mark = lane.number(cut.ingress);
             lane.log.for_each_from(mark, |header, payload| record(node_record::ADMITTED, header, payload));
             marks.push((number, mark));
-            while let Some(held) = lane.held.pop_front_if(|(in_ring, _, _)| *in_ring < cut.egress) {
-                record(node_record::HELD, &held.1, &held.2);
-                outputs.push((number, held));
+            while let Some(held) = lane.held.pop_front_if(|held| held.in_ring < cut.egress) {
+                let Held { in_ring, header, payload } = held;
+                match goes_to(&kept.keeping.owners, &header) {
+                    Some(device) => away.push((number, in_ring, lanes.number(device, header, payload))),
+                    None => {
+                        record(node_record::HELD, &header, &payload);
+                        outputs.push((number, Held { in_ring, header, payload }));
+                    }
+                }
             }
         }
-        for queue in [&self.transit, &self.waiting] {
+        for queue in [transit, waiting] {
             queue.for_each(|header, payload| record(node_record::ADMITTED, header, payload));
         }
+        lanes.close(away.iter().map(|(_, _, away)| away), |kind, body| checkpoint::push_node(part, kind, body));
         let epoch = cuts.first().map_or(0, |cut| cut.epoch);
-        kept.closing = Some(Closing { epoch, marks, outputs });
+        kept.closing = Some(Closing { epoch, marks, outputs, away });
     }
 
     /// Takes in that the checkpoint of the cut that was closed is durable: what was held for it goes on, and what it covers is
     /// not kept. Its host may have ended since.
     pub fn commit(&mut self, out: &mut Outcome) {
         let first = out.letters.len();
-        let Door { kept, asks, unhandled, stray, .. } = self;
+        let Door { kept, desk, lanes, .. } = self;
         let Some(kept) = kept else { return };
-        let Some(Closing { epoch, marks, outputs }) = kept.closing.take() else { return };
+        let Some(Closing { epoch, marks, outputs, away }) = kept.closing.take() else { return };
         kept.keeping.epoch = epoch;
-        for (_, (_, header, payload)) in outputs {
-            hand_on(asks, unhandled, stray, &header, &payload, out);
+        for (_, Held { header, payload, .. }) in outputs {
+            desk.hand_on(&header, &payload, out);
         }
+        desk.clients.commit();
+        lanes.commit(away.iter().map(|(_, _, away)| away));
+        out.numbered.extend(away.into_iter().map(|(_, _, away)| away));
         for (lane, mark) in marks {
             let log = &mut kept.lanes[lane].log;
             log.cover(match mark {
@@ -677,9 +836,16 @@ impl Door {
     /// Takes in that there is no such checkpoint: what was held for it waits for the next one, or is made again.
     pub fn give_back(&mut self) {
         let Some(kept) = &mut self.kept else { return };
-        let Some(closing) = kept.closing.take() else { return };
+        let Some(Closing { outputs, away, .. }) = kept.closing.take() else { return };
+        self.desk.clients.give_back();
+        self.lanes.give_back();
         if self.has_host {
-            closing.outputs.into_iter().rev().for_each(|(lane, held)| kept.lanes[lane].held.push_front(held));
+            let away = away
+                .into_iter()
+                .map(|(lane, in_ring, Away { header, payload, .. })| (lane, Held { in_ring, header, payload }));
+            let mut held: Vec<_> = outputs.into_iter().chain(away).collect();
+            held.sort_by_key(|(_, held)| std::cmp::Reverse(held.in_ring));
+            held.into_iter().for_each(|(lane, held)| kept.lanes[lane].held.push_front(held));
         }
     }
 
@@ -716,7 +882,7 @@ impl Door {
     }
 
     pub fn unhandled(&self) -> &BTreeMap<Reason, u64> {
-        &self.unhandled
+        &self.desk.unhandled
     }
 }
 
@@ -740,42 +906,18 @@ fn push(link: &mut Link, kept: &mut Option<Kept>, header: &Header, payload: &[u8
     Ok(())
 }
 
-/// Sorts what came out of a device by where it goes.
-fn hand_on(
-    asks: &mut HashSet<u64>,
-    unhandled: &mut BTreeMap<Reason, u64>,
-    stray: &mut u64,
-    header: &Header,
-    payload: &[u8],
-    out: &mut Outcome,
-) {
-    match header.kind() {
-        Some(Kind::Reply | Kind::Error | Kind::Inspected) => {
-            if asks.remove(&header.to().key.0) {
-                // An ask that was put aside is a dead letter too, and counted as that.
-                if let (Some(Kind::Error), Some(reason)) = (header.kind(), header.reason())
-                    && reason != Reason::Poison
-                {
-                    *unhandled.entry(reason).or_default() += 1;
-                }
-                append(&mut out.answers, header, payload);
-            } else {
-                *stray += 1;
-            }
-        }
-        Some(Kind::DeadLetter) => {
-            let reason = header.reason().unwrap_or(Reason::Malformed);
-            *unhandled.entry(reason).or_default() += 1;
-            out.letters.push(Letter::new(header, payload, reason));
-        }
-        Some(Kind::Tell) => append(&mut out.away, header, payload),
-        Some(Kind::Ask | Kind::Inspect) | None => *stray += 1,
-    }
-}
-
 /// Whether somebody waits for the answer.
 fn is_ask(header: &Header) -> bool {
     header.is(Kind::Ask) || header.is(Kind::Inspect)
+}
+
+fn is_answer(header: &Header) -> bool {
+    matches!(header.kind(), Some(Kind::Reply | Kind::Error | Kind::Inspected))
+}
+
+/// The answer to an ask that has no other.
+fn error_to(ask: &Header, reason: Reason, clock: Hlc) -> Header {
+    Header::new(Kind::Error, ask.from(), ask.to(), 0, clock).with_reason(reason)
 }
 
 #[cfg(test)]
@@ -810,7 +952,7 @@ mod tests {
 
     fn admit(door: &mut Door, header: Header) -> Vec<Letter> {
         let mut letters = Vec::new();
-        assert_eq!(door.admit(&header, &[], Hlc(1), &mut letters), Admitted::Taken);
+        assert_eq!(door.admit(&header, &[], None, Hlc(1), &mut letters), Admitted::Taken);
         letters
     }
 
@@ -819,7 +961,7 @@ mod tests {
         let (segment, mut door) = door(Overflow::Block);
         door.link().begin_term();
         admit(&mut door, message(Kind::Ask, 0));
-        // Tells have the key that the first ticket has.
+        // A tell of the same number, which cannot be.
         admit(&mut door, message(Kind::Tell, 0));
         segment.worker(0).ingress.0.begun.store(1, Relaxed);
         let mut out = Outcome::default();
@@ -854,7 +996,7 @@ mod tests {
         let [Letter { header, reason: Reason::DroppedOldest, .. }] = &dropped[..] else {
             panic!("one is one too many")
         };
-        assert!(header.is(Kind::Ask) && door.asks.is_empty());
+        assert!(header.is(Kind::Ask) && door.desk.asks.is_empty());
     }
 
     #[test]
@@ -876,7 +1018,7 @@ mod tests {
         let mut out = Outcome::default();
         door.give_up(Reason::Stopping, &mut out);
         assert_eq!(out.letters.len(), 1 + SLOTS as usize);
-        assert!(out.letters.iter().all(|letter| letter.reason == Reason::Stopping) && door.asks.is_empty());
+        assert!(out.letters.iter().all(|letter| letter.reason == Reason::Stopping) && door.desk.asks.is_empty());
     }
 
     #[test]
@@ -886,7 +1028,7 @@ mod tests {
         let mut out = Outcome::default();
         door.give_up(Reason::NoDevice, &mut out);
         assert_eq!(out.letters.len(), 1);
-        let refused = door.admit(&message(Kind::Ask, 7), &[], Hlc(1), &mut vec![]);
+        let refused = door.admit(&message(Kind::Ask, 7), &[], None, Hlc(1), &mut vec![]);
         assert_eq!(refused, Admitted::Refused(Reason::NoDevice));
         door.pass_on(&message(Kind::Tell, 0), &[], &mut out.letters);
         // The node stops.

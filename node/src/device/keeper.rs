@@ -304,10 +304,10 @@ impl Device {
     }
 
     /// What moves when anything happens.
-    fn happened(&self) -> (u64, u64, u64, usize) {
+    fn happened(&self) -> (u64, u64, u64, usize, u64) {
         let door = self.door.lock();
         let totals = door.totals();
-        (totals.finished, totals.sent, totals.replies + totals.dead, door.retained_bytes())
+        (totals.finished, totals.sent, totals.replies + totals.dead, door.retained_bytes(), door.moved())
     }
 
     /// Makes one checkpoint, and hands on what was held for it.
@@ -457,6 +457,7 @@ impl Device {
         }
         committed?;
         outlet.carry(self, &mut out);
+        outlet.committed(self);
         outlet.room();
         *keeper.whole_next.lock() = false;
         let mut figures = keeper.figures.lock();

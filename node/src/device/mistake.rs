@@ -17,6 +17,10 @@ pub enum Mistake {
     BeginsOlder,
     /// A device that goes on elsewhere does not take all along that it had been given since its checkpoint.
     LeavesBehind,
+    /// What a client sends again is done again.
+    TakesTwiceFromClients,
+    /// What a device of the node sends another again is done again.
+    TakesTwiceFromDevices,
 }
 
 #[cfg(feature = "mistakes")]

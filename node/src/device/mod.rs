@@ -3,10 +3,12 @@
 
 pub mod breaker;
 pub mod cuda;
+mod desk;
 pub mod door;
 pub mod ending;
 pub mod host;
 pub mod keeper;
+pub mod lanes;
 pub mod machine;
 pub mod mistake;
 mod poison;
@@ -45,6 +47,8 @@ use crate::shed::DeviceSignals;
 /// A device of this node. Shared by its tasks and the router.
 pub struct Device {
     pub name: String,
+    /// Its place among the devices of the node.
+    pub index: u16,
     pub door: Mutex<Door>,
     serving: Mutex<Serving>,
     registry: Arc<Registry>,
@@ -94,6 +98,9 @@ pub trait Outlet: Send + Sync {
 
     /// There may be room at some door again.
     fn room(&self);
+
+    /// A checkpoint of the device is durable.
+    fn committed(&self, device: &Device);
 }
 
 /// How long a device has to end by itself before its host is killed. A ring kernel can leave, unless a handler does not come
@@ -121,6 +128,7 @@ pub enum Error {
 /// What the configuration says of a device.
 pub struct About {
     pub name: String,
+    pub index: u16,
     pub overflow: config::Overflow,
     /// Where checkpoints are made: how, and what the door keeps for it.
     pub keeps: Option<(keeper::Options, Keeping)>,
@@ -129,7 +137,7 @@ pub struct About {
 impl Device {
     /// A device that is not started yet, with a segment for hosts of this backend.
     pub fn new(
-        About { name, overflow, keeps }: About,
+        About { name, index, overflow, keeps }: About,
         backend: &Backend,
         registry: &Arc<Registry>,
         network: Arc<dyn Network>,
@@ -146,6 +154,7 @@ impl Device {
             keeper: options.map(Keeper::new),
             taken_up: Mutex::new(taken_up),
             name,
+            index,
             door: Mutex::new(door),
             serving: Mutex::new(Serving {
                 name: backend.name.clone(),
@@ -246,6 +255,13 @@ impl Device {
         if let Some(keeper) = &self.keeper
             && door.wants_checkpoint()
         {
+            keeper.early.notify_one();
+        }
+    }
+
+    /// Has a checkpoint made at once, where any are made: somebody waits for it.
+    pub fn hurry(&self) {
+        if let Some(keeper) = &self.keeper {
             keeper.early.notify_one();
         }
     }
@@ -485,7 +501,7 @@ mod tests {
             limits,
             unusable: None,
         };
-        let about = About { name: "x".into(), overflow: config::Overflow::Block, keeps: None };
+        let about = About { name: "x".into(), index: 0, overflow: config::Overflow::Block, keeps: None };
         let made = Device::new(about, &backend, &registry, Arc::new(RealNetwork));
         let device = made.map_err(|e| e.to_string()).unwrap();
         let segment = device.door.lock().link().segment().clone();

@@ -102,13 +102,14 @@ impl Router {
             let mut letters = Vec::new();
             let admitted = {
                 let mut door = device.door.lock();
-                let admitted = door.admit(&header, &letter.payload, self.now(), &mut letters);
+                let admitted = door.admit(&header, &letter.payload, None, self.now(), &mut letters);
                 door.link().ring();
                 admitted
             };
             self.keep(&device.name, letters);
             match admitted {
-                Admitted::Taken => return Ok(()),
+                // A tell has no answer; it is here.
+                Admitted::Taken | Admitted::Answered(..) => return Ok(()),
                 Admitted::Refused(reason) => return Err(reason),
                 Admitted::Full if Instant::now() >= deadline => return Err(Reason::DeadlineExceeded),
                 Admitted::Full => sleep(SETTLE_EVERY).await,

@@ -1,12 +1,12 @@
 //! From a client's message to a device's door, and from a device to who waits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ringhold_cluster::frame::{client_id, session_and_ticket};
+use ringhold_cluster::frame::{client_id, session_and_number};
 use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_cluster::wire::{
     ActorState, ActorType, Failed, NodeName, NodeState, Request, Response, Settled, Status, TypeLayout,
@@ -20,11 +20,12 @@ use ringhold_storage::dead_letters::{self, DeadLetters};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
-use crate::device::door::{Admitted, Letter, Outcome};
+use crate::device::door::{Admitted, Door, Known, Letter, Outcome, Sender};
 use crate::device::keeper::Jobs;
+use crate::device::lanes::Away;
 use crate::device::{Device, Outlet};
 use crate::health::Pulse;
-use crate::server::{About, Doors, Session, Sessions};
+use crate::server::{self, About, Client, Doors, Gone, Remembered, Session, Sessions};
 
 mod letters;
 mod pressure;
@@ -36,7 +37,7 @@ pub struct Router {
     slot_bytes: u32,
     devices: Vec<Arc<Device>>,
     /// Which device owns each shard.
-    owners: Vec<u16>,
+    owners: Arc<[u16]>,
     sessions: Arc<Sessions>,
     letters: Arc<dyn DeadLetters>,
     letters_lost: AtomicU64,
@@ -59,7 +60,7 @@ pub struct Router {
 /// Takes the answer to one of the node's own questions.
 type Waiter = oneshot::Sender<(Header, Vec<u8>)>;
 
-/// The session number of the node's own questions; clients' start at 1.
+/// The session number of the node's own questions, and of no client.
 const OWN_SESSION: u32 = 0;
 /// How often a settling node looks again.
 const SETTLE_EVERY: Duration = Duration::from_millis(1);
@@ -75,7 +76,7 @@ pub struct Parts {
     pub slot_bytes: u32,
     pub devices: Vec<Arc<Device>>,
     /// Which device owns each shard.
-    pub owners: Vec<u16>,
+    pub owners: Arc<[u16]>,
     pub sessions: Arc<Sessions>,
     pub letters: Arc<dyn DeadLetters>,
     pub network: Arc<dyn Network>,
@@ -87,6 +88,10 @@ impl Router {
     pub fn new(parts: Parts) -> Router {
         let Parts { name, registry, slot_bytes, devices, owners, sessions, letters, network, jobs } = parts;
         assert_eq!(owners.len(), SHARDS, "every shard has an owner");
+        for (from, to) in pairs(&devices) {
+            let taken = to.door.lock().taken_from(from.index);
+            from.door.lock().skip_away(to.index, taken);
+        }
         // Answers to questions of an earlier start may still come out of a checkpoint.
         let mut first_ticket = [0; 4];
         network.random(&mut first_ticket);
@@ -186,6 +191,22 @@ impl Router {
         self.keep("", letters);
     }
 
+    /// The same for what is numbered.
+    fn pass_on_numbered(&self, from: &Device, batch: &[Away]) {
+        let mut letters = Vec::new();
+        for away in batch {
+            let to = &self.devices[usize::from(away.device)];
+            to.door.lock().pass_on_numbered(from.index, away, &mut letters);
+        }
+        self.keep("", letters);
+    }
+
+    /// Lets a device let go of what another has of it.
+    fn let_go(&self, from: &Device, to: &Device) {
+        let covered = to.door.lock().covered_from(from.index);
+        from.door.lock().cover_away(to.index, covered);
+    }
+
     /// Hands answers to sessions, and the node's own to whoever of its tasks waits.
     fn deliver(&self, answers: &[u8]) {
         if self.pending.lock().is_empty() {
@@ -193,7 +214,7 @@ impl Router {
         }
         let mut rest = answers;
         while let Some((header, payload, after)) = split_first(rest) {
-            match session_and_ticket(header.to()) {
+            match session_and_number(header.to()) {
                 (OWN_SESSION, ticket) => {
                     if let Some(waiter) = self.pending.lock().remove(&ticket) {
                         // Who gave up waiting has dropped the receiver.
@@ -248,12 +269,12 @@ impl Router {
         loop {
             let admitted = {
                 let mut door = device.door.lock();
-                let admitted = door.admit(&header, &offset.to_le_bytes(), self.now(), &mut letters);
+                let admitted = door.admit(&header, &offset.to_le_bytes(), None, self.now(), &mut letters);
                 door.link().ring();
                 admitted
             };
             match admitted {
-                Admitted::Taken => break,
+                Admitted::Taken | Admitted::Answered(..) => break,
                 Admitted::Refused(reason) => return Err(Failed::new(reason, reason.to_string())),
                 Admitted::Full if Instant::now() >= deadline => break,
                 Admitted::Full => tokio::time::sleep(SETTLE_EVERY).await,
@@ -360,8 +381,23 @@ impl Router {
     }
 }
 
+/// Each device with each other.
+fn pairs(devices: &[Arc<Device>]) -> impl Iterator<Item = (&Device, &Device)> {
+    let others = |from: &Arc<Device>| {
+        let index = from.index;
+        devices.iter().filter(move |to| to.index != index)
+    };
+    devices.iter().flat_map(move |from| others(from).map(move |to| (&**from, &**to)))
+}
+
+/// Which message of its client a header is of.
+fn sender(session: &Session, header: &Header) -> Sender {
+    let (client, low) = session_and_number(header.from());
+    Sender { client, connection: session.connection(), number: session.whole_number(low) }
+}
+
 impl Doors for Router {
-    fn admit(&self, _session: &Arc<Session>, batch: &[u8]) -> usize {
+    fn admit(&self, session: &Arc<Session>, batch: &[u8]) -> usize {
         let mut letters = Vec::new();
         let mut rest = batch;
         let mut full = false;
@@ -385,15 +421,18 @@ impl Doors for Router {
                         continue;
                     }
                 };
-                let mut admitted = door.admit(&header, payload, now, &mut letters);
+                let sender = Some(sender(session, &header));
+                let mut admitted = door.admit(&header, payload, sender, now, &mut letters);
+
                 if admitted == Admitted::Full {
                     // Ask for the bell, then try once more: room made in between rings none.
                     device.wants_room.store(true, SeqCst);
                     door.want_room();
-                    admitted = door.admit(&header, payload, now, &mut letters);
+                    admitted = door.admit(&header, payload, sender, now, &mut letters);
                 }
                 match admitted {
                     Admitted::Taken => {}
+                    Admitted::Answered(answer, payload) => session.answer(answer, &payload),
                     Admitted::Refused(reason) => self.turn_away(&header, payload, reason, &mut letters),
                     Admitted::Full => {
                         full = true;
@@ -423,6 +462,89 @@ impl Doors for Router {
             rest = after;
         }
         self.keep("", letters);
+    }
+
+    fn refuse(&self, session: &Arc<Session>, batch: &[u8], reason: Reason) -> u64 {
+        let mut letters = Vec::new();
+        let (mut rest, mut refused) = (batch, 0);
+        while let Some((header, payload, after)) = split_first(rest) {
+            let device = &self.devices[self.device_of(header.to())];
+            let admitted = device.door.lock().turn_away(&header, sender(session, &header), reason, self.now());
+            match admitted {
+                Admitted::Taken | Admitted::Full => {}
+                Admitted::Answered(answer, payload) => session.answer(answer, &payload),
+                Admitted::Refused(reason) => self.turn_away(&header, payload, reason, &mut letters),
+            }
+            refused += 1;
+            rest = after;
+        }
+        self.keep("", letters);
+        refused
+    }
+
+    fn remembered(&self) -> Remembered {
+        let mut remembered = Remembered::default();
+        let mut clients: BTreeMap<u32, Client> = BTreeMap::new();
+        for device in &self.devices {
+            let mut door = device.door.lock();
+            remembered.forgotten = remembered.forgotten.max(door.clients().forgotten());
+            remembered.reserved.extend(door.awaited());
+            for client in door.clients().clients() {
+                let known = clients.entry(client.number).or_insert(client);
+                known.seen_us = known.seen_us.max(client.seen_us);
+            }
+        }
+        // Whom one of the devices has forgotten, the node has.
+        let forgot = |door: &mut Door, client: &Client| {
+            client.born <= door.clients().forgotten()
+                && !door.clients().clients().any(|known| known.number == client.number)
+        };
+        for client in clients.into_values() {
+            let forgotten = self.devices.iter().any(|device| forgot(&mut device.door.lock(), &client));
+            match forgotten {
+                true => self.forget(Gone { number: client.number, for_good: false }),
+                false => remembered.clients.push(client),
+            }
+        }
+        remembered
+    }
+
+    fn detach(&self, client: Client, connection: u64) {
+        self.devices.iter().for_each(|device| device.door.lock().clients().detach(client, connection));
+    }
+
+    fn attach(&self, session: &Arc<Session>, first: u64, waiting: &mut dyn Iterator<Item = u64>) {
+        let mut unknown: BTreeSet<u64> = waiting.collect();
+        for device in &self.devices {
+            let mut door = device.door.lock();
+            door.clients().attach(session.number(), first);
+            unknown.retain(|number| match door.known(session.number(), *number) {
+                Known::Waits => false,
+                Known::Answered(answer, payload) => {
+                    session.answer(answer, &payload);
+                    false
+                }
+                Known::Nothing => true,
+            });
+        }
+        unknown.into_iter().for_each(|number| session.answer(server::lost(session, number), &[]));
+    }
+
+    fn release(&self, client: u32, number: u64) {
+        self.devices.iter().for_each(|device| device.door.lock().clients().release(client, number));
+    }
+
+    fn covered(&self, client: u32, taken: u64) -> u64 {
+        let uncovered = self.devices.iter().filter_map(|device| device.door.lock().uncovered(client));
+        uncovered.min().map_or(taken, |first| taken.min(first - 1))
+    }
+
+    fn hurry(&self) {
+        self.devices.iter().for_each(|device| device.hurry());
+    }
+
+    fn forget(&self, gone: Gone) {
+        self.devices.iter().for_each(|device| device.door.lock().clients().forget(gone.number, gone.for_good));
     }
 
     fn request(&self, request: Request) -> BoxFuture<'_, Response> {
@@ -474,7 +596,24 @@ impl Outlet for Router {
             self.pass_on(&out.away);
             out.away.clear();
         }
+        if !out.numbered.is_empty() {
+            self.pass_on_numbered(from, &out.numbered);
+            out.numbered.clear();
+        }
         self.keep(&from.name, std::mem::take(&mut out.letters));
+    }
+
+    fn committed(&self, device: &Device) {
+        for other in self.devices.iter().filter(|other| other.index != device.index) {
+            self.let_go(device, other);
+            self.let_go(other, device);
+        }
+        self.sessions.forget_old(self.network.wall_us()).into_iter().for_each(|gone| self.forget(gone));
+        for session in self.sessions.all() {
+            // Taken first: what is taken meanwhile is not looked at.
+            let taken = session.taken();
+            session.cover(self.covered(session.number(), taken));
+        }
     }
 
     fn room(&self) {

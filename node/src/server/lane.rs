@@ -1,15 +1,15 @@
 //! A session's lane: messages in, answers out.
 
 use std::sync::Arc;
-use std::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
+use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 
 use quinn::{RecvStream, SendStream, WriteError};
 use ringhold_cluster::counters::bump;
 use ringhold_cluster::frame::{
-    self, FLAG_STOPPING, FRAME_HEADER_BYTES, FrameBuffer, FrameError, FrameReader, LaneError,
+    self, FLAG_HURRY, FLAG_STOPPING, FRAME_HEADER_BYTES, FrameBuffer, FrameError, FrameReader, LaneError,
 };
-use ringhold_cluster::wire::Close;
-use ringhold_kernels::message::{self, Kind, Reason};
+use ringhold_cluster::wire::{Close, Resumed};
+use ringhold_kernels::message::Reason;
 
 use super::{Fault, ROOM_RETRY, Served, Session, Shared};
 
@@ -61,17 +61,28 @@ async fn read(
 ) -> Result<(), LaneError> {
     let counters = &shared.counters;
     let mut reader = FrameReader::default();
-    let mut received = 0u64;
+    let mut received = session.taken();
+    // Where the node does not know what of its messages it has, a client goes on after those.
+    let mut begins = session.arrival.resumed == Resumed::Forgotten;
+    let mut released = 0;
     loop {
         session.may_read().await;
         let Some((header, body)) = reader.next(&mut recv).await? else { return Ok(()) };
+        if std::mem::take(&mut begins) {
+            received = header.mark.max(received);
+            session.taken.store(received, Release);
+        }
         if header.mark != received {
             return Err(FrameError::Sequence { expected: received, got: header.mark }.into());
         }
-        if header.flags != 0 {
+        if header.flags & !FLAG_HURRY != 0 {
             return Err(FrameError::Reserved.into());
         }
-        let checked = frame::check_from_client(body, header.count, session.number(), payload_bytes_max)?;
+        let checked = frame::check_from_client(body, header.count, session.number(), received, payload_bytes_max)?;
+        if header.release > released {
+            released = header.release;
+            shared.doors.release(session.number(), released);
+        }
         received += u64::from(header.count);
         counters.frames_in.fetch_add(1, Relaxed);
         counters.bytes_in.fetch_add((body.len() + FRAME_HEADER_BYTES) as u64, Relaxed);
@@ -80,6 +91,10 @@ async fn read(
         counters.messages_in.fetch_add(u64::from(header.count) - refused, Relaxed);
         counters.asks_in.fetch_add(u64::from(checked.asks), Relaxed);
         session.taken.store(received, Release);
+        session.cover(shared.doors.covered(session.number(), received));
+        if header.flags & FLAG_HURRY != 0 {
+            shared.doors.hurry();
+        }
         // The answers to asks bear the mark; tells have nothing else that would say that they are taken.
         if checked.asks < header.count {
             session.writer.notify_one();
@@ -112,37 +127,22 @@ async fn admit(body: &[u8], session: &Arc<Session>, shared: &Shared) -> u64 {
     }
 }
 
-/// Answers the asks of a node that stops, and gives the tells to the dead letters.
+/// Turns away what comes to a node that stops.
 fn refuse(batch: &[u8], session: &Arc<Session>, shared: &Shared) -> u64 {
-    let mut rest = batch;
-    let mut refused = 0;
-    while let Some((header, _, after)) = message::split_first(rest) {
-        if header.kind() != Some(Kind::Tell) {
-            let mut answer = header
-                .with_to(header.from())
-                .with_from(header.to())
-                .with_kind(Kind::Error)
-                .with_reason(Reason::Stopping);
-            answer.len = 0;
-            session.answer(answer, &[]);
-        }
-        refused += 1;
-        rest = after;
-    }
-    shared.doors.dead_letters(batch, Reason::Stopping);
+    let refused = shared.doors.refuse(session, batch, Reason::Stopping);
     shared.counters.refused_stopping.fetch_add(refused, Relaxed);
     refused
 }
 
 async fn write(mut send: SendStream, session: &Arc<Session>, shared: &Shared, ended: &Ended) -> Result<(), WriteError> {
     let mut buffer = FrameBuffer::default();
-    let mut sent = (0, 0);
+    let mut sent = (0, 0, 0);
     loop {
         // Read before the buffer is swapped: where no ask waits, the buffer has all the answers there will be.
         let last = ended.0.load(SeqCst) && session.no_ask_waits();
         session.swap_outgoing(&mut buffer);
         let flags = if shared.draining.is_set() { FLAG_STOPPING } else { 0 };
-        let now = (session.taken.load(Acquire), flags);
+        let now = (session.taken(), session.covered(), flags);
         if buffer.is_empty() {
             if now == sent {
                 if last {
@@ -153,7 +153,7 @@ async fn write(mut send: SendStream, session: &Arc<Session>, shared: &Shared, en
             }
             buffer.push_empty_frame();
         }
-        buffer.seal_answers(now.0, now.1);
+        buffer.seal_answers(now.0, now.1, now.2);
         send.write_all(buffer.bytes()).await?;
         sent = now;
         buffer.clear();

@@ -7,31 +7,37 @@
 //! Pressure: when the doors take less than a frame, or too many of a session's asks or answers wait, its lane is not
 //! read. QUIC's flow control then holds the client back, and only this one.
 
+mod clients;
 mod lane;
 mod session;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream};
 use ringhold_cluster::counters::{Counters, bump};
+use ringhold_cluster::frame::client_id;
 use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_cluster::tls::Identity;
 use ringhold_cluster::transport::{self, Lost};
 use ringhold_cluster::wire::{
     self, Close, ControlError, Greeting, Hello, LayoutMismatch, NodeName, PREAMBLE_BYTES, Preamble, Refused, Request,
-    Response, StreamKind, TypeLayout, VERSION, VERSION_MIN, Welcome,
+    Response, Resumed, StreamKind, TypeLayout, VERSION, VERSION_MIN, Welcome,
 };
-use ringhold_kernels::message::Reason;
+use ringhold_kernels::hlc::Hlc;
+use ringhold_kernels::id::ActorId;
+use ringhold_kernels::message::{self, Header, Kind, Reason};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+pub use clients::{CLIENT_KEPT, CLIENTS_MAX, Client, Gone, Remembered};
 pub use session::{Session, Sessions};
 
 use crate::vital::{caught, panic_text};
+use clients::Arrival;
 
 /// What is behind the server: the devices and whoever runs them.
 pub trait Doors: Send + Sync + 'static {
@@ -39,8 +45,8 @@ pub trait Doors: Send + Sync + 'static {
     /// rest had no room. Never blocks.
     ///
     /// The messages are checked: tells, asks and inspects with payloads within the limit, whose sender is
-    /// [`client_id`](ringhold_cluster::frame::client_id) of the session and the client's ticket, and whose `hlc` is
-    /// zero, to be stamped here. Each ask or inspect taken is owed exactly one answer, through [`Sessions`] or
+    /// [`client_id`](ringhold_cluster::frame::client_id) of the session and the message's number, and whose `hlc` is
+    /// zero, to be stamped here. A message may have come before, on another connection of its client. Each ask or inspect taken is owed exactly one answer, through [`Sessions`] or
     /// [`Session::answer`], addressed to that sender.
     fn admit(&self, session: &Arc<Session>, batch: &[u8]) -> usize;
 
@@ -52,6 +58,54 @@ pub trait Doors: Send + Sync + 'static {
     /// the server and are none of the queue's business.
     fn dead_letters(&self, batch: &[u8], reason: Reason);
 
+    /// Turns away what there is no time for any more: asks are answered with the reason, tells become dead letters. Returns how
+    /// many messages that were.
+    fn refuse(&self, session: &Arc<Session>, batch: &[u8], reason: Reason) -> u64 {
+        let mut rest = batch;
+        let mut refused = 0;
+        while let Some((header, _, after)) = message::split_first(rest) {
+            if !header.is(Kind::Tell) {
+                session
+                    .answer(Header::new(Kind::Error, header.from(), header.to(), 0, Hlc(0)).with_reason(reason), &[]);
+            }
+            refused += 1;
+            rest = after;
+        }
+        self.dead_letters(batch, reason);
+        refused
+    }
+
+    /// What is known of clients from before the node's start.
+    fn remembered(&self) -> Remembered {
+        Remembered::default()
+    }
+
+    /// Takes in that a client has another connection: what is still to come on an earlier one comes again on this one, and so
+    /// do asks whose answers are not told by [`Doors::attach`].
+    fn detach(&self, _client: Client, _connection: u64) {}
+
+    /// Begins to send the client of a session its answers. These asks came on an earlier connection and wait for theirs: each is
+    /// owed exactly one, as those that [`Doors::admit`] takes are. `first` is the first message that will come.
+    fn attach(&self, session: &Arc<Session>, _first: u64, waiting: &mut dyn Iterator<Item = u64>) {
+        for number in waiting {
+            session.answer(lost(session, number), &[]);
+        }
+    }
+
+    /// Takes in that a client needs no answers any more to asks up to this one.
+    fn release(&self, _client: u32, _number: u64) {}
+
+    /// Up to which message of a client, of which these were taken, all that they did is durable, or as safe as it ever will be.
+    fn covered(&self, _client: u32, taken: u64) -> u64 {
+        taken
+    }
+
+    /// A client waits for more of its messages to be durable.
+    fn hurry(&self) {}
+
+    /// Lets go of what is known of a client.
+    fn forget(&self, _gone: Gone) {}
+
     /// Answers an admin request. In a [`wire::Status`] the server itself fills in sessions, transport and address.
     fn request(&self, request: Request) -> BoxFuture<'_, Response>;
 
@@ -62,6 +116,12 @@ pub trait Doors: Send + Sync + 'static {
     fn refuses_session(&self) -> Option<String> {
         None
     }
+}
+
+/// The answer to an ask of which there is no other any more.
+pub fn lost(session: &Session, number: u64) -> Header {
+    let to = client_id(session.number(), number as u32);
+    Header::new(Kind::Error, to, ActorId::default(), 0, Hlc(0)).with_reason(Reason::ConnectionLost)
 }
 
 /// What a node says of itself to a client.
@@ -108,7 +168,7 @@ struct Shared {
     counters: Arc<Counters>,
     sessions_max: usize,
     address: SocketAddr,
-    next_session: AtomicU32,
+    network: Arc<dyn Network>,
     handshakes: AtomicUsize,
     /// For admin requests that may wait for something.
     waiting_requests: Semaphore,
@@ -163,16 +223,16 @@ impl Server {
         let endpoint = transport::server_endpoint(&options.network, options.listen, &options.identity, &counters)?;
         let address =
             endpoint.local_addr().map_err(|source| transport::Error::Bind { address: options.listen, source })?;
-        // Answers to asks of an earlier start may still come out of a checkpoint: they are not for a session of this one.
-        let mut first_session = [0; 4];
-        options.network.random(&mut first_session);
+        let mut first_number = [0; 4];
+        options.network.random(&mut first_number);
+        sessions.clients.lock().begin(doors.remembered(), u32::from_le_bytes(first_number));
         let shared = Arc::new(Shared {
             doors,
             sessions,
             counters,
             sessions_max: options.sessions_max,
             address,
-            next_session: AtomicU32::new(u32::from_le_bytes(first_session)),
+            network: options.network,
             handshakes: AtomicUsize::new(0),
             waiting_requests: Semaphore::new(WAITING_REQUESTS_MAX),
             draining: Signal::default(),
@@ -242,15 +302,6 @@ impl Shared {
                 return;
             }
             progress.await;
-        }
-    }
-
-    fn session_number(&self) -> u32 {
-        loop {
-            let number = self.next_session.fetch_add(1, Relaxed);
-            if number != 0 && self.sessions.get(number).is_none() {
-                return number;
-            }
         }
     }
 }
@@ -329,7 +380,7 @@ async fn greet(connection: Connection, shared: &Arc<Shared>) {
             return Err(Some(Fault::new(Close::Preamble, "the first stream must be the control stream")));
         }
         let hello: Hello =
-            wire::receive(&mut recv, wire::REQUEST_BYTES_MAX).await.map_err(|e| control_fault(e, counters))?;
+            wire::receive(&mut recv, wire::HELLO_BYTES_MAX).await.map_err(|e| control_fault(e, counters))?;
         Ok((send, recv, hello))
     };
     let greeted = match timeout(wire::GREETING_DEADLINE, greeting).await {
@@ -345,19 +396,22 @@ async fn greet(connection: Connection, shared: &Arc<Shared>) {
     };
     match admit_client(&hello, shared) {
         Err(refused) => refuse(&connection, &mut send, refused).await,
-        Ok(welcome) => {
-            let session = Session::new(&welcome, &hello, connection.remote_address(), counters.clone());
-            let session = Arc::new(session);
-            shared.sessions.insert(session.clone());
+        Ok((welcome, arrival)) => {
+            let session = begin_session(&welcome, arrival, &hello, &connection, shared);
             bump(&counters.sessions);
             let served = serve(&connection, welcome, send, recv, &session, shared).await;
             let unanswered = session.close();
-            shared.sessions.remove(session.number());
+            shared.sessions.remove(&session);
+            let done = connection.close_reason().is_some_and(|reason| is_done(&reason));
+            let gone = shared.sessions.clients.lock().leave(&arrival, done, shared.network.wall_us());
+            gone.into_iter().for_each(|gone| shared.doors.forget(gone));
             shared.progress.notify_one();
             match &served {
                 Err(Some(_)) => bump(&counters.sessions_broken),
                 _ => match connection.close_reason().as_ref().map(Lost::of) {
-                    Some(Lost::Closed { close: Some(Close::Done), .. }) => bump(&counters.sessions_closed),
+                    Some(Lost::Closed { close: Some(Close::Done | Close::Again), .. }) => {
+                        bump(&counters.sessions_closed)
+                    }
                     Some(Lost::Here) => {}
                     _ => bump(&counters.sessions_lost),
                 },
@@ -366,6 +420,33 @@ async fn greet(connection: Connection, shared: &Arc<Shared>) {
             end(&connection, served.err().flatten());
         }
     }
+}
+
+/// Whether the client has closed in good order, and will not come back.
+fn is_done(reason: &ConnectionError) -> bool {
+    matches!(Lost::of(reason), Lost::Closed { close: Some(Close::Done), .. })
+}
+
+/// From here on the client's answers go to this connection; none is told twice, and none is left out.
+fn begin_session(
+    welcome: &Welcome,
+    arrival: Arrival,
+    hello: &Hello,
+    connection: &Connection,
+    shared: &Shared,
+) -> Arc<Session> {
+    let session = Session::new(welcome, arrival, hello, connection.remote_address(), shared.counters.clone());
+    let session = Arc::new(session);
+    shared.doors.detach(arrival.client, arrival.connection);
+    if let Some(followed) = shared.sessions.insert(session.clone()) {
+        followed.replace();
+    }
+    // Of a client that it has forgotten, the node has no answers; and that one knows.
+    if arrival.resumed == Resumed::Known {
+        session.expect_answers(hello.lane.waiting.len() as u32);
+        shared.doors.attach(&session, hello.lane.first, &mut hello.lane.waiting());
+    }
+    session
 }
 
 fn end(connection: &Connection, fault: Option<Fault>) {
@@ -390,7 +471,7 @@ async fn refuse(connection: &Connection, send: &mut SendStream, refused: Refused
 }
 
 /// Compares a hello with what this node is.
-fn admit_client(hello: &Hello, shared: &Shared) -> Result<Welcome, Refused> {
+fn admit_client(hello: &Hello, shared: &Shared) -> Result<(Welcome, Arrival), Refused> {
     let counters = &shared.counters;
     if hello.version_max < VERSION_MIN || hello.version_min > VERSION {
         bump(&counters.refused_version);
@@ -422,6 +503,12 @@ fn admit_client(hello: &Hello, shared: &Shared) -> Result<Welcome, Refused> {
         Some(Refused::Stopping)
     } else if hello.types.len() > wire::TYPES_MAX {
         Some(Refused::Hello(format!("it names {} actor types; the limit is {}", hello.types.len(), wire::TYPES_MAX)))
+    } else if hello.lane.waiting.len() > wire::ASKS_MAX as usize || hello.lane.first == 0 {
+        let (asks, first) = (hello.lane.waiting.len(), hello.lane.first);
+        Some(Refused::Hello(format!(
+            "its lane begins with message {first} and {asks} asks wait; messages count from 1, and the limit is {}",
+            wire::ASKS_MAX
+        )))
     } else if let Some(wanted) = hello.cluster.as_ref().filter(|wanted| **wanted != about.node.cluster) {
         Some(Refused::Cluster { wanted: wanted.clone(), actual: about.node.cluster.clone() })
     } else if hello.admin && shared.sessions.admins() < wire::ADMIN_SESSIONS_MAX {
@@ -435,15 +522,22 @@ fn admit_client(hello: &Hello, shared: &Shared) -> Result<Welcome, Refused> {
         bump(&counters.refused_hello);
         return Err(refused);
     }
-    Ok(Welcome {
+    let before = hello.lane.before.as_ref().filter(|before| before.node == about.node.id).map(|before| before.born);
+    let mut gone = Vec::new();
+    let arrival = shared.sessions.clients.lock().arrive(&hello.lane, before, shared.network.wall_us(), &mut gone);
+    gone.into_iter().for_each(|gone| shared.doors.forget(gone));
+    let welcome = Welcome {
         version: VERSION.min(hello.version_max),
         node: about.node,
-        session: shared.session_number(),
+        session: arrival.client.number,
+        born: arrival.client.born,
+        resumed: arrival.resumed,
         payload_bytes_max: about.payload_bytes_max,
         asks_max: wire::ASKS_MAX,
         unknown_types,
         types: about.types.into_iter().map(|t| t.name).collect(),
-    })
+    };
+    Ok((welcome, arrival))
 }
 
 /// A session from its welcome to its end.
@@ -467,6 +561,9 @@ async fn serve(
             () = &mut gone => {
                 tracing::debug!(session = session.number(), "nothing came from the client any more");
                 return Err(None);
+            }
+            () = session.replaced() => {
+                return Err(Some(Fault::new(Close::TooMany, "the client has come back on another connection")));
             }
             Some(ended) = streams.join_next(), if !streams.is_empty() => match ended {
                 Ok(served) => served?,

@@ -10,17 +10,20 @@ use std::sync::atomic::{
 
 use parking_lot::{Mutex, RwLock};
 use ringhold_cluster::counters::{Counters, bump};
-use ringhold_cluster::frame::{FrameBuffer, session_and_ticket};
+use ringhold_cluster::frame::{FrameBuffer, session_and_number, whole_number};
 use ringhold_cluster::wire::{ANSWER_BYTES_MAX, Hello, SessionStatus, Welcome};
 use ringhold_kernels::message::{self, Header};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Shared;
+use super::clients::{Arrival, Clients};
 
-/// One client, from its hello to its end.
+/// One connection of a client, from its hello to its end.
 pub struct Session {
-    number: u32,
+    pub(super) arrival: Arrival,
+    /// Messages of the client before the first of this connection.
+    before: u64,
     address: SocketAddr,
     client: String,
     admin: bool,
@@ -34,8 +37,11 @@ pub struct Session {
     pub(super) reader: Notify,
     /// Asks admitted and not answered. Below zero for a moment when an answer overtakes the count.
     asks_waiting: AtomicI64,
-    /// Messages of the lane that the node has taken.
+    /// The last message of the client that the node has taken, and the last one up to which all that they did is durable.
     pub(super) taken: AtomicU64,
+    covered: AtomicU64,
+    /// The client has come back on another connection.
+    replaced: Notify,
     pub(super) held_back: AtomicBool,
     answers_out: AtomicU64,
     has_lane: AtomicBool,
@@ -51,9 +57,17 @@ struct Outgoing {
 }
 
 impl Session {
-    pub(super) fn new(welcome: &Welcome, hello: &Hello, address: SocketAddr, counters: Arc<Counters>) -> Session {
+    pub(super) fn new(
+        welcome: &Welcome,
+        arrival: Arrival,
+        hello: &Hello,
+        address: SocketAddr,
+        counters: Arc<Counters>,
+    ) -> Session {
+        let before = hello.lane.first.saturating_sub(1);
         Session {
-            number: welcome.session,
+            arrival,
+            before,
             address,
             client: hello.client.clone(),
             admin: hello.admin,
@@ -64,7 +78,9 @@ impl Session {
             writer: Notify::new(),
             reader: Notify::new(),
             asks_waiting: AtomicI64::new(0),
-            taken: AtomicU64::new(0),
+            taken: AtomicU64::new(before),
+            covered: AtomicU64::new(0),
+            replaced: Notify::new(),
             held_back: AtomicBool::new(false),
             answers_out: AtomicU64::new(0),
             has_lane: AtomicBool::new(false),
@@ -73,9 +89,45 @@ impl Session {
         }
     }
 
-    /// The high half of the key by which its messages name their sender.
+    /// The high half of the key by which its messages name their sender: the client's, whatever connection it has.
     pub fn number(&self) -> u32 {
-        self.number
+        self.arrival.client.number
+    }
+
+    /// Which connection this is, of all that the node had.
+    pub fn connection(&self) -> u64 {
+        self.arrival.connection
+    }
+
+    /// The number of the client's message, or ask, of which a header names this half.
+    pub fn whole_number(&self, low: u32) -> u64 {
+        whole_number(self.taken.load(Acquire), low)
+    }
+
+    /// The last message that the node has taken.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Acquire)
+    }
+
+    /// Takes in that all that messages up to this one did is durable. Callable from any thread.
+    pub fn cover(&self, number: u64) {
+        if self.covered.fetch_max(number, SeqCst) < number {
+            self.writer.notify_one();
+        }
+    }
+
+    pub(super) fn covered(&self) -> u64 {
+        self.covered.load(SeqCst)
+    }
+
+    /// Ends the session: its client has another connection.
+    pub(super) fn replace(&self) {
+        self.close();
+        self.replaced.notify_one();
+    }
+
+    pub(super) async fn replaced(&self) {
+        self.replaced.notified().await;
     }
 
     /// Sends the answer to one of its asks. Callable from any thread; never blocks. Where the client is gone, the
@@ -91,7 +143,7 @@ impl Session {
             let (closed, first) = (outgoing.closed, outgoing.frames.is_empty());
             let mut sent = 0;
             for (mut header, payload) in answers {
-                debug_assert_eq!(session_and_ticket(header.to()).0, self.number);
+                debug_assert_eq!(session_and_number(header.to()).0, self.number());
                 sent += 1;
                 if closed {
                     bump(&self.counters.answers_dropped);
@@ -184,11 +236,11 @@ impl Session {
 
     fn status(&self) -> SessionStatus {
         SessionStatus {
-            number: self.number,
+            number: self.number(),
             address: self.address.to_string(),
             client: self.client.clone(),
             uptime_ms: self.opened.elapsed().as_millis() as u64,
-            messages_in: self.taken.load(Relaxed),
+            messages_in: self.taken.load(Relaxed).saturating_sub(self.before),
             answers_out: self.answers_out.load(Relaxed),
             asks_waiting: self.asks_waiting.load(Relaxed).max(0) as u32,
             held_back: self.held_back.load(Relaxed),
@@ -198,7 +250,10 @@ impl Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("number", &self.number).field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("number", &self.number())
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -206,6 +261,7 @@ impl std::fmt::Debug for Session {
 #[derive(Default)]
 pub struct Sessions {
     by_number: RwLock<BTreeMap<u32, Arc<Session>>>,
+    pub(super) clients: Mutex<Clients>,
     counters: Arc<Counters>,
 }
 
@@ -233,7 +289,7 @@ impl Sessions {
 
     /// Sends one answer to the session its receiver names.
     pub fn answer(&self, header: Header, payload: &[u8]) {
-        match self.get(session_and_ticket(header.to()).0) {
+        match self.get(session_and_number(header.to()).0) {
             Some(session) => session.answer(header, payload),
             None => bump(&self.counters.answers_dropped),
         }
@@ -244,10 +300,10 @@ impl Sessions {
     pub fn deliver(&self, batch: &[u8]) {
         let mut rest = batch;
         while let Some((header, _, _)) = message::split_first(rest) {
-            let number = session_and_ticket(header.to()).0;
+            let number = session_and_number(header.to()).0;
             let run = std::iter::from_fn(|| {
                 let (header, payload, after) = message::split_first(rest)?;
-                (session_and_ticket(header.to()).0 == number).then(|| {
+                (session_and_number(header.to()).0 == number).then(|| {
                     rest = after;
                     (header, payload)
                 })
@@ -265,12 +321,27 @@ impl Sessions {
         self.by_number.read().values().map(|s| s.status()).collect()
     }
 
-    pub(super) fn insert(&self, session: Arc<Session>) {
-        self.by_number.write().insert(session.number, session);
+    /// Every session there is.
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        self.by_number.read().values().cloned().collect()
     }
 
-    pub(super) fn remove(&self, number: u32) {
-        self.by_number.write().remove(&number);
+    /// Adds a session, and returns that of the same client which it follows.
+    pub(super) fn insert(&self, session: Arc<Session>) -> Option<Arc<Session>> {
+        self.by_number.write().insert(session.number(), session)
+    }
+
+    /// Removes a session, if no other has followed it.
+    pub(super) fn remove(&self, session: &Arc<Session>) {
+        let mut sessions = self.by_number.write();
+        if sessions.get(&session.number()).is_some_and(|present| Arc::ptr_eq(present, session)) {
+            sessions.remove(&session.number());
+        }
+    }
+
+    /// Forgets clients that have been away for too long.
+    pub fn forget_old(&self, now_us: u64) -> Vec<super::clients::Gone> {
+        self.clients.lock().forget_old(now_us)
     }
 
     pub(super) fn wake_writers(&self) {

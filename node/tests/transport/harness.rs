@@ -1,8 +1,9 @@
 //! A server with doors that echo, and clients for it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -10,12 +11,12 @@ use quinn::{Connection, RecvStream, SendStream};
 use ringhold::client::{Client, Options};
 use ringhold::server::{self, About, Doors, Server, Session, Sessions};
 use ringhold_cluster::counters::Counters;
-use ringhold_cluster::frame::{FRAME_HEADER_BYTES, FrameHeader};
-use ringhold_cluster::network::{BoxFuture, Network};
+use ringhold_cluster::frame::{FRAME_HEADER_BYTES, FrameHeader, session_and_number};
+use ringhold_cluster::network::{BoxFuture, Network, RealNetwork};
 use ringhold_cluster::tls::{Authority, Identity, NODE_NAME, Role};
 use ringhold_cluster::transport;
 use ringhold_cluster::wire::{
-    self, Greeting, Hello, NodeName, Preamble, Request, Response, Settled, StreamKind, TypeLayout,
+    self, Greeting, Hello, NodeName, Preamble, Request, Response, Settled, StreamKind, TypeLayout, Welcome,
 };
 use ringhold_kernels::actor::{Actor, Context, Handled, MessageOf};
 use ringhold_kernels::hlc::Hlc;
@@ -91,6 +92,8 @@ type Held = (Arc<Session>, Header, Vec<u8>);
 /// Doors behind which every ask is answered with its own payload, at once, unless told otherwise.
 pub struct EchoDoors {
     pub types: Mutex<Vec<TypeLayout>>,
+    /// The node's id.
+    pub id: Mutex<String>,
     /// What was taken, in order: session, key, first number of the payload.
     pub taken: Mutex<Vec<(u32, u64, u64)>>,
     /// Whether `taken` is kept; otherwise only `count` is.
@@ -103,12 +106,18 @@ pub struct EchoDoors {
     pub hold: AtomicBool,
     pub held: Mutex<Vec<Held>>,
     pub dead: Mutex<Vec<(u64, Reason)>>,
+    /// Up to which message all is durable, and how often a client was in a hurry for more.
+    pub durable: AtomicU64,
+    pub hurried: AtomicUsize,
+    /// Up to which number each client's messages were taken.
+    pub marks: Mutex<BTreeMap<u32, u64>>,
 }
 
 impl Default for EchoDoors {
     fn default() -> EchoDoors {
         EchoDoors {
             types: Mutex::new(vec![TypeLayout::of(&Echo::schema())]),
+            id: Mutex::new("1".into()),
             taken: Mutex::default(),
             record: AtomicBool::new(true),
             count: AtomicUsize::new(0),
@@ -117,6 +126,9 @@ impl Default for EchoDoors {
             hold: AtomicBool::new(false),
             held: Mutex::default(),
             dead: Mutex::default(),
+            durable: AtomicU64::new(u64::MAX),
+            hurried: AtomicUsize::new(0),
+            marks: Mutex::default(),
         }
     }
 }
@@ -152,6 +164,17 @@ impl Doors for EchoDoors {
         let mut rest = batch;
         while slots > 0 {
             let Some((header, payload, after)) = message::split_first(rest) else { break };
+            let (client, low) = session_and_number(header.from());
+            let place = session.whole_number(low);
+            if self.marks.lock().get(&client).is_some_and(|mark| place <= *mark) {
+                // What came before is dropped, with its answer.
+                if header.kind() == Some(Kind::Ask) {
+                    session.answer(server::lost(session, place), &[]);
+                }
+                rest = after;
+                continue;
+            }
+            self.marks.lock().insert(client, place);
             slots -= usize::from(slots != usize::MAX);
             self.count.fetch_add(1, SeqCst);
             if self.record.load(SeqCst) {
@@ -188,6 +211,14 @@ impl Doors for EchoDoors {
         }
     }
 
+    fn covered(&self, _: u32, taken: u64) -> u64 {
+        taken.min(self.durable.load(SeqCst))
+    }
+
+    fn hurry(&self) {
+        self.hurried.fetch_add(1, SeqCst);
+    }
+
     fn request(&self, request: Request) -> BoxFuture<'_, Response> {
         Box::pin(async move {
             match request {
@@ -201,7 +232,12 @@ impl Doors for EchoDoors {
 
     fn about(&self) -> About {
         About {
-            node: NodeName { id: "1".into(), name: "echo".into(), cluster: "tests".into(), version: "0".into() },
+            node: NodeName {
+                id: self.id.lock().clone(),
+                name: "echo".into(),
+                cluster: "tests".into(),
+                version: "0".into(),
+            },
             payload_bytes_max: PAYLOAD_BYTES_MAX,
             types: self.types.lock().clone(),
         }
@@ -252,15 +288,20 @@ impl Node {
 
     /// A connection with its hello said and its lane open.
     pub async fn raw_lane(&self) -> RawLane {
+        self.raw_lane_as(&hello()).await.0
+    }
+
+    /// The same with this hello, and what it was answered.
+    pub async fn raw_lane_as(&self, hello: &Hello) -> (RawLane, Welcome) {
         let connection = self.raw().await;
         let (mut send, mut recv) = connection.open_bi().await.unwrap();
         send.write_all(&Preamble::new(StreamKind::Control).to_bytes()).await.unwrap();
-        wire::send(&mut send, &hello()).await.unwrap();
+        wire::send(&mut send, hello).await.unwrap();
         let greeting: Greeting = wire::receive(&mut recv, wire::RESPONSE_BYTES_MAX).await.unwrap();
-        assert!(matches!(greeting, Greeting::Welcome(_)), "{greeting:?}");
+        let Greeting::Welcome(welcome) = greeting else { panic!("{greeting:?}") };
         let (mut lane, answers) = connection.open_bi().await.unwrap();
         lane.write_all(&Preamble::new(StreamKind::Lane).to_bytes()).await.unwrap();
-        RawLane { connection, _control: (send, recv), lane, answers }
+        (RawLane { connection, _control: (send, recv), lane, answers }, welcome)
     }
 }
 
@@ -288,14 +329,10 @@ pub async fn closed(connection: &Connection) -> (u64, String) {
 }
 
 pub fn hello() -> Hello {
-    Hello {
-        version_min: wire::VERSION,
-        version_max: wire::VERSION,
-        client: "raw".into(),
-        cluster: None,
-        types: vec![],
-        admin: false,
-    }
+    let mut lane = wire::Lane { first: 1, ..wire::Lane::default() };
+    RealNetwork.random(&mut lane.client);
+    let (version_min, version_max) = (wire::VERSION, wire::VERSION);
+    Hello { version_min, version_max, client: "raw".into(), cluster: None, types: vec![], admin: false, lane }
 }
 
 pub fn serve(network: &Arc<dyn Network>, authority: &Authority, doors: Arc<EchoDoors>, listen: SocketAddr) -> Server {
@@ -314,7 +351,7 @@ pub fn frame(mark: u64, messages: &[(Header, Vec<u8>)]) -> Vec<u8> {
     for (header, payload) in messages {
         message::append(&mut body, header, payload);
     }
-    let header = FrameHeader { len: body.len() as u32, flags: 0, count: messages.len() as u32, mark };
+    let header = FrameHeader { len: body.len() as u32, count: messages.len() as u32, mark, ..FrameHeader::default() };
     let mut bytes = header.to_bytes().to_vec();
     assert_eq!(bytes.len(), FRAME_HEADER_BYTES);
     bytes.extend(body);

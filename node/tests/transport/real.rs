@@ -211,7 +211,7 @@ async fn each_bad_frame_closes_its_connection_with_a_reason_and_is_counted_by_ca
         ("kind", frame(0, &[(header.with_kind(Kind::Inspected), payload.clone())]), "kind 7"),
         ("payload", frame(0, &[(long, vec![0; 200])]), "200 bytes"),
         ("sender", frame(0, &[(forged, payload.clone())]), "sender"),
-        ("sequence", frame(5, &[tell(1)]), "5 messages"),
+        ("sequence", frame(5, &[tell(1)]), "follows message 5"),
         ("too_large", oversize, "over the limit"),
         ("version", old, "version 77"),
         ("count", lying, "do not agree"),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
-use ringhold::client::{AskError, Client, Error};
-use ringhold_cluster::wire::{self, Close, Preamble, StreamKind};
+use ringhold::client::{AskError, Client, Error, Options};
+use ringhold_cluster::wire::{self, Close, Preamble, Resumed, StreamKind};
 use ringhold_kernels::message::Reason;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -97,22 +97,19 @@ async fn a_half_open_connection_is_given_up_after_the_idle_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_loss_the_client_comes_back_and_sends_what_it_had_not_written() {
+async fn after_a_loss_the_client_comes_back_and_goes_on_once_and_in_order() {
     let (network, node) = node();
     let client = node.client().await;
     client.tell(1, Number(0)).await.unwrap();
     client.flush().await.unwrap();
 
-    // An ask that is under way when the network goes.
+    // An ask that is under way when the network goes, of which this node keeps nothing.
     node.doors.hold.store(true, SeqCst);
     let under_way = tokio::spawn(client.ask_with(1, Number(100), Duration::from_secs(60)));
     until("it is there", || node.doors.held.lock().len() == 1).await;
     network.unplug(node.server.address());
-    let error = under_way.await.unwrap().unwrap_err();
-    assert!(matches!(error, AskError::ConnectionLost { .. }), "{error}");
-    assert!(error.to_string().contains("may or may not"), "{error}");
-    node.doors.hold.store(false, SeqCst);
     until("the session is gone", || node.server.sessions().is_empty()).await;
+    node.doors.hold.store(false, SeqCst);
     node.doors.answer_held();
     assert_eq!(node.counters().answers_dropped.load(Relaxed), 1);
 
@@ -128,8 +125,12 @@ async fn after_a_loss_the_client_comes_back_and_sends_what_it_had_not_written() 
         client.tell(1, Number(i)).await.unwrap();
     }
     sleep(Duration::from_secs(5)).await;
+    assert!(!under_way.is_finished(), "it waits as long as its answer may come");
     network.plug_in();
     assert_eq!(late.await.unwrap().unwrap(), Number(50));
+    let error = under_way.await.unwrap().unwrap_err();
+    assert!(matches!(error, AskError::ConnectionLost { .. }), "{error}");
+    assert!(error.to_string().contains("may or may not"), "{error}");
     client.flush().await.unwrap();
     let expected: Vec<u64> = [0, 100].into_iter().chain(1..60).collect();
     assert_eq!(node.doors.numbers(), expected);
@@ -137,22 +138,110 @@ async fn after_a_loss_the_client_comes_back_and_sends_what_it_had_not_written() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn tells_that_were_on_their_way_are_reported_once() {
+async fn tells_that_were_on_their_way_are_sent_again() {
     let (network, node) = node();
     let client = node.client().await;
+    for round in 0..4 {
+        // Some get through, and some do not; or all do, and the client does not hear of it.
+        for i in 0..10 {
+            client.tell(1, Number(round * 20 + i)).await.unwrap();
+        }
+        sleep(Duration::from_micros(round * 700)).await;
+        network.unplug(node.server.address());
+        for i in 10..20 {
+            client.tell(1, Number(round * 20 + i)).await.unwrap();
+        }
+        sleep(Duration::from_secs(40)).await;
+        network.plug_in();
+        client.flush().await.unwrap();
+    }
+    assert!(node.doors.numbers().into_iter().eq(0..80), "{:?}", node.doors.numbers());
+    assert_eq!((client.stats().reconnects, client.stats().unconfirmed), (4, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_can_know_is_reported_once() {
+    let (network, node) = node();
+    let client = node.client().await;
+    client.tell(1, Number(100)).await.unwrap();
+    client.flush().await.unwrap();
     network.unplug(node.server.address());
     for i in 0..10 {
         client.tell(1, Number(i)).await.unwrap();
     }
+    let asked = tokio::spawn(client.ask_with(1, Number(10), Duration::from_secs(600)));
+    until("the session is gone", || node.server.sessions().is_empty()).await;
+    // Another node is there now.
+    *node.doors.id.lock() = "2".into();
+    network.plug_in();
     let error = client.flush().await.unwrap_err();
     assert!(matches!(error, Error::ConnectionLost { unconfirmed: 10, .. }), "{error}");
     assert!(error.to_string().contains("up to 10 tells"), "{error}");
-    network.plug_in();
+    assert!(matches!(asked.await.unwrap().unwrap_err(), AskError::ConnectionLost { .. }));
     client.flush().await.unwrap();
-    client.tell(1, Number(10)).await.unwrap();
+    client.tell(1, Number(11)).await.unwrap();
+    assert_eq!(client.ask(1, Number(12)).await.unwrap(), Number(12));
     client.flush().await.unwrap();
-    assert_eq!(node.doors.numbers(), [10]);
+    assert_eq!(node.doors.numbers(), [100, 11, 12]);
     assert_eq!(client.stats().unconfirmed, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_comes_back_ends_its_last_session_and_is_who_it_was() {
+    let (_, node) = node();
+    let mut hello = hello();
+    let (mut first, welcome) = node.raw_lane_as(&hello).await;
+    assert_eq!(welcome.resumed, Resumed::New);
+    first.lane.write_all(&frame(0, &[tell(1), tell(2)])).await.unwrap();
+    until("they arrive", || node.doors.numbers().len() == 2).await;
+    // Until quinn has found out how large datagrams may be: a close waits behind its probes, and this one would come too late.
+    sleep(Duration::from_secs(1)).await;
+    hello.lane.before = Some(wire::Before { node: welcome.node.id, born: welcome.born });
+    hello.lane.first = 2;
+    let (mut second, again) = node.raw_lane_as(&hello).await;
+    assert_eq!((again.resumed, again.session), (Resumed::Known, welcome.session));
+    assert_eq!(first.closed().await.0, Close::TooMany as u64);
+    second.lane.write_all(&frame(1, &[tell(2), tell(3)])).await.unwrap();
+    until("what is new arrives", || node.doors.numbers().len() == 3).await;
+    assert_eq!((node.doors.numbers(), node.server.sessions().len()), (vec![1, 2, 3], 1));
+    // One that the node has not heard of since, or that was not born here.
+    hello.lane.before.as_mut().unwrap().node = "another".into();
+    let (_third, welcome) = node.raw_lane_as(&hello).await;
+    assert_eq!(welcome.resumed, Resumed::Forgotten);
+    assert_ne!(welcome.session, again.session);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_keeps_so_much_until_it_is_durable_and_then_waits() {
+    const TELLS: u64 = 40_000;
+    let (network, node) = node();
+    node.doors.durable.store(10, SeqCst);
+    let client = Client::connect(Options { retained_bytes: 512 << 10, ..node.options() }).await.unwrap();
+    let teller = tokio::spawn({
+        let client = client.clone();
+        async move {
+            for i in 0..TELLS {
+                client.tell(1, Number(i)).await.unwrap();
+            }
+            client.flush().await.unwrap();
+        }
+    });
+    sleep(Duration::from_secs(60)).await;
+    assert!(!teller.is_finished(), "it is held back");
+    let taken = node.doors.numbers().len() as u64;
+    assert!(taken > 1_000 && taken < TELLS / 2, "{taken}");
+    assert!(node.doors.hurried.load(SeqCst) > 0, "and has said so");
+    // All of that comes again on another connection, and is dropped.
+    network.unplug(node.server.address());
+    until("the session is gone", || node.server.sessions().is_empty()).await;
+    network.plug_in();
+    until("the client is back", || client.stats().reconnects == 1).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.doors.numbers().len() as u64, taken);
+    node.doors.durable.store(u64::MAX, SeqCst);
+    node.server.sessions().all()[0].cover(taken);
+    teller.await.unwrap();
+    assert!(node.doors.numbers().into_iter().eq(0..TELLS));
 }
 
 #[tokio::test(start_paused = true)]
@@ -258,7 +347,9 @@ async fn a_drain_ends_at_its_limit_whoever_does_not_answer() {
     let drained = node.server.drain(Duration::from_secs(3)).await;
     assert_eq!((drained.complete, drained.unanswered), (false, 1));
     assert!(started.elapsed() < Duration::from_secs(5));
-    assert!(matches!(ask.await.unwrap(), Err(AskError::ConnectionLost { .. })));
+    // Another node may have the answer, as far as the client knows.
+    let error = ask.await.unwrap().unwrap_err();
+    assert!(matches!(error, AskError::Deadline { .. }), "{error}");
     // A close does not wait for a node that is gone.
     assert!(timeout(Duration::from_secs(20), client.close()).await.is_ok());
 }

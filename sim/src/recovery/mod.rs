@@ -16,7 +16,7 @@ use ringhold::device::mistake::{self, Mistake};
 use ringhold::node::{Environment, Node, Storage};
 use ringhold::{ActorId, Registry};
 use ringhold_cluster::network::Network;
-use ringhold_cluster::tls::{Authority, Role};
+use ringhold_cluster::tls::{Authority, Identity, Role};
 use ringhold_cluster::wire::{Request, Response};
 use ringhold_kernels::message::Reason;
 use ringhold_storage::blocks;
@@ -123,6 +123,7 @@ async fn simulate(seed: u64, options: Options) -> Report<Figures> {
         net,
         devices: Vec::new(),
         logs: Vec::new(),
+        clients: Vec::new(),
         violations: Vec::new(),
         figures: Figures::default(),
     };
@@ -149,6 +150,8 @@ struct World {
     devices: Vec<Arc<SimDevices>>,
     /// Those of each client.
     logs: Vec<Log>,
+    /// Clients that have done what they wanted: what they keep, they send again where the node dies.
+    clients: Vec<Client>,
     violations: Vec<String>,
     figures: Figures,
 }
@@ -160,6 +163,7 @@ type Log = Arc<Mutex<Vec<(Operation, Said)>>>;
 struct Site {
     machine: Arc<Machine>,
     authority: Authority,
+    identity: Identity,
     disk: SimDisk,
     letters: Arc<dyn DeadLetters>,
 }
@@ -173,7 +177,8 @@ impl World {
         let off = Box::new(move || net.power_off(&off));
         let disk = SimDisk::new(self.seed, self.plan.disk.clone(), self.trace.clone(), off);
         let letters = Arc::new(InMemory::new(self.plan.config.dead_letters.kept));
-        let site = Site { machine, authority, disk, letters };
+        let identity = authority.identity(Role::Node, &*network).expect("an identity can be made");
+        let site = Site { machine, authority, identity, disk, letters };
 
         let mut clocks = JoinSet::new();
         for (after, by_us) in self.plan.clock_jumps.clone() {
@@ -240,8 +245,18 @@ impl World {
         let node = self.start(site, handle).await?;
         self.probe(site).await;
         while let Some(client) = working.join_next().await {
-            let client = client.expect("a client's panic is noted where it happens");
-            self.figures.reconnects += client.stats().reconnects;
+            self.clients.push(client.expect("a client's panic is noted where it happens"));
+        }
+        for client in &self.clients {
+            // An answer of this node says that the client has come to it; then, that what it had kept is there too.
+            let request = Request::Inspect { type_id: sketch::id(0).type_id, key: sketch::id(0).key.into() };
+            match ask_node(client, request).await {
+                Ok(_) | Err(Error::Failed(_)) => {}
+                Err(error) => self.violations.push(format!("a client did not come back: {error}")),
+            }
+            if let Err(error) = client.flush().await {
+                self.violations.push(format!("a client does not know what became of its tells: {error}"));
+            }
         }
         self.settle(&node).await;
         Some(node)
@@ -252,7 +267,6 @@ impl World {
         let began = Instant::now();
         site.machine.begin_process();
         let network: Arc<dyn Network> = site.machine.clone();
-        let identity = site.authority.identity(Role::Node, &*network).expect("an identity can be made");
         let options = checkpoints::Options { kept: self.plan.config.checkpoints.kept as usize };
         let store = loop {
             match Checkpoints::open(Arc::new(handle.clone()), options.clone()) {
@@ -279,7 +293,7 @@ impl World {
             devices: self.devices[number].clone(),
             storage: Storage {
                 node_id: "00000000-0000-0000-0000-000000000001".into(),
-                identity,
+                identity: site.identity.clone(),
                 dead_letters: site.letters.clone(),
                 checkpoints: Some(store),
                 jobs: Arc::new(handle),
@@ -358,6 +372,12 @@ impl World {
         sleep(DELAY_MAX + Duration::from_secs(1)).await;
         self.settle(&node).await;
         let states = self.look(site).await;
+        for client in std::mem::take(&mut self.clients) {
+            self.figures.reconnects += client.stats().reconnects;
+            if let Err(error) = client.close().await {
+                self.violations.push(format!("a client closed, and was told: {error}"));
+            }
+        }
         let drained = node.drain().await;
         self.trace.event(format_args!("{drained:?}"));
         if !drained.complete {
@@ -462,12 +482,8 @@ impl Driver {
             }
         }
         while asks.join_next().await.is_some() {}
-        // A connection that is lost meanwhile is made again, and what it took with it is counted where the actors are.
-        while let Err(error) = client.flush().await {
+        if let Err(error) = client.flush().await {
             self.trace.event(format_args!("client {} flushes: {error}", self.source));
-            if error.is_final() {
-                break;
-            }
         }
         client
     }

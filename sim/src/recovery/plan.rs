@@ -63,7 +63,7 @@ impl Plan {
         let mut random = Random::new(seed, Stream::Plan, 1);
         let r = &mut random;
         let ms = Duration::from_millis;
-        let devices = r.pick(&[1, 1, 1, 2]);
+        let devices = r.pick(&[1, 1, 2, 2]);
         let interval = ms(r.pick(&[5, 10, 30, 80, 200]));
         let committed = if r.per_mille(800) { vec!["journal".to_owned()] } else { vec![] };
         let config = Config {

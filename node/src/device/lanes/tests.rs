@@ -1,0 +1,318 @@
+//! Lanes under random losses: what was sent is taken once, in order, and nothing is kept for ever.
+
+use ringhold_cluster::frame::client_id;
+use ringhold_kernels::hlc::Hlc;
+use ringhold_kernels::id::ActorId;
+use ringhold_kernels::message::{Header, Kind};
+
+use super::*;
+
+/// Splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ (x >> 31)) % limit
+    }
+}
+
+type Records = Vec<(u8, Vec<u8>)>;
+
+const CLIENT: Client = Client { number: 7, id: [3; 16], born: 5, seen_us: 0 };
+
+/// A device to which a client sends, with its checkpoints.
+#[derive(Default)]
+struct Receiver {
+    lanes: ClientLanes,
+    /// What its actors have been told.
+    did: Vec<u64>,
+    /// The same at the checkpoint under way, and in the last durable one.
+    closing: Option<(Vec<u64>, Records)>,
+    durable: (Vec<u64>, Records),
+    connection: u64,
+}
+
+fn answer(number: u64) -> (Header, Vec<u8>) {
+    let to = client_id(CLIENT.number, number as u32);
+    (Header::new(Kind::Reply, to, ActorId::default(), 8, Hlc(1)), number.to_le_bytes().to_vec())
+}
+
+impl Receiver {
+    fn close(&mut self) {
+        let mut records = Vec::new();
+        self.lanes.close(|kind, body| records.push((kind, body.to_vec())));
+        self.closing = Some((self.did.clone(), records));
+    }
+
+    fn die(&mut self) {
+        self.closing = None;
+        self.lanes = ClientLanes::default();
+        self.did = self.durable.0.clone();
+        for (kind, body) in &self.durable.1 {
+            self.lanes.take_up(*kind, body).unwrap();
+        }
+    }
+
+    /// A new connection, on which everything from this message on comes again. Returns which messages were new.
+    fn connect(&mut self, first: u64) {
+        self.connection += 1;
+        self.lanes.detach(CLIENT, self.connection);
+        self.lanes.attach(CLIENT.number, first);
+    }
+
+    fn take(&mut self, number: u64) -> Seen {
+        let seen = self.lanes.look(CLIENT.number, self.connection, number);
+        if seen == Seen::New {
+            self.lanes.take(CLIENT.number, number, 1);
+            self.did.push(number);
+            let (header, payload) = answer(number);
+            assert!(self.lanes.answer(&header, &payload), "it was heard of on this connection");
+        }
+        seen
+    }
+}
+
+#[test]
+fn a_client_that_sends_again_what_is_not_durable_is_heard_once() {
+    for seed in 0..200 {
+        let random = &mut Random(seed);
+        // Around where the low halves of numbers begin anew.
+        let begin = [1, u64::from(u32::MAX) - 40][random.below(2) as usize];
+        let mut device = Receiver::default();
+        let (mut next, mut covered) = (begin, begin - 1);
+        let mut sent: Vec<u64> = Vec::new();
+        device.connect(begin);
+        for _ in 0..300 {
+            match random.below(10) {
+                0..5 => {
+                    // Some go to another device.
+                    if random.below(3) > 0 {
+                        assert_eq!(device.take(next), Seen::New);
+                        sent.push(next);
+                    }
+                    next += 1;
+                }
+                5 => device.close(),
+                6 => {
+                    if let Some(closing) = device.closing.take() {
+                        device.durable = closing;
+                        device.lanes.commit();
+                    }
+                }
+                7 => {
+                    device.closing = None;
+                    device.lanes.give_back();
+                }
+                8 => {
+                    let taken = next - 1;
+                    let until = device.lanes.uncovered(CLIENT.number).map_or(taken, |first| first - 1);
+                    covered = covered.max(until.min(taken));
+                    device.lanes.release(CLIENT.number, covered);
+                }
+                _ => {
+                    let dies = random.below(2) == 0;
+                    if dies {
+                        device.die();
+                    }
+                    device.connect(covered + 1);
+                    for number in sent.iter().copied().filter(|number| *number > covered) {
+                        let seen = device.take(number);
+                        assert!(dies || seen == Seen::Before, "seed {seed}: {number} was there");
+                        // Whatever was done, its answer is there too.
+                        let (header, payload) = answer(number);
+                        assert_eq!(device.lanes.answered(CLIENT.number, number), Some((header, &payload[..])));
+                    }
+                }
+            }
+            assert_eq!(device.did, sent, "seed {seed}");
+        }
+        device.close();
+        device.lanes.commit();
+        assert_eq!(device.lanes.uncovered(CLIENT.number), None);
+        device.lanes.release(CLIENT.number, next);
+        let mut records = 0;
+        device.lanes.close(|_, _| records += 1);
+        assert_eq!(records, 1, "nothing is kept but the mark");
+    }
+}
+
+#[test]
+fn what_comes_on_a_connection_that_was_followed_by_another_is_left_to_that_one() {
+    let mut device = Receiver::default();
+    device.connect(1);
+    assert_eq!(device.take(1), Seen::New);
+    device.connect(2);
+    assert_eq!(device.lanes.look(CLIENT.number, 1, 2), Seen::Elsewhere);
+    // Its answer is kept until it comes again.
+    let (header, payload) = answer(2);
+    device.lanes.take(CLIENT.number, 2, 1);
+    assert!(!device.lanes.answer(&header, &payload));
+    assert_eq!(device.take(2), Seen::Before);
+    assert_eq!(device.lanes.answered(CLIENT.number, 2), Some((header, &payload[..])));
+}
+
+#[test]
+fn answers_that_nobody_takes_are_bounded_and_the_oldest_goes_first() {
+    let mut device = Receiver::default();
+    device.connect(1);
+    let last = u64::from(ringhold_cluster::wire::ASKS_MAX) + 10;
+    for number in 1..=last {
+        device.take(number);
+    }
+    let there = |number| device.lanes.answered(CLIENT.number, number).is_some();
+    assert!(!there(10) && there(11) && there(last));
+}
+
+#[test]
+fn a_client_that_was_forgotten_is_known_to_have_been() {
+    let mut lanes = ClientLanes::default();
+    let young = Client { number: 8, born: 9, ..CLIENT };
+    for client in [CLIENT, young] {
+        lanes.detach(client, 1);
+    }
+    lanes.forget(young.number, true);
+    assert_eq!(lanes.forgotten(), 0, "that one will not come back");
+    lanes.forget(CLIENT.number, false);
+    let mut records: Records = Vec::new();
+    lanes.close(|kind, body| records.push((kind, body.to_vec())));
+    let mut again = ClientLanes::default();
+    records.iter().for_each(|(kind, body)| again.take_up(*kind, body).unwrap());
+    assert_eq!((again.forgotten(), again.clients().count()), (5, 0));
+}
+
+#[test]
+fn a_record_that_is_not_whole_is_refused() {
+    let mut device = Receiver::default();
+    device.connect(1);
+    device.take(1);
+    device.close();
+    let (_, records) = device.closing.take().unwrap();
+    for (kind, body) in records {
+        for len in 0..body.len() {
+            assert_eq!(ClientLanes::default().take_up(kind, &body[..len]), Err(NotWhole), "kind {kind}, {len} bytes");
+        }
+    }
+    let away = Away { device: 1, number: 2, header: answer(1).0, payload: answer(1).1 };
+    let mut records: Records = Vec::new();
+    let mut lanes = DeviceLanes::default();
+    lanes.takes(1, 1);
+    lanes.close([away].iter(), |kind, body| records.push((kind, body.to_vec())));
+    for (kind, body) in records {
+        assert!(DeviceLanes::default().take_up(kind, &body).is_ok());
+        for len in 0..body.len() {
+            assert_eq!(DeviceLanes::default().take_up(kind, &body[..len]), Err(NotWhole), "kind {kind}, {len} bytes");
+        }
+    }
+}
+
+/// One of two devices that count what comes from the other.
+#[derive(Clone, Default)]
+struct Counting {
+    /// How many messages its actors have sent, and which they have been told of, both as of now.
+    sent: u64,
+    did: Vec<u64>,
+}
+
+#[derive(Default)]
+struct Sending {
+    lanes: DeviceLanes,
+    now: Counting,
+    held: u64,
+    closing: Option<(Counting, Vec<Away>, Records)>,
+    durable: (Counting, Records),
+}
+
+impl Sending {
+    fn close(&mut self, peer: u16) {
+        if let Some((_, away, _)) = self.closing.take() {
+            self.lanes.give_back();
+            self.held += away.len() as u64;
+        }
+        let first = self.now.sent - std::mem::take(&mut self.held);
+        let message = |count: u64| {
+            let header = Header::new(Kind::Tell, ActorId::default(), ActorId::default(), 8, Hlc(1));
+            (header, count.to_le_bytes().to_vec())
+        };
+        let away: Vec<Away> = (first..self.now.sent)
+            .map(|count| {
+                let (header, payload) = message(count);
+                self.lanes.number(peer, header, payload)
+            })
+            .collect();
+        let mut records = Vec::new();
+        self.lanes.close(away.iter(), |kind, body| records.push((kind, body.to_vec())));
+        self.closing = Some((self.now.clone(), away, records));
+    }
+
+    /// What goes out.
+    fn commit(&mut self) -> Vec<Away> {
+        let Some((counting, away, records)) = self.closing.take() else { return vec![] };
+        self.durable = (counting, records);
+        self.lanes.commit(away.iter());
+        away
+    }
+
+    fn take(&mut self, from: u16, away: &Away) {
+        if self.lanes.takes(from, away.number) {
+            self.now.did.push(u64::from_le_bytes(away.payload[..].try_into().unwrap()));
+        }
+    }
+
+    /// The node starts again: what goes out again.
+    fn start(&mut self) -> Vec<Away> {
+        let (counting, records) = std::mem::take(&mut self.durable);
+        *self = Sending { now: counting.clone(), durable: (counting, records.clone()), ..Sending::default() };
+        records.iter().filter_map(|(kind, body)| self.lanes.take_up(*kind, body).unwrap()).collect()
+    }
+}
+
+#[test]
+fn two_devices_hear_of_each_other_once_though_their_node_dies() {
+    for seed in 0..200 {
+        let random = &mut Random(seed);
+        let mut devices = [Sending::default(), Sending::default()];
+        let mut ends = 0;
+        for step in 0..400 {
+            // At the end without losses, until everything is durable.
+            ends += u32::from(step > 380);
+            let at = if ends > 0 { step as usize % 2 } else { random.below(2) as usize };
+            let peer = 1 - at;
+            match (ends, random.below(12)) {
+                (0, 0..5) => {
+                    devices[at].now.sent += 1;
+                    devices[at].held += 1;
+                }
+                (0, 5..7) => devices[at].close(peer as u16),
+                (0, 7) => {
+                    let again: Vec<Vec<Away>> = devices.iter_mut().map(Sending::start).collect();
+                    for (from, again) in again.iter().enumerate() {
+                        again.iter().for_each(|away| devices[1 - from].take(from as u16, away));
+                    }
+                }
+                (0, 8) => {
+                    let covered = devices[peer].lanes.covered(at as u16);
+                    devices[at].lanes.cover(peer as u16, covered);
+                }
+                (0, 9..) => devices[at].commit().iter().for_each(|away| devices[peer].take(at as u16, away)),
+                _ => {
+                    devices[at].close(peer as u16);
+                    devices[at].commit().iter().for_each(|away| devices[peer].take(at as u16, away));
+                    let covered = devices[peer].lanes.covered(at as u16);
+                    devices[at].lanes.cover(peer as u16, covered);
+                }
+            }
+            for at in 0..2 {
+                let did = &devices[1 - at].now.did;
+                assert!(did.iter().copied().eq(0..did.len() as u64), "seed {seed}, step {step}: {did:?}");
+            }
+        }
+        for at in 0..2 {
+            assert_eq!(devices[1 - at].now.did.len() as u64, devices[at].now.sent, "seed {seed}");
+            assert_eq!(devices[at].lanes.bytes(), 0, "seed {seed}: nothing is kept for ever");
+        }
+    }
+}
