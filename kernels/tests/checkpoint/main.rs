@@ -205,6 +205,7 @@ fn a_condemned_message_is_put_aside_and_others_of_its_actor_are_run() {
         suspects::write(
             &device.segment,
             &[suspect(101, 0, true), suspect(0, of_token_2, true), suspect(103, 0, false)],
+            true,
         );
         device.link.begin_term();
         device.start(&registry);

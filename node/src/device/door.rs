@@ -451,7 +451,7 @@ impl Door {
     pub fn begin_term(&mut self) -> u64 {
         self.has_host = true;
         let Some(kept) = &mut self.kept else { return self.link.begin_term() };
-        suspects::write(self.link.segment(), &kept.poison.suspects());
+        suspects::write(self.link.segment(), &kept.poison.suspects(), kept.poison.take_careful());
         let term = self.link.begin_restored_term(kept.keeping.epoch);
         for (number, lane) in kept.lanes.iter_mut().enumerate() {
             lane.log.rewind();

@@ -13,11 +13,14 @@ use ringhold_kernels::suspects::Suspect;
 #[derive(Default)]
 pub struct Poison {
     strikes: VecDeque<Suspect>,
+    /// A host has ended by its own fault, and no other has begun since.
+    careful: bool,
 }
 
 impl Poison {
     /// Takes in what was in hand when a host ended by its own fault. Returns those that are condemned by it.
     pub fn strike(&mut self, hands: &[Suspect]) -> Vec<Suspect> {
+        self.careful = true;
         let mut condemned = Vec::new();
         for hand in hands {
             let again = self.strikes.iter().any(|strike| !strike.condemned && strike.is(hand));
@@ -32,6 +35,11 @@ impl Poison {
             }
         }
         condemned
+    }
+
+    /// Whether the next host is to say of each message what it is before it runs it: what ended the last one may not be known.
+    pub fn take_careful(&mut self) -> bool {
+        std::mem::take(&mut self.careful)
     }
 
     /// What the next host is told.
