@@ -155,7 +155,7 @@ fn any_engine(random: &mut Random) -> Engine {
 #[test]
 fn devices_of_any_kind_go_on_from_each_others_checkpoints() {
     let (mut kinds, mut commits, mut queued, mut pauses) = ([0; 4], 0, 0, 0);
-    for seed in 0..if sanitizer().is_empty() { 24 } else { 8 } {
+    for seed in 0..if sanitizer().is_empty() { 12 } else { 4 } {
         let mut world = World::new(seed, true, any_engine);
         let (mut model, mut made, about) = (Model::default(), 0, format!("seed {seed}"));
         for round in 0..1_500u64 {
