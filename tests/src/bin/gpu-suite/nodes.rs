@@ -71,6 +71,11 @@ impl Bench {
     fn start(suite: &Suite, devices: usize, change: impl FnOnce(&mut Config)) -> Result<Bench, Failed> {
         // One after the other: what the last has compiled is there.
         let folder = suite.folder.join("node");
+        // But no actors.
+        let kept = folder.join("checkpoints");
+        if kept.exists() {
+            std::fs::remove_dir_all(&kept).map_err(|e| format!("{}: {e}", kept.display()))?;
+        }
         let mut config = Config::default();
         config.node.data_dir = folder.clone();
         config.node.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
