@@ -256,8 +256,18 @@ fn a_ring_kernel_that_is_cut_can_be_stopped_and_keeps_its_timers() {
         let header = Header::new(Kind::Tell, walker::id(1), ActorId::default(), payload.len(), Hlc(1));
         device.link.push(&header, &payload).unwrap();
         wait(&mut device, "has a timer", &mut |device| device.link.read().iter().any(|reading| reading.timers == 1));
+        // Listeners that are more than the ring holds by which the cut leaves.
+        for key in 0..10 {
+            let payload = walker::Message::Walk { left: 0, token: 1 }.to_bytes();
+            let header = Header::new(Kind::Tell, walker::id(key), ActorId::default(), payload.len(), Hlc(1));
+            device.link.push(&header, &payload).unwrap();
+        }
+        wait(&mut device, "is quiet", &mut |device| device.link.is_quiet());
         device.link.ask_cut(1, true);
         device.link.stop();
+        let passes = |device: &Device| device.segment.kernel().passes.load(std::sync::atomic::Ordering::Acquire);
+        let then = passes(&device) + 100;
+        wait(&mut device, "goes on", &mut |device| passes(device) > then || device.is_over());
         let mut part = Vec::new();
         wait(&mut device, "is cut", &mut |device| device.link.collect_cut(0, 1, &mut part, 100));
         wait(&mut device, "ends", &mut |device| device.is_over());
