@@ -116,7 +116,8 @@ RH_FN u32 step(Worker& worker) {
     // What has come: each thread looks at one slot.
     const u64 ticket = shared.head + me;
     shared.stopped[me] = false;
-    const u32 count = leading<Group>(ready(memory, worker.number, ticket), shared.words);
+    u32 count = leading<Group>(ready(memory, worker.number, ticket), shared.words);
+    if (count > 1 && shared.careful_until_ns != 0) count = 1;
     // Before a handler runs, for it may never return: an idle worker is never taken to hang. Relaxed, at gpu scope: `publish` has
     // the order, and this only takes back what it said.
     if (me == 0 && count > 0) store_relaxed_gpu(&memory.counters(worker.number).idle, (u64)0);
@@ -211,6 +212,7 @@ RH_FN u32 step(Worker& worker) {
         shared.head += count;
         shared.finished += count;
         shared.steps++;
+        if (shared.careful_until_ns != 0 && nanoseconds() > shared.careful_until_ns) shared.careful_until_ns = 0;
         if (shared.restored.head != 0) shared.withheld += count;
         else give_credits(memory.inbox(worker.number), count);
     }

@@ -94,6 +94,20 @@ RH_FN bool is_plain(u32 type_index) {
     return plain;
 }
 
+// Writes a state of which some bytes mean nothing: they are zero in its record.
+RH_OUTLINE void store_state(u64* to, Slot* slot, u32 words) {
+    for (u32 i = 0; i < words; i++) to[i] = 0;
+    with_type(slot->type_index, [&](auto tag) {
+        typedef typename decltype(tag)::Actor::State State;
+        store(reinterpret_cast<u8*>(to), *reinterpret_cast<const State*>(slot->state()));
+    });
+}
+
+RH_OUTLINE void copy_words(u64* to, const u64* from, u32 first, u32 count, u32 step) {
+#pragma unroll 4
+    for (u32 i = first; i < count; i += step) to[i] = from[i];
+}
+
 // Copies the states of a warp's actors, a few threads an actor: so the accesses of neighbours are one, and several states are
 // on their way at once. All lanes of the warp; those that have none to copy with `words` 0.
 RH_FN void copy_states(const Table& table, u64* staging, u32 reference, u64 to, u32 words) {
@@ -103,10 +117,7 @@ RH_FN void copy_states(const Table& table, u64* staging, u32 reference, u64 to, 
         const u32 whose = first + turn;
         const u32 count = shuffle(words, whose), from = shuffle(reference, whose);
         const u64 at = shuffle(to, whose);
-        if (count == 0) continue;
-        const u64* state = reinterpret_cast<const u64*>(table.slot(from)->state());
-#pragma unroll 4
-        for (u32 i = lane - first; i < count; i += copiers) staging[at + i] = state[i];
+        copy_words(staging + at, reinterpret_cast<const u64*>(table.slot(from)->state()), lane - first, count, copiers);
     }
 }
 
@@ -131,14 +142,30 @@ RH_OUTLINE bool emit_slot(Worker& worker, Slot* slot, bool removed) {
             if (is_plain(slot->type_index)) {
                 copied = state_words;
             } else {
-                for (u32 i = 0; i < state_words; i++) sink.put(at + 4 + i, 0);
-                with_type(slot->type_index, [&](auto tag) {
-                    typedef typename decltype(tag)::Actor::State State;
-                    store(reinterpret_cast<u8*>(staging + at + 4), *reinterpret_cast<const State*>(slot->state()));
-                });
+                store_state(staging + at + record::actor_words, slot, state_words);
             }
         }
-        copy_states(worker.table, staging, copied == 0 ? 1 : worker.table.reference(slot), at + 4, copied);
+        const u32 reference = copied == 0 ? 1 : worker.table.reference(slot);
+        copy_states(worker.table, staging, reference, at + record::actor_words, copied);
+    });
+}
+
+// Puts all actors on the list of changes. All threads.
+RH_OUTLINE void change_all(Worker& worker) {
+    for (u32 i = thread_index(); i < shape::index_slots; i += shape::threads) {
+        const u64 entry = worker.table.index()[i];
+        if (entry == 0) continue;
+        Slot& slot = *worker.table.slot((u32)entry);
+        if ((slot.marks & marked::changed) == 0) worker.change(slot);
+    }
+}
+
+RH_OUTLINE bool is_there(const Table& table, u64 key, u32 type) { return table.find(key, type) != nullptr; }
+
+RH_OUTLINE void free_gone(const Table& table, Slot* slot) {
+    const u32 type_index = slot->type_index;
+    with_type(type_index, [&](auto tag) {
+        table.free(slot, type_index, slot_bytes_of<typename decltype(tag)::Actor>());
     });
 }
 
@@ -148,12 +175,7 @@ RH_OUTLINE bool capture_actors(Worker& worker, bool whole) {
     const Table& table = worker.table;
     // Before the first cut of a device that began with nothing all are on the list.
     if (whole && worker.shared.kept != 0) {
-        for (u32 i = me; i < shape::index_slots; i += shape::threads) {
-            const u64 entry = table.index()[i];
-            if (entry == 0) continue;
-            Slot& slot = *table.slot((u32)entry);
-            if ((slot.marks & marked::changed) == 0) worker.change(slot);
-        }
+        change_all(worker);
         sync_block();
     }
     const u32* changes = worker.memory.changes(worker.number);
@@ -163,15 +185,12 @@ RH_OUTLINE bool capture_actors(Worker& worker, bool whole) {
         const bool lives = slot != nullptr && slot->type_id != 0;
         const bool changed = lives && (slot->marks & marked::changed) != 0;
         const bool gone = slot != nullptr && !lives && (slot->handled & slot_gone) != 0;
-        const bool removed = gone && !whole && table.find(slot->key, (u32)slot->handled) == nullptr;
+        const bool removed = gone && !whole && !is_there(table, slot->key, (u32)slot->handled);
         if (!emit_slot(worker, changed || removed ? slot : nullptr, removed)) return false;
         if (changed) {
             slot->marks = marked::kept;
         } else if (gone) {
-            const u32 type_index = slot->type_index;
-            with_type(type_index, [&](auto tag) {
-                table.free(slot, type_index, slot_bytes_of<typename decltype(tag)::Actor>());
-            });
+            free_gone(table, slot);
         } else if (slot != nullptr && !lives) {
             slot->faults = 0;
         }
@@ -184,6 +203,17 @@ RH_OUTLINE bool capture_actors(Worker& worker, bool whole) {
     return true;
 }
 
+// Notes the next entries of a list, as many as there are threads. The first thread.
+RH_OUTLINE void gather(Worker& worker) {
+    Part& part = worker.shared.part;
+    u32 count = 0;
+    for (; count < shape::threads && part.next != 0; count++) {
+        worker.shared.meta[count] = part.next;
+        part.next = worker.entries[part.next].next;
+    }
+    part.count = count;
+}
+
 // Writes the messages of a list, as many at a time as there are threads.
 RH_OUTLINE bool capture_list(Worker& worker, u32 head, record::Kind kind, u32 phase) {
     WorkerShared& shared = worker.shared;
@@ -191,14 +221,7 @@ RH_OUTLINE bool capture_list(Worker& worker, u32 head, record::Kind kind, u32 ph
     if (thread_index() == 0) part.next = head;
     for (;;) {
         sync_block();
-        if (thread_index() == 0) {
-            u32 count = 0;
-            for (; count < shape::threads && part.next != 0; count++) {
-                shared.meta[count] = part.next;
-                part.next = worker.entries[part.next].next;
-            }
-            part.count = count;
-        }
+        if (thread_index() == 0) gather(worker);
         sync_block();
         const u32 count = part.count;
         if (count == 0) return true;
@@ -215,7 +238,7 @@ RH_OUTLINE bool capture_messages(Worker& worker, u64 end) {
     for (u64 from = shared.head; from < end; from += shape::threads) {
         Message message;
         const bool there = from + me < end;
-        if (there) read(worker.memory, worker.number, from + me, message);
+        if (there) read_one(worker.memory, worker.number, from + me, message);
         if (!emit_message(sink, shared.part, record::queued, 0, 0, there ? &message : nullptr)) return false;
     }
     if (!capture_list(worker, shared.restored.head, record::queued, 0)) return false;

@@ -82,7 +82,6 @@ RH_FN void run_ingress(const Memory& memory, IoShared& shared, u32 lane) {
     // What a host before this one had begun is lost with it. Written by the device's side alone.
     u64 head = load_relaxed_sys(begun), empty = 0;
     if (thread_index() == 0) store_relaxed_sys(consumed, head);
-    Message message;
     if (memory.control().keeps != 0 && !feed_workers(memory, shared.stream.part, lane)) return;
     u32 cuts = 0;
     for (u32 rounds = 0;;) {
@@ -93,7 +92,7 @@ RH_FN void run_ingress(const Memory& memory, IoShared& shared, u32 lane) {
         Flit first = load_flit_sys(slot);
         const u32 count = leading<BlockGroup>(first.word[3] == lap, shared.words);
         if (const u32 cut = shared.cut) {
-            if (!leave_in_hand(memory, shared.stream.part, lane, cut, head, message, false)) return;
+            if (!leave_in_hand(memory, shared.stream.part, lane, cut, head, nullptr)) return;
             cuts = cut;
             rounds = 0;
             continue;
@@ -107,6 +106,7 @@ RH_FN void run_ingress(const Memory& memory, IoShared& shared, u32 lane) {
             continue;
         }
         rounds = 0;
+        Message message;
         u32 destination = ~0u;
         if (thread_index() < count) {
             message.word[0] = 0;
@@ -144,7 +144,7 @@ RH_FN void run_ingress(const Memory& memory, IoShared& shared, u32 lane) {
             if (thread_index() == 0) look_for_cut(memory, shared, cuts);
             if (any<BlockGroup>(thread_index() == 0 && is_over(memory), &shared.word)) return;
             if (const u32 cut = shared.cut) {
-                if (!leave_in_hand(memory, shared.stream.part, lane, cut, head + count, message, waits)) return;
+                if (!leave_in_hand(memory, shared.stream.part, lane, cut, head + count, waits ? slot : nullptr)) return;
                 cuts = cut;
             }
         }

@@ -28,7 +28,8 @@ RH_FN void ring_kernel(const Memory& memory, u64 epoch_offset_ns) {
         }
         if (thread_index() == 0) {
             const u64 count = load_relaxed_sys(suspects);
-            memory.control().suspects = count < suspects_max ? count : suspects_max;
+            memory.control().suspects = count % shape::careful < suspects_max ? count % shape::careful : suspects_max;
+            memory.control().careful_until_ns = (count & shape::careful) != 0 ? nanoseconds() + careful_ns : 0;
             memory.control().keeps = load_relaxed_sys(memory.host<u32>(shape::segment_node + node_restores)) != 0;
             memory.control().epoch = load_relaxed_sys(memory.host<u64>(shape::segment_node + node_epoch));
             memory.control().epoch_offset_ns.word = epoch_offset_ns;

@@ -95,6 +95,8 @@ struct Control {
     u32 keeps;
     // Messages that may have ended a host: entries of `arena::suspects`. As `keeps`.
     u64 suspects;
+    // Until when workers run one message at a time, and say which before: see `say_hand`. As `keeps`.
+    u64 careful_until_ns;
     // Where the blocks meet that take part in cuts, of all cuts since the start: those that stood, and those that noted what
     // their part is. Compared by their difference, for they wrap.
     Line<u32> stood;

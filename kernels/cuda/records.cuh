@@ -81,26 +81,39 @@ RH_FN bool emit(const Sink& sink, Part& part, u32 words, const Write& write) {
     return true;
 }
 
+// The functions that follow are for one thread each, and are not part of those that call them: ptxas 12.9 falls over a loop whose
+// length differs from thread to thread where a barrier comes after it, for sm_120.
+
+// Reads the message of a ticket that is there.
+RH_OUTLINE void read_one(const Memory& memory, u32 reader, u64 ticket, Message& message) {
+    read(memory, reader, ticket, message);
+}
+
+template <class Sink>
+RH_OUTLINE void put_message(const Sink& sink, u64 at, record::Kind kind, u32 phase, u64 due_us, const Message& message) {
+    const bool timer = kind == record::timer;
+    const u32* from = message.word;
+    const u32 len = message.header.len;
+    sink.put(at++, record::head(kind, phase, (timer ? 48 : 40) + len));
+    if (timer) sink.put(at++, due_us);
+    // The lap is zero outside of rings.
+    sink.put(at++, (u64)from[1] << 32);
+    for (u32 i = 1; i < 5 + (len + 7) / 8; i++) {
+        u64 word = (u64)from[2 * i + 1] << 32 | from[2 * i];
+        // Behind the payload are zeros, whatever the slot had there.
+        const u32 over = 40 + len - 8 * i;
+        if (over < 8) word &= (1ull << 8 * over) - 1;
+        sink.put(at++, word);
+    }
+}
+
 // Writes a message that is queued, or out, or a timer's: all threads of the block, those that have none with null.
 template <class Sink>
 RH_OUTLINE bool emit_message(const Sink& sink, Part& part, record::Kind kind, u32 phase, u64 due_us, const Message* message) {
     const u32 len = message == nullptr ? 0 : message->header.len;
     const u32 words = message == nullptr ? 0 : record::message_words(kind, len);
     return emit(sink, part, words, [&](bool fits, u64 at) {
-        if (!fits) return;
-        const bool timer = kind == record::timer;
-        const u32* from = message->word;
-        sink.put(at++, record::head(kind, phase, (timer ? 48 : 40) + len));
-        if (timer) sink.put(at++, due_us);
-        // The lap is zero outside of rings.
-        sink.put(at++, (u64)from[1] << 32);
-        for (u32 i = 1; i < 5 + (len + 7) / 8; i++) {
-            u64 word = (u64)from[2 * i + 1] << 32 | from[2 * i];
-            // Behind the payload are zeros, whatever the slot had there.
-            const u32 over = 40 + len - 8 * i;
-            if (over < 8) word &= (1ull << 8 * over) - 1;
-            sink.put(at++, word);
-        }
+        if (fits) put_message(sink, at, kind, phase, due_us, *message);
     });
 }
 

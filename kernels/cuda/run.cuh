@@ -150,6 +150,7 @@ RH_OUTLINE void run_all(Worker& worker, u32 from, u32 to) {
         } else if (shared.suspects != 0 && is_condemned(worker.memory, shared.suspects, message, hand)) {
             worker.not_handled(message, poison);
         } else {
+            if (shared.careful_until_ns != 0) say_hand(worker.memory, worker.number, hand);
             // In a run with an inspect the first thread makes the actor when it comes to it.
             if (running.slot == nullptr && thread == 0) {
                 running.slot = worker.create(message.header.to_key, message.header.to_type, type_index);

@@ -47,14 +47,21 @@ struct Upward {
     }
 };
 
-// The ingress block's part in a cut: it leaves what it has in hand to the egress block. All threads; `message` where it `waits`
-// for a credit. False where the device is to end at once.
-RH_OUTLINE bool leave_in_hand(const Memory& memory, Part& part, u32 lane, u32 cut, u64 taken, const Message& message, bool waits) {
-    Message& to = memory.in_hand_message(lane, thread_index());
-    to.header.kind = 0;
-    if (waits) {
-        for (u32 i = 0; i < 10 + (message.header.len + 7u) / 8 * 2; i++) to.word[i] = message.word[i];
+// Copies a message out of its slot in the host's ring; without one it has no kind.
+RH_OUTLINE void take_over(Message& to, const Flit* slot) {
+    to.word[0] = to.word[1] = 0;
+    // Relaxed, at sys scope: it has been read before, whole.
+    const u32 flits = slot == nullptr ? 0 : flits_of(load_flit_sys(slot).word[0] & 0xffffu);
+    for (u32 i = 0; i < flits; i++) {
+        const Flit flit = load_flit_sys(slot + i);
+        for (u32 j = 0; j < 3; j++) to.word[1 + 3 * i + j] = flit.word[j];
     }
+}
+
+// The ingress block's part in a cut: it leaves what it has in hand to the egress block. All threads; `waiting` is the slot of a
+// message that has no credit yet, which is not free before it has. False where the device is to end at once.
+RH_OUTLINE bool leave_in_hand(const Memory& memory, Part& part, u32 lane, u32 cut, u64 taken, const Flit* waiting) {
+    take_over(memory.in_hand_message(lane, thread_index()), waiting);
     if (thread_index() == 0) memory.in_hand(lane).taken = taken;
     sync_block();
     if (thread_index() == 0) {
@@ -92,7 +99,7 @@ RH_OUTLINE bool begin_stream(const Memory& memory, Stream& stream, u32 lane, u32
     for (u64 from = head; from < end; from += shape::threads) {
         Message message;
         const bool there = from + me < end;
-        if (there) read(memory, reader, from + me, message);
+        if (there) read_one(memory, reader, from + me, message);
         if (!emit_message(sink, part, record::out, 0, 0, there ? &message : nullptr)) return false;
     }
     // Behind what is in the inboxes.
@@ -121,6 +128,10 @@ RH_OUTLINE bool end_stream(const Memory& memory, Stream& stream, u32 lane) {
     return true;
 }
 
+RH_OUTLINE void copy_up(const Upward& sink, u64 at, const u64* from, u64 count) {
+    for (u64 i = thread_index(); i < count; i += shape::threads) sink.put(at + i, from[i]);
+}
+
 // Sends a little more of what the workers have copied: all threads, while the stream is open. Whether there was any.
 RH_OUTLINE bool stream_up(const Memory& memory, Stream& stream, u32 lane) {
     const Upward sink{memory, lane};
@@ -147,8 +158,7 @@ RH_OUTLINE bool stream_up(const Memory& memory, Stream& stream, u32 lane) {
     const bool moved = stream.there != 0;
     const u64 count = stream.count, at = part.at;
     if (count > 0) {
-        const u64* from = memory.staging(stream.worker) + stream.from;
-        for (u64 i = thread_index(); i < count; i += shape::threads) sink.put(at + i, from[i]);
+        copy_up(sink, at, memory.staging(stream.worker) + stream.from, count);
     }
     sync_block();
     if (thread_index() == 0 && moved && stream.open != 0) {

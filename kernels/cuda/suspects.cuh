@@ -16,6 +16,22 @@ RH_FN u64 hash_of(const Message& message) {
     return hash == 0 ? 1 : hash;
 }
 
+// How long a device is careful after one that ended by its own fault. What ended that comes again soon, or is no message that the
+// node sends again.
+static constexpr u64 careful_ns = 10000000000ull;
+
+// Tells the host the message in hand, before it is run: what ends the kernel then is known. Only while the device is careful, for
+// it takes a trip over PCIe; the one case in which a worker touches host memory.
+RH_OUTLINE void say_hand(const Memory& memory, u32 worker, const Hand& hand) {
+    u64* const to = memory.host_worker(worker, 384);
+    // Relaxed, at sys scope: read once the host is dead. The last acts as a release for those before.
+    store_relaxed_sys(to + 1, hand.key);
+    store_relaxed_sys(to + 21, hand.hlc);
+    store_relaxed_sys(to + 22, hand.hash);
+    store_relaxed_sys(reinterpret_cast<u32*>(to) + 1, (u32)hand.type);
+    store_release_sys(reinterpret_cast<u32*>(to), 2u);
+}
+
 // Whether the message ended two hosts. Where it is for an actor of which a message was suspected, says which it is.
 RH_OUTLINE bool is_condemned(const Memory& memory, u64 count, const Message& message, Hand& hand) {
     const Suspect* suspects = memory.at<Suspect>(arena::suspects);

@@ -108,6 +108,7 @@ struct WorkerShared {
     u32 restored_count;
     u32 withheld;
     u64 suspects;
+    u64 careful_until_ns;
     Pool pool;
     Timers timers;
     u64 steps;
@@ -156,6 +157,7 @@ struct Worker {
         const Control& control = memory.control();
         shared.keeps = control.keeps;
         shared.suspects = control.suspects;
+        shared.careful_until_ns = control.careful_until_ns;
     }
 
     RH_MEMBER u64 now_us() const {

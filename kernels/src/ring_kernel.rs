@@ -9,7 +9,7 @@ use std::fmt::Write;
 use crate::cuda::{self, Source};
 use crate::message::payload_bytes_max;
 use crate::registry::Registry;
-use crate::segment::{Framing, STOP_AT_ONCE, Shape};
+use crate::segment::{CAREFUL, Framing, STOP_AT_ONCE, Shape};
 
 /// The device runtime, in the order in which its parts stand on each other. They stand on [`cuda::PRELUDE`], the
 /// device's sizes, and, from `worker.cuh` on, the actors.
@@ -181,6 +181,7 @@ fn sizes(text: &mut String, registry: &Registry, shape: &Shape, plan: &Plan) {
         ("page_bytes", plan.page_bytes),
         // As many slots as a worker can have: of three quarters of its index's places, and of those that are gone.
         ("changes", 2 * u64::from(plan.index_slots)),
+        ("careful", CAREFUL),
         ("staging_words", staging_words),
         ("feed_words", feed_words),
         ("staging_bytes", u64::from(shape.staging_bytes)),

@@ -376,6 +376,7 @@ const _: () = {
 /// Messages that may have ended a host, and those of them that are not to be run again: see [`crate::suspects`].
 #[repr(C, align(128))]
 pub struct Suspects {
+    /// How many there are; [`CAREFUL`] is beside it.
     pub count: AtomicU64,
     pub entries: [SuspectWords; SUSPECTS_MAX],
 }
@@ -392,6 +393,10 @@ pub struct SuspectWords {
 }
 
 pub const SUSPECTS_MAX: usize = 16;
+
+/// Of [`Suspects::count`]: the last host ended by its own fault. A ring kernel then begins by running one message at a time in
+/// each worker, and says here which it is before it does: what carries that otherwise may come too late for a crash.
+pub const CAREFUL: u64 = 1 << 32;
 const _: () = assert!(size_of::<SuspectWords>() == 32 && SUSPECTS + size_of::<Suspects>() <= SHARD_TABLE);
 
 /// One worker's words. Every counter counts from the start of its host.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::id::{ActorId, Key, TypeId, fnv1a};
 use crate::message::Header;
-use crate::segment::{SUSPECTS_MAX, Segment};
+use crate::segment::{CAREFUL, SUSPECTS_MAX, Segment};
 
 /// A message that was in hand when its host ended. Zero is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +41,9 @@ pub fn hash_of(header: &Header, payload: &[u8]) -> u64 {
     fnv1a(&[&about.concat(), payload].concat()).max(1)
 }
 
-/// Says what the next host is to look out for: the last of them, where they are too many. Nobody may serve the segment.
-pub fn write(segment: &Segment, suspects: &[Suspect]) {
+/// Says what the next host is to look out for: the last of them, where they are too many; and whether it is to be [`CAREFUL`].
+/// Nobody may serve the segment.
+pub fn write(segment: &Segment, suspects: &[Suspect], careful: bool) {
     let words = segment.suspects();
     let last = &suspects[suspects.len().saturating_sub(SUSPECTS_MAX)..];
     for (words, suspect) in words.entries.iter().zip(last) {
@@ -52,13 +53,13 @@ pub fn write(segment: &Segment, suspects: &[Suspect]) {
         words.hlc.store(suspect.hlc, Relaxed);
         words.hash.store(suspect.hash, Relaxed);
     }
-    words.count.store(last.len() as u64, Release);
+    words.count.store(last.len() as u64 | if careful { CAREFUL } else { 0 }, Release);
 }
 
 /// What a host is to look out for.
 pub fn read(segment: &Segment) -> Vec<Suspect> {
     let words = segment.suspects();
-    let count = (words.count.load(Acquire) as usize).min(SUSPECTS_MAX);
+    let count = ((words.count.load(Acquire) & !CAREFUL) as usize).min(SUSPECTS_MAX);
     let suspect = |words: &crate::segment::SuspectWords| Suspect {
         actor: ActorId::new(TypeId(words.type_id.load(Relaxed)), Key(words.key.load(Relaxed))),
         hlc: words.hlc.load(Relaxed),

@@ -20,7 +20,12 @@ pub mod walker {
     }
 
     pub enum Message {
-        Walk { left: u32, token: u64 },
+        Walk {
+            left: u32,
+            token: u64,
+        },
+        /// Rests in an hour.
+        Later,
         Rest,
     }
 
@@ -57,6 +62,7 @@ pub mod walker {
                 }
                 ctx.reply(Reply::Steps { steps: state.steps });
             }
+            Message::Later => ctx.send_after(3_600_000_000, ctx.id(), Message::Rest),
             Message::Rest => ctx.stop(),
         }
     }

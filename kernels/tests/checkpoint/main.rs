@@ -155,7 +155,7 @@ fn any_engine(random: &mut Random) -> Engine {
 #[test]
 fn devices_of_any_kind_go_on_from_each_others_checkpoints() {
     let (mut kinds, mut commits, mut queued, mut pauses) = ([0; 4], 0, 0, 0);
-    for seed in 0..if sanitizer().is_empty() { 24 } else { 8 } {
+    for seed in 0..if sanitizer().is_empty() { 12 } else { 4 } {
         let mut world = World::new(seed, true, any_engine);
         let (mut model, mut made, about) = (Model::default(), 0, format!("seed {seed}"));
         for round in 0..1_500u64 {
@@ -205,6 +205,7 @@ fn a_condemned_message_is_put_aside_and_others_of_its_actor_are_run() {
         suspects::write(
             &device.segment,
             &[suspect(101, 0, true), suspect(0, of_token_2, true), suspect(103, 0, false)],
+            true,
         );
         device.link.begin_term();
         device.start(&registry);
@@ -224,5 +225,53 @@ fn a_condemned_message_is_put_aside_and_others_of_its_actor_are_run() {
         assert_eq!(device.link.read()[0].hand_hlc, 0, "{engine:?}: nothing is in hand between two steps");
         let listener = device.link.type_counts()[1];
         assert_eq!(listener.1, 2 * 3, "{engine:?}: notes of the two others' walks");
+    }
+}
+
+/// A stop that comes while a cut is under way waits until that has left; timers are in it, and are no dead letters.
+#[test]
+fn a_ring_kernel_that_is_cut_can_be_stopped_and_keeps_its_timers() {
+    for engine in
+        [Engine::Emulated { workers: 1, lanes: 1, threads: 32 }, Engine::Emulated { workers: 2, lanes: 1, threads: 64 }]
+    {
+        let registry = world::registry();
+        let mut device = Device::new(&registry, engine);
+        device.link.begin_restored_term(0);
+        let mut down = Vec::new();
+        checkpoint::push_cut(&mut down, &checkpoint::Cut::default());
+        assert_eq!(device.link.send_down(0, &down), down.len());
+        device.start(&registry);
+        let began = Instant::now();
+        let mut letters = 0;
+        let mut wait = |device: &mut Device, what: &str, holds: &mut dyn FnMut(&mut Device) -> bool| {
+            while !holds(device) {
+                device.link.drain(100, |header, _| letters += u32::from(header.kind() == Some(Kind::DeadLetter)));
+                std::thread::sleep(Duration::from_micros(50));
+                assert!(began.elapsed() < Duration::from_secs(60), "{engine:?}, {what}: {:#?}", device.link.read());
+            }
+        };
+        wait(&mut device, "is up", &mut |device| device.link.is_running());
+        // Its onward message waits for an hour.
+        let payload = walker::Message::Later.to_bytes();
+        let header = Header::new(Kind::Tell, walker::id(1), ActorId::default(), payload.len(), Hlc(1));
+        device.link.push(&header, &payload).unwrap();
+        wait(&mut device, "has a timer", &mut |device| device.link.read().iter().any(|reading| reading.timers == 1));
+        // Listeners that are more than the ring holds by which the cut leaves.
+        for key in 0..10 {
+            let payload = walker::Message::Walk { left: 0, token: 1 }.to_bytes();
+            let header = Header::new(Kind::Tell, walker::id(key), ActorId::default(), payload.len(), Hlc(1));
+            device.link.push(&header, &payload).unwrap();
+        }
+        wait(&mut device, "is quiet", &mut |device| device.link.is_quiet());
+        device.link.ask_cut(1, true);
+        device.link.stop();
+        let passes = |device: &Device| device.segment.kernel().passes.load(std::sync::atomic::Ordering::Acquire);
+        let then = passes(&device) + 100;
+        wait(&mut device, "goes on", &mut |device| passes(device) > then || device.is_over());
+        let mut part = Vec::new();
+        wait(&mut device, "is cut", &mut |device| device.link.collect_cut(0, 1, &mut part, 100));
+        wait(&mut device, "ends", &mut |device| device.is_over());
+        let timers = checkpoint::records(&part).filter(|record| matches!(record, Ok(Record::Timer { .. }))).count();
+        assert_eq!((timers, letters), (1, 0), "{engine:?}");
     }
 }

@@ -144,6 +144,11 @@ impl Device {
         while self.link.drain(1000, |_, _| {}) > 0 {}
     }
 
+    /// Whether a kernel has ended.
+    pub fn is_over(&self) -> bool {
+        matches!(&self.running, Running::Kernel(host) if host.is_over())
+    }
+
     /// A step of one worker, or a moment for a kernel.
     pub fn step(&mut self, random: &mut Random, now_us: u64) {
         match &mut self.running {

@@ -547,7 +547,7 @@ impl Door {
     pub fn begin_term(&mut self) -> u64 {
         self.has_host = true;
         let Some(kept) = &mut self.kept else { return self.link.begin_term() };
-        suspects::write(self.link.segment(), &kept.poison.suspects());
+        suspects::write(self.link.segment(), &kept.poison.suspects(), kept.poison.take_careful());
         let term = self.link.begin_restored_term(kept.keeping.epoch);
         self.start_over();
         term
@@ -565,7 +565,7 @@ impl Door {
     /// it is to begin with. See [`Door::go_on`].
     pub fn begin_beside(&self, beside: &mut Link) -> u64 {
         let kept = self.kept.as_ref().expect("only a device that keeps can go on elsewhere");
-        suspects::write(beside.segment(), &kept.poison.suspects());
+        suspects::write(beside.segment(), &kept.poison.suspects(), false);
         beside.set_term(self.link.term());
         beside.begin_restored_term(kept.keeping.epoch)
     }

@@ -110,7 +110,7 @@ impl From<Ending> for Over {
         Over {
             how: ending.to_string(),
             remedy: ending.class().map_or(Remedy::Restart, remedy),
-            blames: matches!(ending, Ending::Failed | Ending::Panicked),
+            blames: matches!(ending, Ending::Failed | Ending::Panicked) || ending.class() == Some(Class::Programmer),
         }
     }
 }

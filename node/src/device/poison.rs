@@ -15,6 +15,8 @@ use ringhold_storage::dead_letters::Strike;
 #[derive(Default)]
 pub struct Poison {
     known: VecDeque<Known>,
+    /// A host has ended by its own fault, and no other has begun since.
+    careful: bool,
 }
 
 /// What is known of one message.
@@ -32,6 +34,7 @@ const ASIDE_MAX: usize = 1_024;
 impl Poison {
     /// Takes in what was in hand when a host ended by its own fault. Returns those that are condemned by it.
     pub fn strike(&mut self, hands: &[Suspect], strike: &Strike) -> Vec<Suspect> {
+        self.careful = true;
         let mut condemned = Vec::new();
         for hand in hands {
             let mut history: Vec<Strike> = Vec::new();
@@ -50,6 +53,11 @@ impl Poison {
             }
         }
         condemned
+    }
+
+    /// Whether the next host is to say of each message what it is before it runs it: what ended the last one may not be known.
+    pub fn take_careful(&mut self) -> bool {
+        std::mem::take(&mut self.careful)
     }
 
     /// What the next host is told.

@@ -213,7 +213,7 @@ impl Host {
 
     fn join(self) -> Result<(), String> {
         match self {
-            Host::Emulated(host) => host.join(),
+            Host::Emulated(host) => host.join().map_err(|e| e.to_string()),
             Host::Cuda(thread) => thread.join().unwrap_or_else(|_| Err("the thread that has the GPU panicked".into())),
         }
     }

@@ -35,7 +35,7 @@ macro_rules! step {
 }
 
 /// Correctness first.
-const STEPS: [Step; 26] = [
+const STEPS: [Step; 27] = [
     step!(check "compile the ring kernels", 120, correctness::compile),
     step!(check "ordering and spill", 90, correctness::ordering_and_spill),
     step!(check "cyclic saturation", 60, correctness::cyclic_saturation),
@@ -50,6 +50,7 @@ const STEPS: [Step; 26] = [
     step!(check "two devices", 120, nodes::two_devices),
     step!(both "endless handler survived", 90, nodes::endless_handler),
     step!(both "bad address survived", 90, nodes::bad_address),
+    step!(both "killed host comes back", 120, nodes::killed_host),
     step!(measure "the machine's ceilings", 60, ceilings::measure),
     step!(measure "compile and start time", 120, speed::compile_and_start),
     step!(measure "latency", 60, latency::idle),
