@@ -608,7 +608,7 @@ impl Outlet for Router {
             self.let_go(device, other);
             self.let_go(other, device);
         }
-        self.sessions.forget_old(self.network.wall_us()).into_iter().for_each(|gone| self.forget(gone));
+        self.sessions.forget_old(self.network.steady_us()).into_iter().for_each(|gone| self.forget(gone));
         for session in self.sessions.all() {
             // Taken first: what is taken meanwhile is not looked at.
             let taken = session.taken();

@@ -59,14 +59,17 @@ pub struct Gone {
 }
 
 impl Clients {
-    /// Begins with what there was before. The first new client gets this number, or one after it.
-    pub fn begin(&mut self, remembered: Remembered, first_number: u32) {
+    /// Begins with what there was before. The first new client gets this number, or one after it. Nobody could be seen while the
+    /// node was away, nor is it known for sure how long that was: all are away since now.
+    pub fn begin(&mut self, remembered: Remembered, first_number: u32, now_us: u64) {
         let Remembered { clients, forgotten, reserved } = remembered;
         self.next_number = first_number;
         self.forgotten = forgotten;
         self.last_born = clients.iter().map(|client| client.born).max().unwrap_or(0).max(forgotten);
         self.reserved = reserved.into_iter().collect();
-        self.known = clients.into_iter().map(|client| (client.id, Known { client, connection: None })).collect();
+        let seen = |client| Client { seen_us: now_us, ..client };
+        let known = |client: Client| (client.id, Known { client: seen(client), connection: None });
+        self.known = clients.into_iter().map(known).collect();
     }
 
     /// Takes in a client's hello. `before` is when it was born here, as it says. Adds who is forgotten for it.
@@ -165,7 +168,7 @@ mod tests {
     #[test]
     fn a_client_that_comes_back_is_who_it_was() {
         let mut clients = Clients::default();
-        clients.begin(Remembered::default(), 7);
+        clients.begin(Remembered::default(), 7, 0);
         let (first, _) = arrive(&mut clients, 1, None, 100);
         let (other, _) = arrive(&mut clients, 2, None, 100);
         assert_eq!((first.resumed, first.client.number, other.client.number), (Resumed::New, 7, 8));
@@ -183,7 +186,7 @@ mod tests {
     #[test]
     fn a_client_that_was_forgotten_is_told_so_and_one_that_the_node_never_kept_is_not() {
         let mut clients = Clients::default();
-        clients.begin(Remembered::default(), 1);
+        clients.begin(Remembered::default(), 1, 0);
         let (old, _) = arrive(&mut clients, 1, None, 100);
         let (young, _) = arrive(&mut clients, 2, None, 200);
         clients.leave(&old, false, 300);
@@ -194,7 +197,7 @@ mod tests {
 
         // The node dies, and remembers that it forgot.
         let mut clients = Clients::default();
-        clients.begin(Remembered { forgotten: old.client.born, reserved: vec![5], ..Remembered::default() }, 5);
+        clients.begin(Remembered { forgotten: old.client.born, reserved: vec![5], ..Remembered::default() }, 5, 0);
         assert_eq!(arrive(&mut clients, 1, Some(old.client.born), late).0.resumed, Resumed::Forgotten);
         let (back, _) = arrive(&mut clients, 2, Some(young.client.born), late);
         assert_eq!((back.resumed, back.client.number), (Resumed::Known, 7), "5 is taken, 6 is the other's");
@@ -206,7 +209,7 @@ mod tests {
     #[test]
     fn there_are_never_more_than_so_many() {
         let mut clients = Clients::default();
-        clients.begin(Remembered::default(), 1);
+        clients.begin(Remembered::default(), 1, 0);
         let mut gone = Vec::new();
         for i in 0..CLIENTS_MAX as u64 + 10 {
             let mut lane = lane(0, None);

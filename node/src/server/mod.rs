@@ -225,7 +225,11 @@ impl Server {
             endpoint.local_addr().map_err(|source| transport::Error::Bind { address: options.listen, source })?;
         let mut first_number = [0; 4];
         options.network.random(&mut first_number);
-        sessions.clients.lock().begin(doors.remembered(), u32::from_le_bytes(first_number));
+        sessions.clients.lock().begin(
+            doors.remembered(),
+            u32::from_le_bytes(first_number),
+            options.network.steady_us(),
+        );
         let shared = Arc::new(Shared {
             doors,
             sessions,
@@ -403,7 +407,7 @@ async fn greet(connection: Connection, shared: &Arc<Shared>) {
             let unanswered = session.close();
             shared.sessions.remove(&session);
             let done = connection.close_reason().is_some_and(|reason| is_done(&reason));
-            let gone = shared.sessions.clients.lock().leave(&arrival, done, shared.network.wall_us());
+            let gone = shared.sessions.clients.lock().leave(&arrival, done, shared.network.steady_us());
             gone.into_iter().for_each(|gone| shared.doors.forget(gone));
             shared.progress.notify_one();
             match &served {
@@ -524,7 +528,7 @@ fn admit_client(hello: &Hello, shared: &Shared) -> Result<(Welcome, Arrival), Re
     }
     let before = hello.lane.before.as_ref().filter(|before| before.node == about.node.id).map(|before| before.born);
     let mut gone = Vec::new();
-    let arrival = shared.sessions.clients.lock().arrive(&hello.lane, before, shared.network.wall_us(), &mut gone);
+    let arrival = shared.sessions.clients.lock().arrive(&hello.lane, before, shared.network.steady_us(), &mut gone);
     gone.into_iter().for_each(|gone| shared.doors.forget(gone));
     let welcome = Welcome {
         version: VERSION.min(hello.version_max),
