@@ -413,27 +413,29 @@ impl Doors for Router {
             while let Some((header, payload, after)) = split_first(rest)
                 && self.device_of(header.to()) == number
             {
-                let header = match self.shed(shed, &header) {
-                    Ok(header) => header,
-                    Err(reason) => {
-                        self.turn_away(&header, payload, reason, &mut letters);
-                        rest = after;
-                        continue;
+                let sender = sender(session, &header);
+                let admitted = match self.shed(shed, &header) {
+                    Ok(header) => {
+                        let admitted = door.admit(&header, payload, Some(sender), now, &mut letters);
+                        if admitted == Admitted::Full {
+                            // Ask for the bell, then try once more: room made in between rings none.
+                            device.wants_room.store(true, SeqCst);
+                            door.want_room();
+                            door.admit(&header, payload, Some(sender), now, &mut letters)
+                        } else {
+                            admitted
+                        }
                     }
+                    // Unless it has come before: it is not told that it was not handled where it was.
+                    Err(reason) => door.turn_away(&header, sender, reason, now),
                 };
-                let sender = Some(sender(session, &header));
-                let mut admitted = door.admit(&header, payload, sender, now, &mut letters);
-
-                if admitted == Admitted::Full {
-                    // Ask for the bell, then try once more: room made in between rings none.
-                    device.wants_room.store(true, SeqCst);
-                    door.want_room();
-                    admitted = door.admit(&header, payload, sender, now, &mut letters);
-                }
                 match admitted {
                     Admitted::Taken => {}
                     Admitted::Answered(answer, payload) => session.answer(answer, &payload),
-                    Admitted::Refused(reason) => self.turn_away(&header, payload, reason, &mut letters),
+                    Admitted::Refused(reason) => {
+                        self.count_shed(reason, &header);
+                        self.turn_away(&header, payload, reason, &mut letters);
+                    }
                     Admitted::Full => {
                         full = true;
                         break;

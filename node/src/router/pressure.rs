@@ -58,16 +58,19 @@ impl Router {
         if level < Level::Creation {
             return Ok(*header);
         }
-        let (refused, count) = match header.is(Kind::Tell) {
-            true => (level >= Level::Tells, &self.pressure.tells),
-            false => (level >= Level::Asks, &self.pressure.asks),
-        };
-        if refused {
-            count.fetch_add(1, Relaxed);
+        if level >= if header.is(Kind::Tell) { Level::Tells } else { Level::Asks } {
             return Err(Reason::Overloaded);
         }
         // An inspect makes no actor in any case.
         Ok(if header.is(Kind::Inspect) { *header } else { header.creating_nothing() })
+    }
+
+    /// Takes in that a message from outside was refused.
+    pub(super) fn count_shed(&self, reason: Reason, header: &Header) {
+        if reason == Reason::Overloaded {
+            let count = if header.is(Kind::Tell) { &self.pressure.tells } else { &self.pressure.asks };
+            count.fetch_add(1, Relaxed);
+        }
     }
 
     pub(super) fn refuses_new_session(&self) -> Option<String> {
@@ -80,8 +83,10 @@ impl Router {
     pub(super) fn shedding(&self) -> Shedding {
         let level = self.sheds();
         let now = self.pressure.now.lock().clone();
-        // What devices refused because it would have made an actor.
-        let creations = self.devices.iter().filter_map(|d| d.door.lock().unhandled().get(&Reason::Overloaded).copied());
+        let (tells, asks) = (self.pressure.tells.load(Relaxed), self.pressure.asks.load(Relaxed));
+        // Beside what doors refused, what devices did because it would have made an actor.
+        let refused = self.devices.iter().filter_map(|d| d.door.lock().unhandled().get(&Reason::Overloaded).copied());
+        let creations = refused.sum::<u64>().saturating_sub(tells + asks);
         Shedding {
             level: match level {
                 Level::Nothing => ShedLevel::Nothing,
@@ -93,9 +98,9 @@ impl Router {
             pressure_percent: now.percent,
             why: if level == Level::Nothing { String::new() } else { now.why },
             sessions: self.pressure.sessions.load(Relaxed),
-            creations: creations.sum(),
-            tells: self.pressure.tells.load(Relaxed),
-            asks: self.pressure.asks.load(Relaxed),
+            creations,
+            tells,
+            asks,
         }
     }
 

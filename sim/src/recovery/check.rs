@@ -1,10 +1,11 @@
 //! What a run must have kept, judged from what the clients heard and what the actors had written down in the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringhold::ActorId;
 use ringhold_kernels::actor::Actor;
 use ringhold_kernels::id::Key;
+use ringhold_kernels::message::Reason;
 use ringhold_kernels::outbox::shard_of;
 use ringhold_kernels::plain::Plain;
 
@@ -17,6 +18,8 @@ pub struct Evidence<'a> {
     pub plan: &'a Plan,
     /// What each client did, in its order, and what it heard.
     pub operations: Vec<Vec<(Operation, Said)>>,
+    /// What the node refused to do, because it was short of something.
+    pub refused: BTreeSet<u32>,
     /// What each actor had written down at the end; `None` where there is no such actor.
     pub states: Vec<(ActorId, Option<Vec<u8>>)>,
     /// How often the node's power failed, and whether a device's host died.
@@ -179,7 +182,7 @@ impl Judge<'_> {
             let what = word(operation.what);
             let committed = evidence.plan.is_committed(operation.to.type_id);
             let (at, trail) = match said {
-                Said::Told | Said::NotSent => continue,
+                Said::Told | Said::NotSent | Said::Error(Reason::Overloaded) => continue,
                 Said::Reply(bytes) => match journal::Reply::from_bytes(bytes) {
                     Some(journal::Reply::Put { at, trail }) => (at as usize, trail),
                     None => {
@@ -222,6 +225,9 @@ impl Judge<'_> {
                 }
                 let pair = (client, place_of(operation.to));
                 let Some(places) = self.places.get(&operation.what) else {
+                    if self.evidence.refused.contains(&operation.what) {
+                        continue;
+                    }
                     wrong.push(format!("{} was sent, and is not there", word(operation.what)));
                     continue;
                 };
@@ -261,8 +267,13 @@ impl Judge<'_> {
         let mut wrong = Vec::new();
         for (id, _) in self.evidence.states.iter().filter(|(id, _)| id.key >= Key(OWN)) {
             let entries = self.logs.get(&place_of(*id)).map(|log| log.entries.as_slice()).unwrap_or_default();
-            let of: Vec<&(Operation, Said)> =
-                self.operations().filter(|(operation, said)| operation.to == *id && *said != Said::NotSent).collect();
+            let done = |operation: &Operation| {
+                !self.evidence.refused.contains(&operation.what) || self.places.contains_key(&operation.what)
+            };
+            let of: Vec<&(Operation, Said)> = self
+                .operations()
+                .filter(|(operation, said)| operation.to == *id && *said != Said::NotSent && done(operation))
+                .collect();
             let last_end = of.iter().rposition(|(operation, _)| operation.does == Does::Close);
             let kept: Vec<u32> =
                 of[last_end.map_or(0, |at| at + 1)..].iter().map(|(operation, _)| operation.what).collect();

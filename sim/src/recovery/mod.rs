@@ -4,6 +4,7 @@ pub mod actors;
 pub mod check;
 pub mod plan;
 
+use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,9 +20,10 @@ use ringhold_cluster::network::Network;
 use ringhold_cluster::tls::{Authority, Identity, Role};
 use ringhold_cluster::wire::{Request, Response};
 use ringhold_kernels::message::Reason;
+use ringhold_kernels::plain::Plain;
 use ringhold_storage::blocks;
 use ringhold_storage::checkpoints::{self, Checkpoints};
-use ringhold_storage::dead_letters::{DeadLetters, InMemory};
+use ringhold_storage::dead_letters::{self, DeadLetters, InMemory};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -166,6 +168,23 @@ struct Site {
     identity: Identity,
     disk: SimDisk,
     letters: Arc<dyn DeadLetters>,
+}
+
+/// What became a dead letter because the node was short of something.
+fn refused(letters: &dyn DeadLetters) -> BTreeSet<u32> {
+    let filter = dead_letters::Filter { reason: Some(Reason::Overloaded), ..dead_letters::Filter::default() };
+    let listed = letters.list(&filter, usize::MAX).expect("letters in memory can be read");
+    let what = |payload: &[u8]| {
+        // Both types have the same messages.
+        let message = journal::Message::from_bytes(payload).expect("clients send messages of these types");
+        match message {
+            journal::Message::Put { what }
+            | journal::Message::Forward { what, .. }
+            | journal::Message::Later { what, .. }
+            | journal::Message::Close { what } => what,
+        }
+    };
+    listed.letters.iter().map(|(_, letter)| what(&letter.payload)).collect()
 }
 
 impl World {
@@ -406,7 +425,12 @@ impl World {
         let operations: Vec<Vec<(Operation, Said)>> = self.logs.iter().map(|log| log.lock().clone()).collect();
         let answered = |(_, said): &&(Operation, Said)| matches!(said, Said::Reply(_));
         self.figures.answers = operations.iter().flatten().filter(answered).count() as u64;
-        let evidence = Evidence { plan: &self.plan, operations, states, failures, crashed };
+        let mut refused = refused(&*site.letters);
+        let told = |(operation, said): &(Operation, Said)| {
+            (*said == Said::Error(Reason::Overloaded)).then_some(operation.what)
+        };
+        refused.extend(operations.iter().flatten().filter_map(told));
+        let evidence = Evidence { plan: &self.plan, operations, refused, states, failures, crashed };
         self.violations.extend(check::check(&evidence));
     }
 
