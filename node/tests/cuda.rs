@@ -256,27 +256,58 @@ fn a_compiler_that_fails_with_a_code_of_tomorrow_is_quoted() {
     ends_twice(&machine, &["nvrtcCreateProgram failed with 4711", "there is no kernel for the GPU"]);
 }
 
+const DEPOSIT: [&str; 5] = ["actor", "ask", "account", "alice", r#"{"Deposit": {"cents": 5}}"#];
+
 #[test]
-fn a_gpu_that_falls_off_the_bus_costs_its_device_and_the_node_says_so() {
+fn a_gpu_that_falls_off_the_bus_is_followed_by_the_cpu_and_is_back_when_somebody_has_seen_to_it() {
     let machine = Machine::new(&["GIB=1"]);
     machine.library("libnvidia-ml.so.1", "nvml.c", &[]);
     let node = machine.node();
-    let deposit = ["actor", "ask", "account", "alice", r#"{"Deposit": {"cents": 5}}"#];
-    assert_eq!(node.json(&deposit), json!({"Balance": {"cents": 5}}));
+    assert_eq!(node.json(&DEPOSIT), json!({"Balance": {"cents": 5}}));
     // A fault that may be anybody's is told, and the device goes on.
     machine.report(31);
     machine.wait_for("cuda:0 reports Xid 31, a kernel accessed memory that is not its own (programmer error)");
-    assert_eq!(node.json(&deposit), json!({"Balance": {"cents": 10}}));
+    assert_eq!(node.json(&DEPOSIT), json!({"Balance": {"cents": 10}}));
 
     machine.report(79);
     machine.wait_for("device host is gone (fatal error: the GPU reported Xid 79, it has fallen off the bus)");
+    machine.wait_for("the device goes on with cpu");
+    assert_eq!(node.json(&DEPOSIT), json!({"Balance": {"cents": 15}}), "with what it had");
+    let status = node.json(&["status"]);
+    let device = &status["devices"][0];
+    assert_eq!((&status["state"], &device["state"]), (&json!("degraded"), &json!("running")));
+    assert_eq!((&device["name"], &device["backend"]), (&json!("cuda0"), &json!("cpu")));
+    let own = json!({
+        "name": "cuda:0",
+        "breaker": "open",
+        "why": "fatal error: the GPU reported Xid 79, it has fallen off the bus",
+        "retry_ms": null,
+    });
+    assert_eq!(device["backends"][0], own);
+
+    machine.report(31);
+    assert_eq!(node.json(&["devices", "retry", "cuda0"]), json!({"device": "cuda0", "backends": 1}));
+    machine.wait_for("moving from cpu to cuda:0");
+    assert_eq!(node.json(&DEPOSIT), json!({"Balance": {"cents": 20}}));
+    assert!(node.end().success(), "{}", machine.log());
+}
+
+#[test]
+fn a_gpu_that_falls_off_the_bus_costs_a_device_without_a_fallback_and_the_node_says_so() {
+    let machine = Machine::new(&["GIB=1"]);
+    machine.library("libnvidia-ml.so.1", "nvml.c", &[]);
+    let config = "[[devices]]\nkind = \"cuda\"\nworkers = 2\nfallback = \"none\"\n";
+    fs::write(machine.folder.path().join("node.toml"), config).unwrap();
+    let node = machine.node();
+    assert_eq!(node.json(&DEPOSIT), json!({"Balance": {"cents": 5}}));
+    machine.report(79);
     machine.wait_for("the device is given up");
     let status = node.json(&["status"]);
     let device = &status["devices"][0];
     assert_eq!((&status["state"], &device["state"]), (&json!("degraded"), &json!("failed")));
     assert_eq!(device["detail"], "fatal error: the GPU reported Xid 79, it has fallen off the bus");
     assert_eq!(device["restarts"], 0);
-    let args = [&deposit[..], &["--json", "--data-dir", "ringhold-data", "--address", &node.address]].concat();
+    let args = [&DEPOSIT[..], &["--json", "--data-dir", "ringhold-data", "--address", &node.address]].concat();
     let output = machine.command(&args).output().unwrap();
     let error: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &error["error"]["kind"]), (Some(5), &json!("actor")), "{error}");

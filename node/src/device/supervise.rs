@@ -96,6 +96,8 @@ struct Care {
     /// The next host is one of this backend.
     next: Option<usize>,
     recovering: Option<Recovering>,
+    /// It has been up, or has what it had before: a device that never was anywhere is not to begin elsewhere than it was asked to.
+    has_been: bool,
     origin: Instant,
     restored: u64,
 }
@@ -113,7 +115,9 @@ impl Device {
         let mut seed = [0; 8];
         self.network.random(&mut seed);
         let supervisor = Supervisor::new(backends[0].limits.clone(), u64::from_le_bytes(seed), Duration::ZERO);
+        let has_been = self.door.lock().epoch() > 0;
         let mut care = Care {
+            has_been,
             device: self,
             outlet,
             backends,
@@ -191,6 +195,7 @@ impl Care {
             if let (Event::Up, State::Starting { since }) = (&event, self.supervisor.state()) {
                 let took_ms = (self.now() - *since).as_millis();
                 tracing::info!(device = self.device.name, pid = self.device.known.lock().pid, took_ms, "device is up");
+                self.has_been = true;
                 self.recovered();
             }
             let event = self.judge(event);
@@ -256,7 +261,7 @@ impl Care {
             Event::Over(over) | Event::LaunchFailed(over) => over.clone(),
             _ => return event,
         };
-        if matches!(self.supervisor.state(), State::Stopping { .. } | State::Stopped) {
+        if matches!(self.supervisor.state(), State::Stopping { .. } | State::Stopped) || !self.has_been {
             return event;
         }
         let why = self.supervisor.condemned().unwrap_or(&over.how).to_owned();
