@@ -215,6 +215,14 @@ struct SimHost {
 struct Running {
     life: Arc<Life>,
     tasks: JoinSet<()>,
+    segment: Arc<Segment>,
+}
+
+impl Running {
+    /// Whether its workers have all been up, and the node has had the time to see it.
+    fn was_up(&self) -> bool {
+        self.life.inner.lock().messages > 0 && self.segment.device().running_term.load(Acquire) == self.life.term
+    }
 }
 
 /// What the workers of one host share: its fate.
@@ -360,7 +368,7 @@ impl DeviceHost for SimHost {
                 node.ring();
             });
         }
-        self.running = Some(Running { life, tasks });
+        self.running = Some(Running { life, tasks, segment: segment.clone() });
         Ok(Some(term))
     }
 
@@ -370,7 +378,8 @@ impl DeviceHost for SimHost {
             let mut remedy = Remedy::Restart;
             let how = loop {
                 if let Some(how) = running.life.inner.lock().death.clone() {
-                    if std::mem::take(&mut self.untrusted) {
+                    // A device that has not been up begins nowhere else.
+                    if running.was_up() && std::mem::take(&mut self.untrusted) {
                         remedy = Remedy::GiveUp;
                     }
                     break how;

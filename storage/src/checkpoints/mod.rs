@@ -716,15 +716,13 @@ impl Store {
             manifest.parts.iter().filter_map(|info| Some((Part::of(info.number)?, *info))).collect()
         };
         let (mut seen, mut done) = (HashSet::new(), 0);
-        // In one checkpoint an actor is there once.
-        let several = chain.len() > 1;
         for manifest in chain {
             for (part, info) in parts(manifest) {
                 self.records(manifest, info, |record, whole| {
                     done += whole.len() as u64;
                     progress(done);
                     match record {
-                        Record::Actor { id, .. } if !several || seen.insert(id) => each(part, record, whole),
+                        Record::Actor { id, .. } if seen.insert(id) => each(part, record, whole),
                         Record::Removed { id } => {
                             seen.insert(id);
                             Ok(())
