@@ -199,32 +199,40 @@ fn a_condemned_message_is_put_aside_and_others_of_its_actor_are_run() {
             let payload = walker::Message::Walk { left: 2, token }.to_bytes();
             (Header::new(Kind::Tell, walker::id(1), from, payload.len(), Hlc(stamp)), payload)
         };
+        let ask = |token, stamp| (message(token, stamp).0.with_kind(Kind::Ask), message(token, stamp).1);
+        let again = |token, stamp| (message(token, stamp).0.sent_again(), message(token, stamp).1);
         let (by_hash, payload) = message(2, 0);
         let suspect = |hlc, hash, condemned| Suspect { actor: walker::id(1), hlc, hash, condemned };
         let of_token_2 = suspects::hash_of(&by_hash, &payload);
         suspects::write(
             &device.segment,
-            &[suspect(101, 0, true), suspect(0, of_token_2, true), suspect(103, 0, false)],
+            &[suspect(101, 0, true), suspect(0, of_token_2, true), suspect(103, 0, false), suspect(105, 0, true)],
             true,
         );
         device.link.begin_term();
         device.start(&registry);
-        for (token, stamp) in [(1, 101), (2, 102), (3, 103), (4, 104)] {
-            let (header, payload) = message(token, stamp);
+        // The last is one that was put aside, and that somebody has sent again.
+        let messages = [message(1, 101), message(2, 102), message(3, 103), message(4, 104), ask(5, 105), again(2, 106)];
+        for (header, payload) in messages {
             device.link.push(&header, &payload).unwrap();
         }
-        let (mut letters, mut random) = (Vec::new(), Random::new(1));
+        let (mut letters, mut answers, mut random) = (Vec::new(), Vec::new(), Random::new(1));
         let began = Instant::now();
         let wall_us = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
         while !device.link.is_quiet() || device.link.read().iter().any(|reading| reading.timers > 0) {
             device.step(&mut random, wall_us());
-            device.link.drain(100, |header, _| letters.push((header.reason(), header.hlc)));
+            device.link.drain(100, |header, payload| match header.kind() {
+                Some(Kind::DeadLetter) => letters.push((header.reason().unwrap(), header.hlc, payload.to_vec())),
+                kind => answers.push((kind, header.reason())),
+            });
             assert!(began.elapsed() < Duration::from_secs(60), "{engine:?}: {:#?}", device.link.read());
         }
-        assert_eq!(letters, [(Some(Reason::Poison), 101), (Some(Reason::Poison), 102)], "{engine:?}");
+        let letter = |token, stamp| (Reason::Poison, stamp, message(token, stamp).1);
+        assert_eq!(letters, [letter(1, 101), letter(2, 102), letter(5, 105)], "{engine:?}");
+        assert_eq!(answers, [(Some(Kind::Error), Some(Reason::Poison))], "{engine:?}: who asked is told too");
         assert_eq!(device.link.read()[0].hand_hlc, 0, "{engine:?}: nothing is in hand between two steps");
         let listener = device.link.type_counts()[1];
-        assert_eq!(listener.1, 2 * 3, "{engine:?}: notes of the two others' walks");
+        assert_eq!(listener.1, 3 * 3, "{engine:?}: notes of the three others' walks");
     }
 }
 
