@@ -67,6 +67,19 @@ RH_OUTLINE Class class_of(const Worker& worker, u32 from, u32 to) {
     return Class::narrow;
 }
 
+// Whether a run has a message that makes its actor: a tell or an ask, unless it says with the reason `overloaded` that it creates
+// nothing.
+RH_OUTLINE bool makes_actor(const Worker& worker, u32 from, u32 to) {
+    const WorkerShared& shared = worker.shared;
+    for (u32 i = from; i < to; i++) {
+        // As in `class_of`.
+        const u32 word = load_flit_gpu(worker.memory.slot(worker.number, shared.head + (shared.meta[i] & 0xffffu))).word[0];
+        const u32 kind = word >> 16 & 0xffu;
+        if ((kind == tell || kind == ask) && word >> 24 != overloaded) return true;
+    }
+    return false;
+}
+
 // Timers that are due go to the head of what the first thread sends; those that handlers set go into the heap.
 RH_OUTLINE void fire_timers(Worker& worker, u64 now_us) {
     WorkerShared& shared = worker.shared;
@@ -152,14 +165,15 @@ RH_FN u32 step(Worker& worker) {
     if (mine) {
         Slot* found = type_index == no_type ? nullptr : worker.table.find(shared.key[me], type_id_of(type_index));
         shared.slot[me] = found;
-        missing = found == nullptr && type_index != no_type && kind == Class::narrow;
+        missing = found == nullptr && type_index != no_type && kind == Class::narrow && makes_actor(worker, me, end);
     }
     if (any<Group>(missing, &shared.word)) {
         if (me == 0) {
             for (u32 at = 0; at < count; at++) {
                 if (!begins_run(shared, at) || shared.slot[at] != nullptr) continue;
                 const u32 index = shared.meta[at] >> 16;
-                if (index == no_type || class_of(worker, at, end_of_run(shared, at, count)) != Class::narrow) continue;
+                const u32 until = end_of_run(shared, at, count);
+                if (index == no_type || class_of(worker, at, until) != Class::narrow || !makes_actor(worker, at, until)) continue;
                 shared.slot[at] = worker.create(shared.key[at], type_id_of(index), index);
             }
         }

@@ -40,6 +40,7 @@ enum Reason : u8 {
     wrong_type = 15,
     device_out_of_memory = 16,
     poison = 19,
+    overloaded = 20,
 };
 
 static constexpr u32 slot_flits = shape::slot_bytes / 16;

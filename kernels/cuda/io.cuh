@@ -455,10 +455,11 @@ RH_FN void run_control(const Memory& memory, IoShared& shared) {
             // A host that wants the end and does not set the clock right gets the end.
             const bool waits = !may_tell && !(stopping && nanoseconds() - stopping_since > right_time_ns_max);
             wishes = waits ? wishes | wish::stand_still : wishes & ~wish::stand_still;
-            if (stopping && !waits && !ending && !is_cutting(control, cuts) && nothing_under_way(memory, since)) ending = true;
+            if (stopping && !waits && !ending && nothing_under_way(memory, since)) ending = true;
             if (ending) {
                 wishes |= wish::give_up;
                 const Sums sums = sum(memory);
+                // A cut that is under way, or was asked for meanwhile, leaves too.
                 const bool left = leaving(memory) == 0 && !is_cutting(control, cuts);
                 if (sums.ended == shape::workers && sums.begun == sums.finished && left) wishes |= wish::end;
             }

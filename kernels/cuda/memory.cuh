@@ -187,7 +187,7 @@ static constexpr u32 changed = 1;
 static constexpr u32 kept = 2;
 }  // namespace marked
 
-// The slots of one type in one worker: its page in use, how many slots of it are handed out, and the free ones.
+// The slots of one type in one worker: its page in use, plus one, how many slots of it are handed out, and the free ones.
 struct Slab {
     u64 page;
     u32 used;
@@ -204,6 +204,7 @@ namespace arena {
 
 static constexpr u64 aligned(u64 offset) { return (offset + 255) / 256 * 256; }
 
+// By a place that is known when the kernel is compiled: these are small.
 static constexpr u64 control = 0;
 static constexpr u64 inboxes = aligned(control + sizeof(Control));
 static constexpr u64 counters = aligned(inboxes + (shape::workers + shape::lanes) * sizeof(Inbox));
@@ -212,26 +213,45 @@ static constexpr u64 beats = aligned(ingress_polls + shape::lanes * sizeof(Line<
 static constexpr u64 hands = aligned(beats + shape::workers * sizeof(u64));
 static constexpr u64 type_counts = aligned(hands + (u64)shape::workers * shape::threads * sizeof(Hand));
 static constexpr u64 owners = aligned(type_counts + (u64)shape::workers * shape::types * sizeof(TypeCounts));
-static constexpr u64 worker_slots = aligned(owners + 4096 * sizeof(u16));
-static constexpr u64 egress_slots = worker_slots + (u64)shape::workers * shape::inbox_slots * shape::slot_bytes;
-static constexpr u64 entries = aligned(egress_slots + (u64)shape::lanes * shape::egress_slots * shape::slot_bytes);
-static constexpr u64 free_entries = aligned(entries + (u64)shape::workers * shape::entries * sizeof(Entry));
-static constexpr u64 lists = aligned(free_entries + (u64)shape::workers * shape::entries * sizeof(u32));
-static constexpr u64 timers = aligned(lists + (u64)shape::workers * destinations * sizeof(List));
-static constexpr u64 index = aligned(timers + (u64)shape::workers * shape::timers * sizeof(Timer));
-static constexpr u64 slabs = aligned(index + (u64)shape::workers * shape::index_slots * sizeof(u64));
-static constexpr u64 scratch = aligned(slabs + (u64)shape::workers * shape::types * sizeof(Slab));
-static constexpr u64 changes = aligned(scratch + (u64)shape::workers * shape::state_bytes_max);
-static constexpr u64 suspects = aligned(changes + (u64)shape::workers * shape::changes * sizeof(u32));
+static constexpr u64 lists = aligned(owners + 4096 * sizeof(u16));
+static constexpr u64 slabs = aligned(lists + (u64)shape::workers * destinations * sizeof(List));
+static constexpr u64 suspects = aligned(slabs + (u64)shape::workers * shape::types * sizeof(Slab));
 static constexpr u64 staged = aligned(suspects + suspects_max * sizeof(Suspect));
 static constexpr u64 in_hand = aligned(staged + shape::workers * sizeof(Staged));
 static constexpr u64 in_hand_messages = aligned(in_hand + shape::lanes * sizeof(InHand));
 static constexpr u64 fed = aligned(in_hand_messages + (u64)shape::lanes * shape::threads * sizeof(Message));
 static constexpr u64 eaten = aligned(fed + shape::lanes * sizeof(Line<u64>));
-static constexpr u64 feeds = aligned(eaten + shape::workers * sizeof(Line<u64>));
-static constexpr u64 staging = aligned(feeds + (u64)shape::lanes * shape::feed_words * sizeof(u64));
-static constexpr u64 pages = aligned(staging + (u64)shape::workers * shape::staging_words * sizeof(u64));
-static constexpr u64 bytes = pages + (u64)shape::pages * shape::page_bytes;
+static constexpr u64 known_bytes = aligned(eaten + shape::workers * sizeof(Line<u64>));
+static_assert(known_bytes < 1ull << 31, "what lies at a known place is small");
+
+// By a place that is looked up, in their order in memory. ptxas 12.9 crashes, for sm_120, over an address that has an offset of
+// 2 GiB or more in the code.
+enum Far : u32 { worker_slots, egress_slots, entries, free_entries, timers, index, scratch, changes, feeds, staging, pages, far_count };
+static constexpr u64 far_bytes[far_count] = {
+    (u64)shape::workers * shape::inbox_slots * shape::slot_bytes,
+    (u64)shape::lanes * shape::egress_slots * shape::slot_bytes,
+    (u64)shape::workers * shape::entries * sizeof(Entry),
+    (u64)shape::workers * shape::entries * sizeof(u32),
+    (u64)shape::workers * shape::timers * sizeof(Timer),
+    (u64)shape::workers * shape::index_slots * sizeof(u64),
+    (u64)shape::workers * shape::state_bytes_max,
+    (u64)shape::workers * shape::changes * sizeof(u32),
+    (u64)shape::lanes * shape::feed_words * sizeof(u64),
+    (u64)shape::workers * shape::staging_words * sizeof(u64),
+    (u64)shape::pages * shape::page_bytes,
+};
+// Where one of them begins; of `far_count`, where all have ended.
+static constexpr u64 place(u32 far) {
+    u64 at = known_bytes;
+    for (u32 i = 0; i < far; i++) at = aligned(at + far_bytes[i]);
+    return at;
+}
+static constexpr u64 bytes = place(far_count);
+
+// Not a constant to the compiler, which would write the places into the code again.
+RH_LOOKED_UP u64 places[far_count] = {place(worker_slots), place(egress_slots), place(entries), place(free_entries),
+                                      place(timers), place(index), place(scratch), place(changes), place(feeds),
+                                      place(staging), place(pages)};
 
 }  // namespace arena
 
@@ -243,6 +263,10 @@ struct Memory {
     template <class T>
     RH_MEMBER T* at(u64 offset, u64 number = 0) const {
         return reinterpret_cast<T*>(arena + offset) + number;
+    }
+    template <class T>
+    RH_MEMBER T* at(arena::Far far, u64 number = 0) const {
+        return reinterpret_cast<T*>(arena + arena::places[far]) + number;
     }
     RH_MEMBER Control& control() const { return *at<Control>(arena::control); }
     // Of a worker, or behind them of an egress block.

@@ -81,8 +81,7 @@ RH_FN bool emit(const Sink& sink, Part& part, u32 words, const Write& write) {
     return true;
 }
 
-// The functions that follow are for one thread each, and are not part of those that call them: ptxas 12.9 falls over a loop whose
-// length differs from thread to thread where a barrier comes after it, for sm_120.
+// The functions that follow are for one thread each, and are not part of those that call them: their registers are not those of the callers.
 
 // Reads the message of a ticket that is there.
 RH_OUTLINE void read_one(const Memory& memory, u32 reader, u64 ticket, Message& message) {

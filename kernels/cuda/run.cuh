@@ -62,6 +62,11 @@ RH_FN Reason reason_of(Fault fault) {
     }
 }
 
+// Whether a message that creates nothing finds an actor. One that has handled none was made for a message behind this one.
+RH_FN bool exists(const Running& running) {
+    return running.slot != nullptr && !running.gone && running.slot->handled != 0;
+}
+
 // The actor begins anew, in its place.
 template <class A>
 RH_FN void begin_anew(Worker& worker, Running& running) {
@@ -149,6 +154,8 @@ RH_OUTLINE void run_all(Worker& worker, u32 from, u32 to) {
             worker.not_handled(message, malformed);
         } else if (shared.suspects != 0 && is_condemned(worker.memory, shared.suspects, message, hand)) {
             worker.not_handled(message, poison);
+        } else if (message.header.reason == overloaded && !exists(running)) {
+            worker.not_handled(message, overloaded);
         } else {
             if (shared.careful_until_ns != 0) say_hand(worker.memory, worker.number, hand);
             // In a run with an inspect the first thread makes the actor when it comes to it.

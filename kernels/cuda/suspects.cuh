@@ -5,8 +5,10 @@
 
 namespace rh {
 
-// What a message is, but for its stamp; never 0. FNV-1a, as `hash_of` of `suspects.rs`.
+// What a message is, but for its stamp; 0 only for a tell that had been put aside and is sent again, as `Header::is_sent_again` of
+// `message.rs` has it. FNV-1a, as `hash_of` of `suspects.rs`.
 RH_FN u64 hash_of(const Message& message) {
+    if (message.header.kind == tell && message.header.reason == poison) return 0;
     u64 hash = 0xcbf29ce484222325ull;
     const auto add = [&](u8 byte) { hash = (hash ^ byte) * 0x100000001b3ull; };
     for (u32 i = 0; i < 8; i++) add((u8)(message.header.from_key >> 8 * i));

@@ -18,10 +18,10 @@ struct Table {
     }
     // A slot is known by its place among all pages in units of 8 bytes, plus one.
     RH_MEMBER Slot* slot(u32 reference) const {
-        return memory.at<Slot>(arena::pages + ((u64)reference - 1) * 8);
+        return reinterpret_cast<Slot*>(memory.at<u64>(arena::pages, (u64)reference - 1));
     }
     RH_MEMBER u32 reference(const Slot* slot) const {
-        return (u32)(((u64)(reinterpret_cast<const u8*>(slot) - memory.arena) - arena::pages) / 8) + 1;
+        return (u32)(reinterpret_cast<const u64*>(slot) - memory.at<u64>(arena::pages)) + 1;
     }
 
     // As `hash` of `kernels/src/table.rs`. The place is the high bits; the low half is kept in the entry.
@@ -58,11 +58,12 @@ struct Table {
             if (from.page == 0 || from.used == shape::page_bytes / slot_bytes) {
                 const u64 page = add_relaxed_gpu(&memory.control().pages_used.word, 1);
                 if (page >= shape::pages) return nullptr;
-                from.page = arena::pages + page * shape::page_bytes;
+                from.page = page + 1;
                 from.used = 0;
                 bytes += shape::page_bytes;
             }
-            made = memory.at<Slot>(from.page + (u64)from.used * slot_bytes);
+            const u64 place = (from.page - 1) * shape::page_bytes + (u64)from.used * slot_bytes;
+            made = reinterpret_cast<Slot*>(memory.at<u8>(arena::pages, place));
             from.used++;
         }
         made->key = key;

@@ -6,12 +6,14 @@
 
 #ifdef __CUDACC__
 #define RH_FN __device__ __forceinline__
+#define RH_LOOKED_UP __constant__
 #define RH_FN_MEMBER static __device__ __forceinline__
 #define RH_MEMBER __device__ __forceinline__
 #define RH_OUTLINE static __device__ __noinline__
 #define RH_OUTLINE_MEMBER __device__ __noinline__
 #else
 #define RH_FN static inline
+#define RH_LOOKED_UP static
 #define RH_FN_MEMBER static inline
 #define RH_MEMBER inline
 #define RH_OUTLINE static __attribute__((noinline))

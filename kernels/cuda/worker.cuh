@@ -226,10 +226,14 @@ struct Worker {
         for (u32 i = 0; i < length; i++) message->payload()[i] = (u8)text[i];
     }
 
-    // A message that no handler will answer: its asker gets an error, or it goes to the dead-letter queue.
+    // A message that no handler will answer: its asker gets an error, or it goes to the dead-letter queue. One that is put aside
+    // goes there in any case, for somebody to look at.
     RH_OUTLINE_MEMBER void not_handled(const Message& message, Reason reason, u32 line = 0) {
         const Header& header = message.header;
-        if (header.kind == ask || header.kind == inspect) return answer_error(header, reason, line);
+        if (header.kind == ask || header.kind == inspect) {
+            answer_error(header, reason, line);
+            if (reason != poison) return;
+        }
         add_shared(&shared.dead, (u64)1);
         Message* letter = send(to_away, dead_letter, reason, make_id(header.to_type, header.to_key),
                                make_id(header.from_type, header.from_key), header.len, 0);

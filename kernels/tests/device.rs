@@ -340,7 +340,10 @@ impl Bench {
 
     fn push<M: ringhold::rt::MessageOf>(&mut self, kind: Kind, to: ActorId, ticket: u64, message: M) {
         let from = ActorId::new(Default::default(), Key(ticket));
-        let header = Header::new(kind, to, from, M::SIZE, Hlc(0));
+        self.push_as(Header::new(kind, to, from, M::SIZE, Hlc(0)), message);
+    }
+
+    fn push_as<M: ringhold::rt::MessageOf>(&mut self, header: Header, message: M) {
         while let Err(refused) = self.link.push(&header, &message.to_bytes()) {
             assert_eq!(refused, Refused::Full);
             self.step_one();
@@ -618,6 +621,66 @@ fn what_is_not_handled_is_answered_or_becomes_a_dead_letter() {
         }
         let expected = [Reason::Malformed, Reason::UnknownType, Reason::FaultDivisionByZero, Reason::WrongType];
         assert_eq!(reasons, expected.map(|r| (Some(r), 1)).into());
+    }
+}
+
+#[test]
+fn a_message_that_creates_nothing_is_for_an_actor_that_is_there() {
+    for engine in ENGINES {
+        let mut bench = Bench::new(engine, small(2));
+        let value = |value| Ok(odd::Reply::Value { value, ticks: 0 });
+        let asks = [
+            (true, odd::Message::Read, Err(Reason::Overloaded)),
+            (false, odd::Message::Set { value: 3 }, value(3)),
+            (true, odd::Message::Read, value(3)),
+            (true, odd::Message::Stop, value(3)),
+            (true, odd::Message::Read, Err(Reason::Overloaded)),
+        ];
+        let keys = 100..130u64;
+        for key in keys.clone() {
+            for (ticket, (creates_nothing, message, _)) in asks.into_iter().enumerate() {
+                let from = ActorId::new(Default::default(), Key(key * 10 + ticket as u64));
+                let header = Header::new(Kind::Ask, odd::id(key), from, odd::Message::SIZE, Hlc(0));
+                bench.push_as(if creates_nothing { header.creating_nothing() } else { header }, message);
+            }
+        }
+        let (nobody, from) = (ActorId::default(), odd::id(1u64));
+        let tell = Header::new(Kind::Tell, odd::id(5u64), nobody, odd::Message::SIZE, Hlc(0));
+        bench.push_as(tell.creating_nothing(), odd::Message::Read);
+        let wide = Header::new(Kind::Ask, mixer::id(5u64), from, mixer::Message::SIZE, Hlc(0));
+        bench.push_as(wide.creating_nothing(), mixer::Message::Read);
+        bench.run_until_quiet();
+        while bench.collect() > 0 {}
+
+        let mut letters = 0;
+        let mut answered = HashMap::new();
+        for (header, payload) in &bench.answers {
+            match header.kind() {
+                Some(Kind::DeadLetter) => {
+                    assert_eq!((header.reason(), header.to()), (Some(Reason::Overloaded), odd::id(5u64)), "{engine:?}");
+                    letters += 1;
+                }
+                Some(Kind::Reply) => {
+                    answered.insert(header.to(), Ok(odd::Reply::from_bytes(payload).unwrap()));
+                }
+                kind => {
+                    assert_eq!(kind, Some(Kind::Error), "{engine:?}");
+                    answered.insert(header.to(), Err(header.reason().unwrap()));
+                }
+            }
+        }
+        assert_eq!(letters, 1, "{engine:?}");
+        assert_eq!(answered.remove(&from), Some(Err(Reason::Overloaded)), "{engine:?}: of a wide actor");
+        for key in keys {
+            for (ticket, (_, message, answer)) in asks.into_iter().enumerate() {
+                let asker = ActorId::new(Default::default(), Key(key * 10 + ticket as u64));
+                assert_eq!(answered.remove(&asker), Some(answer), "{engine:?}: {key}, {ticket}: {message:?}");
+            }
+        }
+        assert!(answered.is_empty(), "{engine:?}: {answered:?}");
+        let readings = bench.link.read();
+        assert_eq!(readings.iter().map(|r| r.actors).sum::<u64>(), 0, "{engine:?}");
+        assert_eq!(readings.iter().map(|r| r.created).sum::<u64>(), 30, "{engine:?}");
     }
 }
 
