@@ -389,8 +389,8 @@ pub enum Response {
     ActorTypes(Vec<ActorType>),
     Inspected(ActorState),
     Settled(Settled),
-    /// How many backends of the device had been left alone.
-    Retrying(u32),
+    /// The names of the device's backends that had been left alone.
+    Retrying(Vec<String>),
     DeadLetters(DeadLetters),
     /// To both retry and drop.
     DeadLettersDone(LettersDone),

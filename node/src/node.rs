@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout};
 use crate::config::{self, Config, DeviceKind};
 use crate::device::cuda::sharers;
 use crate::device::door::Keeping;
-use crate::device::host::{Devices, RealDevices};
+use crate::device::host::{Devices, Planned, RealDevices};
 use crate::device::keeper::{self, Blocking, Jobs};
 use crate::device::supervise::Backend;
 use crate::device::supervisor::Limits;
@@ -121,7 +121,8 @@ pub enum Error {
     Blocks(#[from] blocks::Error),
     #[error(
         "the data folder has checkpoints of device `{0}`, and there is no device of that name: its actors would be left out. \
-         Start with the devices as they were; or save them with `ringhold storage export`, and use another folder"
+         Start with the devices as they were: \
+         `name` of a [[devices]] table is that of its checkpoints; or save them with `ringhold storage export`, and use another folder"
     )]
     LeftOut(String),
     #[error("{}, and this binary has no such actor type: it has {known}", unknown.join(", "))]
@@ -191,7 +192,12 @@ impl Node {
         }
         let Environment { network, devices: makers, storage } = environment;
         let registry = Arc::new(registry);
-        let planned = makers.plan(&config.devices)?;
+        let mut planned = makers.plan(&config.devices)?;
+        if let Some(devices) =
+            storage.checkpoints.as_ref().and_then(|s| as_they_were(&config.devices, &planned, &s.devices()))
+        {
+            planned = makers.plan(&devices)?;
+        }
         let decided = config::Devices(planned.iter().map(|planned| planned.device.clone()).collect());
         let config = &Config { devices: decided, ..config.clone() };
         let (committed, deadlines) = by_type(config, &registry)?;
@@ -215,6 +221,9 @@ impl Node {
             let falls_back = !planned.fallbacks.is_empty() && keeps.as_ref().is_some_and(|(_, kept)| kept.epoch > 0);
             if let Some(why) = planned.unusable.clone().filter(|_| !falls_back) {
                 return Err(device::Error::Gpu { name, gpu: device.gpu, why }.into());
+            }
+            if keeps.is_none() && !planned.fallbacks.is_empty() {
+                tracing::warn!(device = name, "it makes no checkpoints (checkpoints.enabled), and so has no fallback");
             }
             let fallbacks = planned.fallbacks.iter().filter(|_| keeps.is_some());
             let mut backends = Vec::new();
@@ -437,6 +446,21 @@ fn keeps(
         owners: owners.clone(),
     };
     Ok((options, keeping))
+}
+
+/// What `auto` came to before, where a GPU is gone since: devices of which there are checkpoints, and which are not planned now.
+fn as_they_were(devices: &config::Devices, planned: &[Planned], kept: &[String]) -> Option<config::Devices> {
+    let decided = config::Devices(planned.iter().map(|planned| planned.device.clone()).collect());
+    let is_planned = |name: &String| (0..planned.len()).any(|index| decided.name(index) == *name);
+    let gone = kept.iter().filter(|name| !is_planned(name));
+    let gpus: Option<Vec<u32>> = gone.map(|name| name.strip_prefix(DeviceKind::Cuda.word())?.parse().ok()).collect();
+    let last = gpus?.into_iter().max()?;
+    let auto = |device: &config::Device| device.kind == DeviceKind::Auto && device.name.is_none();
+    let place = devices.0.iter().position(auto)?;
+    let cuda = |gpu| config::Device { kind: DeviceKind::Cuda, gpu, ..devices.0[place].clone() };
+    let mut all = devices.0.clone();
+    all.splice(place..=place, (0..=last).map(cuda));
+    Some(config::Devices(all))
 }
 
 /// Half of the cores, where the configuration does not say: the node and its clients need some too.

@@ -335,11 +335,19 @@ async fn a_node_whose_gpu_is_gone_starts_with_what_its_device_had() {
         client.ask(Key(7), counter::Message::Add { amount: 1 }).await,
         Ok(counter::Reply::Count { count: 6 })
     ));
-    let device = runs_on(&client, "cpu").await;
-    assert_eq!((&*device.backends[0].name, device.backends[0].breaker), ("cuda:255", BreakerState::Open));
+    let fallen = runs_on(&client, "cpu").await;
+    assert_eq!((&*fallen.backends[0].name, fallen.backends[0].breaker), ("cuda:255", BreakerState::Open));
     client.close().await.unwrap();
     let (code, log) = node.terminate();
     assert!(code == Some(0) && log.contains("cuda:255 cannot be had"), "{log}");
+
+    // So does one that was left to find its devices by itself.
+    let node = Node::start(folder.path());
+    let client = node.client(folder.path()).await;
+    assert!(matches!(client.ask(Key(7), counter::Message::Read).await, Ok(counter::Reply::Count { count: 6 })));
+    assert_eq!(device(&client).await.name, "cuda0");
+    client.close().await.unwrap();
+    assert_eq!(node.terminate().0, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

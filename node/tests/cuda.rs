@@ -286,7 +286,7 @@ fn a_gpu_that_falls_off_the_bus_is_followed_by_the_cpu_and_is_back_when_somebody
     assert_eq!(device["backends"][0], own);
 
     machine.report(31);
-    assert_eq!(node.json(&["devices", "retry", "cuda0"]), json!({"device": "cuda0", "backends": 1}));
+    assert_eq!(node.json(&["devices", "retry", "cuda0"]), json!({"device": "cuda0", "backends": ["cuda:0"]}));
     machine.wait_for("moving from cpu to cuda:0");
     assert_eq!(node.json(&DEPOSIT), json!({"Balance": {"cents": 20}}));
     assert!(node.end().success(), "{}", machine.log());

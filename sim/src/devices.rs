@@ -377,7 +377,8 @@ impl DeviceHost for SimHost {
             let Some(running) = &mut self.running else { return std::future::pending().await };
             let mut remedy = Remedy::Restart;
             let how = loop {
-                if let Some(how) = running.life.inner.lock().death.clone() {
+                let death = running.life.inner.lock().death.clone();
+                if let Some(how) = death {
                     // A device that has not been up begins nowhere else.
                     if running.was_up() && std::mem::take(&mut self.untrusted) {
                         remedy = Remedy::GiveUp;

@@ -125,7 +125,7 @@ pub fn find<'a>(types: &'a [ActorType], name: &str) -> Result<&'a ActorType, Fai
     types.iter().find(|t| t.schema.name == name).ok_or_else(|| {
         let known: Vec<&str> = types.iter().map(|t| t.schema.name.as_str()).collect();
         let near = suggest::nearest(name, known.iter().copied());
-        let near = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+        let near = near.map_or(".".to_owned(), |near| format!("; did you mean `{near}`?"));
         Failure::usage(format!("the node has no actor type `{name}`{near} It has {}", suggest::list(known)))
     })
 }

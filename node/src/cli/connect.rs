@@ -123,8 +123,8 @@ impl Connection {
         request!(self, Request::Devices, Devices)
     }
 
-    /// Returns how many backends of the device had been left alone.
-    pub async fn retry(&self, device: &str) -> Result<u32, Failure> {
+    /// Returns the names of the device's backends that had been left alone.
+    pub async fn retry(&self, device: &str) -> Result<Vec<String>, Failure> {
         request!(self, Request::Retry { device: device.into() }, Retrying)
     }
 

@@ -128,7 +128,7 @@ fn reason(which: &WhichLetters) -> Result<Option<u8>, Failure> {
         None => {
             let words = words.iter().map(|(_, word)| word.as_str());
             let near = suggest::nearest(&asked, words.clone());
-            let near = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+            let near = near.map_or(".".to_owned(), |near| format!("; did you mean `{near}`?"));
             Err(Failure::usage(format!("there is no reason `{word}`{near} There are {}", suggest::list(words))))
         }
     }

@@ -48,9 +48,9 @@ pub fn run(globals: &Globals, output: Output) -> Result<u8, Failure> {
 pub fn retry(globals: &Globals, device: &str, output: Output) -> Result<u8, Failure> {
     connect::run(globals, async |node: &Connection| {
         let backends = node.retry(device).await?;
-        output.result(json!({"device": device, "backends": backends}), || match backends {
-            0 => format!("{device} runs where it is to: there is nothing to try again\n"),
-            _ => format!("{device} tries {backends} again; `ringhold status` shows what comes of it\n"),
+        output.result(json!({"device": device, "backends": backends}), || match &backends[..] {
+            [] => format!("{device} runs where it is to: there is nothing to try again\n"),
+            names => format!("{device} tries {} again; `ringhold status` shows what comes of it\n", names.join(", ")),
         });
         Ok(exit::OK)
     })

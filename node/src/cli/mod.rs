@@ -234,7 +234,7 @@ struct LetterArgs {
     which: WhichLetters,
 
     /// All there are
-    #[arg(long)]
+    #[arg(long, conflicts_with = "numbers")]
     all: bool,
 
     /// Do it without asking

@@ -50,7 +50,7 @@ fn status_text(status: &Status) -> String {
     let state = match status.state {
         NodeState::Starting => "starting",
         NodeState::Running => "running",
-        NodeState::Degraded => "degraded: not every device runs, or runs where it is to",
+        NodeState::Degraded => "degraded: a device does not run, or runs elsewhere than it is to",
         NodeState::Draining => "draining: it finishes what it has and then exits",
     };
     let node = &status.node;

@@ -55,6 +55,10 @@ struct Breaker {
     failed: VecDeque<Duration>,
     /// How often in a row it opened.
     opened: u32,
+    /// Why it was left, the first time since it was last in use.
+    first: Option<String>,
+    /// It was left as one that is not to be trusted.
+    untrusted: bool,
 }
 
 /// What is to be done about a host that has failed.
@@ -69,7 +73,8 @@ pub enum Verdict {
 impl Breakers {
     /// Of so many backends, all closed; the first is in use.
     pub fn new(limits: Limits, backends: usize) -> Breakers {
-        let breaker = || Breaker { state: State::Closed, failed: VecDeque::new(), opened: 0 };
+        let breaker =
+            || Breaker { state: State::Closed, failed: VecDeque::new(), opened: 0, first: None, untrusted: false };
         Breakers { limits, breakers: (0..backends.max(1)).map(|_| breaker()).collect(), current: 0 }
     }
 
@@ -127,12 +132,19 @@ impl Breakers {
         let pause = pause.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0);
         breaker.opened += 1;
         breaker.failed.clear();
-        breaker.state = State::Open { why: why.into(), until: (!untrusted).then(|| now + pause) };
+        // Until it is in use again: whoever has it tried has to look once more where that is in vain.
+        breaker.untrusted |= untrusted;
+        let why = match &breaker.first {
+            Some(first) if first != why => format!("{first}; tried since: {why}"),
+            _ => breaker.first.insert(why.into()).clone(),
+        };
+        breaker.state = State::Open { why, until: (!breaker.untrusted).then(|| now + pause) };
     }
 
     fn take(&mut self, backend: usize) {
         self.current = backend;
-        self.breakers[backend].state = State::Closed;
+        let breaker = &mut self.breakers[backend];
+        (breaker.state, breaker.first, breaker.untrusted) = (State::Closed, None, false);
     }
 
     /// A backend that is preferred to the one in use and due to be tried again: it is being tried from now on.
@@ -153,6 +165,15 @@ impl Breakers {
     /// Takes in that the backend that is tried has failed.
     pub fn trial_failed(&mut self, backend: usize, now: Duration, remedy: Remedy, why: &str, jitter: f64) {
         self.open(backend, now, remedy == Remedy::GiveUp, why, jitter);
+    }
+
+    /// Takes in that the backend that is tried is not tried any more, for no fault of its own: it is tried again in a while.
+    pub fn trial_abandoned(&mut self, backend: usize, now: Duration) {
+        let until = Some(now + self.limits.retry_min);
+        let breaker = &mut self.breakers[backend];
+        if let State::Trying { why } = &breaker.state {
+            breaker.state = State::Open { why: why.clone(), until };
+        }
     }
 
     /// Takes in that the device has moved to the backend that was tried.
@@ -220,6 +241,24 @@ mod tests {
     }
 
     #[test]
+    fn a_backend_that_is_not_to_be_trusted_is_not_tried_for_ever_because_it_was_asked_for_once() {
+        let mut breakers = Breakers::new(LIMITS, 2);
+        breakers.failed(at(1), Remedy::GiveUp, "Xid 79", 0.0);
+        breakers.retry(at(2));
+        assert_eq!(breakers.trial(at(2)), Some(0));
+        // What the device did meanwhile is no fault of it.
+        breakers.trial_abandoned(0, at(3));
+        assert_eq!(breakers.state(0), &State::Open { why: "Xid 79".into(), until: Some(at(13)) });
+        assert_eq!((breakers.trial(at(12)), breakers.trial(at(13))), (None, Some(0)));
+        breakers.trial_failed(0, at(14), Remedy::Restart, "it was not there", 0.0);
+        assert_eq!(
+            breakers.state(0),
+            &State::Open { why: "Xid 79; tried since: it was not there".into(), until: None }
+        );
+        assert_eq!(breakers.trial(at(1_000_000)), None);
+    }
+
+    #[test]
     fn the_last_backend_is_not_left_for_none() {
         let mut breakers = Breakers::new(LIMITS, 1);
         assert!((0..100).all(|s| fails(&mut breakers, s) == Verdict::Stay));
@@ -257,11 +296,8 @@ mod tests {
     fn jitter_shortens_a_pause_by_half_of_it_at_most() {
         for (jitter, until) in [(0.0, 10_000), (0.5, 7_500), (1.0, 5_000)] {
             let mut breakers = Breakers::new(LIMITS, 2);
-            breakers.failed(at(0), Remedy::GiveUp, "", 0.0);
-            breakers.retry(at(0));
-            breakers.trial(at(0));
-            breakers.breakers[0].opened = 0;
-            breakers.trial_failed(0, at(0), Remedy::RestartLater, "no driver", jitter);
+            (0..2).for_each(|_| _ = fails(&mut breakers, 0));
+            breakers.failed(at(0), Remedy::RestartLater, "no driver", jitter);
             let expected = State::Open { why: "no driver".into(), until: Some(Duration::from_millis(until)) };
             assert_eq!(breakers.state(0), &expected);
         }

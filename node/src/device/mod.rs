@@ -281,11 +281,12 @@ impl Device {
         self.known.lock().backends.first().is_some_and(|own| own.breaker != BreakerState::Closed)
     }
 
-    /// Has backends that were left alone tried again now: somebody has seen to them. Returns how many there are.
-    pub fn try_again(&self) -> u32 {
+    /// Has backends that were left alone tried again now: somebody has seen to them. Returns their names.
+    pub fn try_again(&self) -> Vec<String> {
         self.retry.notify_one();
         let known = self.known.lock();
-        known.backends.iter().filter(|backend| backend.breaker == BreakerState::Open).count() as u32
+        let left = known.backends.iter().filter(|backend| backend.breaker != BreakerState::Closed);
+        left.map(|backend| backend.name.clone()).collect()
     }
 
     /// The process that the device runs in, while it runs in one.

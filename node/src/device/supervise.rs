@@ -173,7 +173,7 @@ impl Care {
             drop(no_checkpoint);
             self.publish();
             if self.device.ended.load(SeqCst) {
-                self.end_trial("the node ends".into()).await;
+                self.abandon_trial().await;
                 return self.device.over.notify_one();
             }
             let event = match event {
@@ -500,20 +500,23 @@ impl Care {
         let start_timeout = self.backends[trial.backend].limits.start_timeout;
         if trial.term <= self.device.door.lock().link().term() {
             // The host beside it has had a successor, whose term is this one's.
-            self.end_trial("the device had to recover meanwhile".into()).await;
+            self.abandon_trial().await;
         } else if let Some(cut) = trial.cut.take_if(|cut| cut.is_finished()) {
             match cut.await.map_err(|e| e.to_string()).and_then(|made| made.map_err(|e| e.to_string())) {
                 Ok(one) => self.move_to_trial(one).await,
                 Err(e) => {
                     self.device.door.lock().hold_all(false);
-                    self.end_trial(format!("the device could not be cut: {e}").into()).await;
+                    tracing::warn!(device = self.device.name, "not moved, for it could not be cut: {e}");
+                    self.abandon_trial().await;
                 }
             }
         } else if trial.cut.is_none() && trial.link.is_there() {
             trial.since = now;
             trial.cut = Some(tokio::spawn(self.device.clone().cut_to_move(self.outlet.clone())));
         } else if now > trial.since + start_timeout {
-            self.end_trial(format!("was not there after {} ms", start_timeout.as_millis()).into()).await;
+            let backend = trial.backend;
+            self.end_trial().await;
+            self.tried_in_vain(backend, format!("was not there after {} ms", start_timeout.as_millis()).into());
         }
     }
 
@@ -542,10 +545,16 @@ impl Care {
     }
 
     /// Ends the host that is tried, if there is one. It has nothing that would be lost.
-    async fn end_trial(&mut self, why: Over) {
+    async fn end_trial(&mut self) {
         let Some(Trial { backend, mut link, .. }) = self.trial.take() else { return };
         end(&mut self.backends[backend], &mut link).await;
-        self.tried_in_vain(backend, why);
+    }
+
+    /// The same where it is no fault of the backend.
+    async fn abandon_trial(&mut self) {
+        let Some(backend) = self.trial.as_ref().map(|trial| trial.backend) else { return };
+        self.end_trial().await;
+        self.breakers.trial_abandoned(backend, self.now());
     }
 
     /// Has the device go on with the host beside its own, from the checkpoint that was just made. `one`: no other is being made.

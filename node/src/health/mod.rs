@@ -76,7 +76,8 @@ fn device(status: &DeviceStatus) -> DeviceHealth {
     let (verdict, reason) = match (status.state, own) {
         (DeviceState::Running, None) => (DeviceVerdict::Well, String::new()),
         (DeviceState::Running, Some(own)) => {
-            (DeviceVerdict::Degraded, format!("it runs on {}; {} is left alone: {}", status.backend, own.name, own.why))
+            let how = if own.breaker == BreakerState::Trying { "is being tried again" } else { "is left alone" };
+            (DeviceVerdict::Degraded, format!("it runs on {}; {} {how}: {}", status.backend, own.name, own.why))
         }
         (DeviceState::Starting, _) => (DeviceVerdict::Down, because("it is starting")),
         (DeviceState::Restarting, _) => (DeviceVerdict::Down, because("it is being restarted")),

@@ -36,7 +36,12 @@ pub async fn run(quick: bool) -> Result<(), Failure> {
     let sizes: &[u64] = if quick { &[1_000] } else { &[100_000, 1_000_000] };
     for cells in sizes {
         // Checkpoints are made here and at no other time.
-        let here = Here::start(|config| config.checkpoints.interval = Duration::from_secs(3_600)).await?;
+        let here = Here::start(|config| {
+            config.checkpoints.interval = Duration::from_secs(3_600);
+            // Nor because of what is kept until then.
+            config.checkpoints.retained_bytes = 8 << 30;
+        })
+        .await?;
         touch(&here.client, *cells, 1).await?;
         let router = here.node.router().clone();
         here.device().checkpoint(&*router).await?;
