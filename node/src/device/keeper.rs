@@ -318,12 +318,23 @@ impl Device {
         self.checkpoint_alone(keeper, outlet).await
     }
 
-    /// Makes the checkpoint from which the device is to go on elsewhere, and holds back whatever it sends from the cut on. No
-    /// other is made until the guard is dropped.
-    pub(super) async fn cut_to_move(self: Arc<Device>, outlet: Arc<dyn Outlet>) -> Result<OwnedMutexGuard<()>, Error> {
+    /// Makes the checkpoint from which the device is to go on elsewhere, while that is `wanted`, and holds back whatever it sends
+    /// from the cut on. No other is made until the guard is dropped.
+    pub(super) async fn cut_to_move(
+        self: Arc<Device>,
+        outlet: Arc<dyn Outlet>,
+        wanted: Arc<AtomicBool>,
+    ) -> Result<OwnedMutexGuard<()>, Error> {
         let keeper = self.keeper.as_ref().expect("only a device that keeps goes on elsewhere");
         let one = keeper.one.clone().lock_owned().await;
-        self.door.lock().hold_all(true);
+        {
+            let mut door = self.door.lock();
+            // Under this lock it is called off, too.
+            if !wanted.load(SeqCst) {
+                return Err(Error::HostEnded);
+            }
+            door.hold_all(true);
+        }
         self.checkpoint_alone(keeper, &*outlet).await?;
         Ok(one)
     }

@@ -7,7 +7,7 @@
 //! after the cut has been held back, and is made again.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use ringhold_cluster::wire::{BackendStatus, BreakerState, DeviceState, RecoveryStatus};
@@ -64,6 +64,8 @@ struct Trial {
     since: Duration,
     /// The checkpoint that it is to begin with. No other is made until what this resolves to is dropped.
     cut: Option<JoinHandle<Result<OwnedMutexGuard<()>, keeper::Error>>>,
+    /// False once nobody waits for that any more.
+    wanted: Arc<AtomicBool>,
 }
 
 /// What there is to react to.
@@ -181,7 +183,7 @@ impl Care {
                 None => match self.happens().await {
                     Happened::Event(event) => event,
                     Happened::Tried(over) => {
-                        self.device.door.lock().hold_all(false);
+                        self.call_off_cut();
                         let trial = self.trial.take().expect("it was awaited");
                         self.tried_in_vain(trial.backend, over);
                         Event::Tick
@@ -377,6 +379,8 @@ impl Care {
 
     fn lost(&mut self, Over { how, remedy, blames }: Over) {
         let device = self.device.clone();
+        // The next host does not begin while what may be a finished checkpoint waits for somebody to look at it.
+        self.call_off_cut();
         let now = self.now();
         let mut out = Outcome::default();
         let loss = device.door.lock().lose(&mut out);
@@ -505,14 +509,14 @@ impl Care {
             match cut.await.map_err(|e| e.to_string()).and_then(|made| made.map_err(|e| e.to_string())) {
                 Ok(one) => self.move_to_trial(one).await,
                 Err(e) => {
-                    self.device.door.lock().hold_all(false);
                     tracing::warn!(device = self.device.name, "not moved, for it could not be cut: {e}");
                     self.abandon_trial().await;
                 }
             }
         } else if trial.cut.is_none() && trial.link.is_there() {
             trial.since = now;
-            trial.cut = Some(tokio::spawn(self.device.clone().cut_to_move(self.outlet.clone())));
+            let cut = self.device.clone().cut_to_move(self.outlet.clone(), trial.wanted.clone());
+            trial.cut = Some(tokio::spawn(cut));
         } else if now > trial.since + start_timeout {
             let backend = trial.backend;
             self.end_trial().await;
@@ -532,7 +536,8 @@ impl Care {
         match begun {
             Ok((link, term, pid)) => {
                 tracing::info!(device = device.name, pid, "trying {} again", self.backends[backend].name);
-                self.trial = Some(Trial { backend, link, term, pid, since, cut: None });
+                let wanted = Arc::new(AtomicBool::new(true));
+                self.trial = Some(Trial { backend, link, term, pid, since, cut: None, wanted });
             }
             Err(why) => self.tried_in_vain(backend, why.into()),
         }
@@ -544,8 +549,17 @@ impl Care {
         self.breakers.trial_failed(backend, self.now(), over.remedy, &over.how, self.jitter());
     }
 
+    /// Nobody waits for the cut of a trial any more: what it has come to is dropped, and nothing is held back for it.
+    fn call_off_cut(&mut self) {
+        let Some(trial) = &mut self.trial else { return };
+        trial.wanted.store(false, SeqCst);
+        trial.cut = None;
+        self.device.door.lock().hold_all(false);
+    }
+
     /// Ends the host that is tried, if there is one. It has nothing that would be lost.
     async fn end_trial(&mut self) {
+        self.call_off_cut();
         let Some(Trial { backend, mut link, .. }) = self.trial.take() else { return };
         end(&mut self.backends[backend], &mut link).await;
     }
