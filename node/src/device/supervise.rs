@@ -263,6 +263,8 @@ impl Care {
             Event::Over(over) | Event::LaunchFailed(over) => over.clone(),
             _ => return event,
         };
+        // It may have been up for less than a look.
+        self.has_been |= self.device.door.lock().link().is_running();
         if matches!(self.supervisor.state(), State::Stopping { .. } | State::Stopped) || !self.has_been {
             return event;
         }

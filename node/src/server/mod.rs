@@ -45,7 +45,7 @@ pub trait Doors: Send + Sync + 'static {
     /// rest had no room. Never blocks.
     ///
     /// The messages are checked: tells, asks and inspects with payloads within the limit, whose sender is
-    /// [`client_id`](ringhold_cluster::frame::client_id) of the session and the message's number, and whose `hlc` is
+    /// [`client_id`] of the session and the message's number, and whose `hlc` is
     /// zero, to be stamped here. A message may have come before, on another connection of its client. Each ask or inspect taken is owed exactly one answer, through [`Sessions`] or
     /// [`Session::answer`], addressed to that sender.
     fn admit(&self, session: &Arc<Session>, batch: &[u8]) -> usize;
