@@ -211,7 +211,7 @@ async fn runs_on(client: &Client, backend: &str) -> DeviceStatus {
 async fn a_device_whose_gpu_fails_goes_on_with_the_cpu_and_moves_back_while_asks_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let toml = "[actors]\ncommitted = [\"counter\"]\n[[devices]]\nkind = \"emulated\"\nworkers = 2\n\
-                [supervision]\nbreaker_failures = 1\nbreaker_retry_min = \"3s\"\n";
+                [supervision]\nbreaker_failures = 1\nbreaker_retry_min = \"8s\"\n";
     let node = Node::start_with(folder.path(), toml);
     let client = node.client(folder.path()).await;
     let own = runs_on(&client, "emulated").await;
