@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ringhold::client::{AskError, Client, Options};
-use ringhold::config::{self, Config, DeviceKind};
+use ringhold::config::{self, Config, DeviceKind, Fallback};
 use ringhold::node::{Environment, Node};
 use ringhold::rt::MessageOf;
 use ringhold::shipped::counter;
@@ -80,6 +80,8 @@ impl Bench {
         config.node.data_dir = folder.clone();
         config.node.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         config.devices.0[0].kind = kind(suite);
+        // What is tried here is the GPU.
+        config.devices.0[0].fallback = Fallback::None;
         if let Which::Cuda(number) = suite.which {
             config.devices.0[0].gpu = number;
         } else {
