@@ -328,6 +328,8 @@ impl Care {
             && let Err(e) = self.take_up(to)
         {
             tracing::error!(device = device.name, "{e}");
+            // The segment that there is was made for another backend.
+            self.next = Some(to);
             return Event::LaunchFailed(format!("has no segment: {e}").into());
         }
         let (term, segment) = {
