@@ -4,6 +4,7 @@
 //! [`dead_letters::DeadLetters`] keeps the messages that nobody handled, in sled or, for simulation, in memory.
 //! [`checkpoints::Checkpoints`] keeps what devices recover from, over the narrow trait [`blocks::Blocks`]: sled, or memory;
 //! [`export`] takes them to a file and back.
+//! [`raft_log::RaftLog`] keeps what nodes agree on, over the same trait.
 //! [`kernels::Kernels`] keeps what the compiler of GPUs' code has made.
 //!
 //! This floor knows messages but not who sends them: no networks, no devices, no clocks. Time and randomness are
@@ -15,3 +16,4 @@ pub mod dead_letters;
 pub mod export;
 pub mod folder;
 pub mod kernels;
+pub mod raft_log;
