@@ -420,6 +420,11 @@ impl RaftLog {
         }
     }
 
+    /// The error for a log whose contents, each right by itself, cannot be together.
+    pub fn contradiction(&self, what: &str) -> Error {
+        self.damaged(what.into())
+    }
+
     fn damaged(&self, what: String) -> Error {
         Error::Damaged { place: self.place.clone(), what }
     }

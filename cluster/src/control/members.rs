@@ -1,0 +1,211 @@
+//! Who is a member, and who votes: what the leader does about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::time::Duration;
+
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Instant as _};
+use tokio::time::timeout;
+
+use super::network::{Answer, Request};
+use super::types::{Peer, Types};
+use super::voters::{self, Candidate};
+use super::{Control, Error};
+
+/// From one look at who votes to the next.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The members of the cluster, as Raft has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// While voters change: those of before and those to come.
+    pub voters: BTreeSet<u64>,
+    /// They get everything and do not vote.
+    pub learners: BTreeSet<u64>,
+    /// Of both.
+    pub addresses: BTreeMap<u64, String>,
+    /// Voters are about to change.
+    pub changing: bool,
+}
+
+impl Control {
+    /// The members, as far as this node knows.
+    pub fn members(&self) -> Members {
+        self.metrics(|metrics| {
+            let membership = metrics.membership_config.membership();
+            Members {
+                voters: membership.voter_ids().collect(),
+                learners: membership.learner_ids().collect(),
+                addresses: membership.nodes().map(|(number, peer)| (*number, peer.address.clone())).collect(),
+                changing: membership.get_joint_config().len() > 1,
+            }
+        })
+    }
+
+    /// How long ago this node, if it leads, heard of each member that it ever heard of.
+    pub fn heard(&self) -> BTreeMap<u64, Duration> {
+        self.metrics(|metrics| {
+            let heard = metrics.heartbeat.iter().flatten();
+            let mut heard: BTreeMap<_, _> =
+                heard.filter_map(|(number, at)| Some((*number, at.as_ref()?.elapsed()))).collect();
+            if metrics.heartbeat.is_some() {
+                heard.insert(self.number(), Duration::ZERO);
+            }
+            heard
+        })
+    }
+
+    /// Adds a node that gets everything and does not vote. It must run, and have the number. One that is there already may have
+    /// come to another address, but not have lost its log.
+    ///
+    /// This and what follows is for the leader.
+    pub async fn add_learner(&self, number: u64, address: &str) -> Result<(), Error> {
+        let peer = self.meet(number, address).await?;
+        match self.peer(number) {
+            Some(known) if known == peer => Ok(()),
+            Some(_) => self.set_peer(number, peer).await,
+            None => self.change(ChangeMembers::AddNodes([(number, peer)].into()), true).await,
+        }
+    }
+
+    /// From now on a member is reached there. It must run there.
+    pub async fn set_address(&self, number: u64, address: &str) -> Result<(), Error> {
+        if self.peer(number).is_none() {
+            return Err(Error::Change(format!("node {number} is no member")));
+        }
+        let peer = self.meet(number, address).await?;
+        self.set_peer(number, peer).await
+    }
+
+    /// These vote from now on. Each must be a member; who does not vote any more is a learner.
+    pub async fn change_voters(&self, voters: BTreeSet<u64>) -> Result<(), Error> {
+        self.change(ChangeMembers::ReplaceAllVoters(voters), true).await
+    }
+
+    /// A learner is no member any more.
+    pub async fn remove(&self, number: u64) -> Result<(), Error> {
+        if self.members().voters.contains(&number) {
+            return Err(Error::Votes(number));
+        }
+        self.change(ChangeMembers::RemoveNodes([number].into()), true).await
+    }
+
+    /// Has another voter lead, if this node does: for a node that is about to stop. Nothing is waited for.
+    pub async fn hand_over(&self) -> Result<(), Error> {
+        let voters = self.members().voters;
+        self.hand_over_to(&voters).await.map(|_| ())
+    }
+
+    /// Keeps the members those of the state, and the voters those that should be, wherever this node leads. It does not end.
+    pub async fn keep_members(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            // What fails now is tried again; whoever cannot be reached is seen in `heard`.
+            let _ = self.look_after_members().await;
+        }
+    }
+
+    /// One round of [`Control::keep_members`]: at most one change of each kind.
+    pub async fn look_after_members(&self) -> Result<(), Error> {
+        if self.leader() != Some(self.number()) {
+            return Ok(());
+        }
+        let state = self.state();
+        let nodes: BTreeMap<u64, _> = state.nodes.iter().map(|(number, member)| (u64::from(*number), member)).collect();
+        let members = self.members();
+        let elsewhere =
+            |(number, address): &(u64, &str)| members.addresses.get(number).is_none_or(|known| known != address);
+        let mut failed = Ok(());
+        let wanted = nodes.iter().map(|(number, member)| (*number, member.address.as_str()));
+        for (number, address) in wanted.filter(elsewhere) {
+            let added = self.add_learner(number, address).await;
+            failed = failed.and(added);
+        }
+        let heard = self.heard();
+        let candidates = nodes.iter().filter(|(number, _)| members.addresses.contains_key(number));
+        let candidates = candidates.map(|(number, member)| {
+            let heard = heard.get(number).copied();
+            (*number, Candidate { zone: member.zone.clone(), serving: !member.draining, heard })
+        });
+        let voters = voters::choose(&candidates.collect(), &members.voters, state.settings.voters_max);
+        if !voters.contains(&self.number()) && self.hand_over_to(&voters).await? {
+            // The next leader goes on.
+            return failed;
+        }
+        if voters != members.voters || members.changing {
+            self.change_voters(voters).await?;
+        }
+        // Before there is a first node in the state, the one that founds the cluster is in none.
+        let gone = members.learners.iter().find(|number| !nodes.is_empty() && !nodes.contains_key(number));
+        if let Some(gone) = gone {
+            self.remove(*gone).await?;
+        }
+        failed
+    }
+
+    /// Has that one of these lead that votes, was heard of, and has most of the log; false if there is none.
+    async fn hand_over_to(&self, voters: &BTreeSet<u64>) -> Result<bool, Error> {
+        let heard = self.heard();
+        let to = self.metrics(|metrics| {
+            let matching = |number: &u64| metrics.replication.as_ref()?.get(number).copied().flatten();
+            let live = |number: &u64| heard.get(number).is_some_and(|heard| *heard < self.0.timing.election_min);
+            let able = |number: &u64| *number != self.number() && voters.contains(number) && live(number);
+            metrics.membership_config.membership().voter_ids().filter(able).max_by_key(matching)
+        });
+        let Some(to) = to else { return Ok(false) };
+        self.0.raft.trigger().transfer_leader(to).await.map_err(|e| Error::Stopped(e.to_string()))?;
+        Ok(true)
+    }
+
+    fn peer(&self, number: u64) -> Option<Peer> {
+        self.metrics(|metrics| metrics.membership_config.membership().get_node(&number).cloned())
+    }
+
+    /// Asks who is there, and checks that it is who it should be.
+    async fn meet(&self, number: u64, address: &str) -> Result<Peer, Error> {
+        let unreachable = |why| Error::Unreachable { number, address: address.into(), why };
+        let answer = match number == self.number() {
+            true => Ok(Answer::Who { number, log: self.0.identity, leader: None }),
+            false => self.0.links.ask(number, address, &Request::Who, self.0.timing.append).await,
+        };
+        let (found, log) = match answer {
+            Ok(Answer::Who { number, log, .. }) => (number, log),
+            Ok(Answer::Failed(why) | Answer::Unknown(why)) | Err(why) => return Err(unreachable(why)),
+            Ok(_) => return Err(unreachable("its answer is to something else".into())),
+        };
+        if found != number {
+            return Err(Error::OtherNode { number, address: address.into(), found });
+        }
+        match self.peer(number) {
+            Some(known) if known.log != log => Err(Error::OtherLog { number, address: address.into() }),
+            _ => Ok(Peer { address: address.into(), log }),
+        }
+    }
+
+    /// Only for a member whose log is known to be the same: else there could be two of one number.
+    async fn set_peer(&self, number: u64, peer: Peer) -> Result<(), Error> {
+        self.change(ChangeMembers::SetNodes([(number, peer)].into()), true).await
+    }
+
+    async fn change(&self, change: ChangeMembers<u64, Peer>, retain: bool) -> Result<(), Error> {
+        if self.leader() != Some(self.number()) {
+            return Err(Error::NotLeader(self.leader()));
+        }
+        self.bounded(self.0.raft.change_membership(change, retain)).await
+    }
+
+    async fn bounded<T>(
+        &self,
+        change: impl Future<Output = Result<T, RaftError<Types, ClientWriteError<Types>>>>,
+    ) -> Result<(), Error> {
+        let within = self.0.timing.change;
+        match timeout(within, change).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RaftError::Fatal(e))) => Err(Error::Stopped(e.to_string())),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => Err(Error::NotLeader(to.leader_id)),
+            Ok(Err(RaftError::APIError(e))) => Err(Error::Change(e.to_string())),
+            Err(_) => Err(Error::Change(format!("no majority has agreed within {} ms", within.as_millis()))),
+        }
+    }
+}

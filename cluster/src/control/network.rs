@@ -1,0 +1,319 @@
+//! What nodes say to each other about what they agree on, over [`Calls`].
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use openraft::alias::SnapshotOf;
+use openraft::entry::RaftEntry;
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use super::state::Command;
+use super::types::{Applied, Peer, Raft, SnapshotMeta, Types, Vote, decode, encode};
+use super::{Calls, Timing};
+
+/// What the entries of one call have room for.
+const APPEND_BYTES_MAX: usize = 16 << 20;
+/// What one call carries of a snapshot.
+const PIECE_BYTES: usize = 4 << 20;
+
+/// What a node says that has not the log of the member whose number it has.
+pub(super) const OTHER_LOG: &str =
+    "its control data is not that of the member with its number, which has to be removed";
+
+/// What a node asks another.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Request {
+    /// Of the member `to` with the log `log`; whoever else gets it must not answer.
+    Raft { to: u64, log: [u8; 16], rpc: Rpc },
+    /// Of the leader.
+    Propose { command: Command, within: Duration },
+    /// Of the leader: up to which index must be applied what a reader sees.
+    ReadIndex { within: Duration },
+    /// Of anybody.
+    Who,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) enum Rpc {
+    Append(AppendEntriesRequest<Types>),
+    Vote(VoteRequest<Types>),
+    PreVote(VoteRequest<Types>),
+    Snapshot(Piece),
+    Transfer(TransferLeaderRequest<Types>),
+}
+
+/// A piece of a snapshot. They come in their order.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Piece {
+    pub vote: Vote,
+    pub meta: SnapshotMeta,
+    pub offset: u64,
+    /// Bytes of the whole.
+    pub whole: u64,
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) enum Answer {
+    Append(AppendEntriesResponse<Types>),
+    Vote(VoteResponse<Types>),
+    /// The piece was taken, and others are to come.
+    More,
+    Snapshot(SnapshotResponse<Types>),
+    Transfer(TransferLeaderResponse<Types>),
+    Applied(Applied),
+    ReadIndex(u64),
+    Who {
+        number: u64,
+        log: [u8; 16],
+        leader: Option<u64>,
+    },
+    /// Nothing was done: it is not the leader.
+    NotLeader,
+    /// It was begun, and it is not known what came of it.
+    Unknown(String),
+    /// Nothing was done, and why.
+    Failed(String),
+}
+
+/// How a node reaches others: what openraft, and whoever proposes, goes through.
+#[derive(Clone)]
+pub(super) struct Links(Arc<Inner>);
+
+struct Inner {
+    calls: Arc<dyn Calls>,
+    timing: Timing,
+    /// Of nodes that could not be reached, or refused to answer, when last asked: why.
+    silent: Mutex<BTreeMap<u64, String>>,
+    /// Who has which address now.
+    raft: OnceLock<Weak<Raft>>,
+}
+
+impl Links {
+    pub fn new(calls: Arc<dyn Calls>, timing: Timing) -> Links {
+        Links(Arc::new(Inner { calls, timing, silent: Mutex::default(), raft: OnceLock::new() }))
+    }
+
+    /// From here on addresses are those of the newest membership.
+    pub fn attach(&self, raft: &Arc<Raft>) {
+        let _ = self.0.raft.set(Arc::downgrade(raft));
+    }
+
+    /// Asks a member.
+    pub async fn ask(&self, number: u64, address: &str, request: &Request, within: Duration) -> Result<Answer, String> {
+        let answer = self.ask_address(address, request, within).await;
+        let why = match &answer {
+            Err(why) | Ok(Answer::Failed(why)) => Some(why.clone()),
+            Ok(Answer::Who { log, .. }) if self.peer(number).is_some_and(|peer| peer.log != *log) => {
+                Some(OTHER_LOG.into())
+            }
+            Ok(_) => None,
+        };
+        let mut silent = self.0.silent.lock();
+        match why {
+            Some(why) => silent.insert(number, why),
+            None => silent.remove(&number),
+        };
+        answer
+    }
+
+    /// Asks whoever has the address.
+    pub async fn ask_address(&self, address: &str, request: &Request, within: Duration) -> Result<Answer, String> {
+        let request = encode(request).map_err(|e| e.to_string())?;
+        let answer = timeout(within, self.0.calls.call(address, request, within)).await;
+        let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {} ms", within.as_millis())))?;
+        decode(&answer).map_err(|e| format!("its answer cannot be read: {e}"))
+    }
+
+    /// Why a member could not be reached when last tried.
+    pub fn silence(&self, number: u64) -> Option<String> {
+        self.0.silent.lock().get(&number).cloned()
+    }
+
+    fn peer(&self, number: u64) -> Option<Peer> {
+        let raft = self.0.raft.get()?.upgrade()?;
+        let metrics = raft.metrics();
+        let metrics = openraft::async_runtime::WatchReceiver::borrow_watched(&metrics);
+        metrics.membership_config.membership().get_node(&number).cloned()
+    }
+}
+
+impl RaftNetworkFactory<Types> for Links {
+    type Network = Link;
+
+    async fn new_client(&mut self, number: u64, peer: &Peer) -> Link {
+        Link { links: self.clone(), number, peer: peer.clone() }
+    }
+}
+
+/// A member, as openraft asks it.
+pub(super) struct Link {
+    links: Links,
+    number: u64,
+    peer: Peer,
+}
+
+impl Link {
+    async fn ask(&mut self, rpc: Rpc, within: Duration) -> Result<Answer, Unreachable<Types>> {
+        if let Some(peer) = self.links.peer(self.number) {
+            self.peer = peer;
+        }
+        let request = Request::Raft { to: self.number, log: self.peer.log, rpc };
+        match self.links.ask(self.number, &self.peer.address, &request, within).await {
+            Ok(Answer::Failed(why) | Answer::Unknown(why)) => Err(unreachable(why)),
+            Ok(answer) => Ok(answer),
+            Err(why) => Err(unreachable(why)),
+        }
+    }
+}
+
+fn unreachable(why: String) -> Unreachable<Types> {
+    Unreachable::new(&io::Error::other(why))
+}
+
+fn unexpected<E: From<Unreachable<Types>>>() -> E {
+    unreachable("its answer is to something else".into()).into()
+}
+
+impl RaftNetworkV2<Types> for Link {
+    type SnapshotData = Vec<u8>;
+
+    async fn append_entries(
+        &mut self,
+        mut request: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        // A follower may wait for its disk.
+        let timing = self.links.0.timing;
+        let within = if request.entries.is_empty() { option.hard_ttl() } else { timing.append.max(option.hard_ttl()) };
+        let fitting = fitting(&request)?;
+        let cut = fitting < request.entries.len();
+        request.entries.truncate(fitting);
+        let last = request.entries.last().map(|entry| entry.log_id());
+        match self.ask(Rpc::Append(request), within).await? {
+            Answer::Append(AppendEntriesResponse::Success) if cut => Ok(AppendEntriesResponse::PartialSuccess(last)),
+            Answer::Append(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.ask(Rpc::Vote(request), option.hard_ttl()).await? {
+            Answer::Vote(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.ask(Rpc::PreVote(request), option.hard_ttl()).await? {
+            Answer::Vote(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf<Types, Vec<u8>>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let send = async {
+            let whole = snapshot.snapshot.len() as u64;
+            let mut offset = 0;
+            for bytes in snapshot.snapshot.chunks(PIECE_BYTES) {
+                let meta = snapshot.meta.clone();
+                let piece = Piece { vote, meta, offset, whole, bytes: bytes.to_vec() };
+                offset += bytes.len() as u64;
+                match self.ask(Rpc::Snapshot(piece), option.hard_ttl()).await? {
+                    Answer::More if offset < whole => {}
+                    Answer::Snapshot(response) => return Ok(response),
+                    _ => return Err(unexpected()),
+                }
+            }
+            Err(unexpected())
+        };
+        tokio::select! {
+            biased;
+            closed = cancel => Err(closed.into()),
+            sent = send => sent,
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        match self.ask(Rpc::Transfer(request), option.hard_ttl()).await? {
+            Answer::Transfer(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        let heartbeat = self.links.0.timing.heartbeat;
+        Some(Backoff::new([heartbeat, heartbeat * 2].into_iter().chain(std::iter::repeat(heartbeat * 4))))
+    }
+}
+
+/// How many of the entries one call has room for: at least one, where there are any.
+fn fitting(request: &AppendEntriesRequest<Types>) -> Result<usize, RPCError<Types>> {
+    let mut bytes = 0;
+    for (number, entry) in request.entries.iter().enumerate() {
+        bytes += encode(entry).map_err(|e| RPCError::from(unreachable(e.to_string())))?.len();
+        if bytes > APPEND_BYTES_MAX && number > 0 {
+            return Ok(number);
+        }
+    }
+    Ok(request.entries.len())
+}
+
+/// The pieces of a snapshot that is on its way here.
+#[derive(Default)]
+pub(super) struct Arriving(Mutex<Option<Piece>>);
+
+impl Arriving {
+    /// Takes a piece. The whole, once it is there; an error where one is missing.
+    pub fn take(&self, piece: Piece) -> Result<Option<Piece>, String> {
+        let mut arriving = self.0.lock();
+        let so_far = match arriving.take() {
+            _ if piece.offset == 0 => piece,
+            Some(mut so_far)
+                if (so_far.vote, &so_far.meta, so_far.whole) == (piece.vote, &piece.meta, piece.whole)
+                    && so_far.bytes.len() as u64 == piece.offset =>
+            {
+                so_far.bytes.extend_from_slice(&piece.bytes);
+                so_far
+            }
+            _ => return Err("the pieces of the snapshot before this one are missing: it has to be sent anew".into()),
+        };
+        match (so_far.bytes.len() as u64).cmp(&so_far.whole) {
+            std::cmp::Ordering::Less => {
+                *arriving = Some(so_far);
+                Ok(None)
+            }
+            std::cmp::Ordering::Equal => Ok(Some(so_far)),
+            std::cmp::Ordering::Greater => Err("the snapshot is larger than it was said to be".into()),
+        }
+    }
+}

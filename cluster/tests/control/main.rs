@@ -1,0 +1,5 @@
+//! Control planes of several nodes in one process, in time that is paused.
+
+mod agree;
+mod members;
+mod world;
