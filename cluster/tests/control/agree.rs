@@ -19,7 +19,7 @@ async fn every_node_takes_commands_and_all_see_them() {
         assert_eq!(proposed(node, token(n)).await, Ok(Outcome::Done));
         assert_eq!(proposed(node, token(n)).await, Err(Refused::TokenUsed), "a refusal is told as one");
         for reader in &nodes {
-            assert!(has_token(&*reader.read(SOON).await.unwrap(), n), "what was done is read everywhere");
+            assert!(has_token(&reader.read(SOON).await.unwrap(), n), "what was done is read everywhere");
         }
     }
     let state = converged(&nodes).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringhold_cluster::control::state::Command;
+use ringhold_cluster::control::state::{Command, ranges};
 use ringhold_cluster::control::{Error, Timing};
 use tokio::time::{Instant, sleep};
 
@@ -54,7 +54,7 @@ async fn who_leaves_is_drained_then_removed_the_leader_too() {
     assert!(matches!(refused, Error::Votes(n) if n == number), "{refused}");
     // The first node's devices own the shards, so that one cannot go before they are moved.
     if number == 1 {
-        proposed(&nodes[1], Command::Move { shards: vec![0..16], from: 0, to: 1 }).await.unwrap();
+        proposed(&nodes[1], Command::Move { shards: ranges(0..16), from: 0, to: 1 }).await.unwrap();
     }
     proposed(&leader, Command::Drain { node: number as u32, draining: true }).await.unwrap();
     let rest: Vec<_> = nodes.iter().filter(|node| node.number() != number).cloned().collect();

@@ -223,7 +223,7 @@ pub fn token(n: u64) -> Command {
 }
 
 pub fn has_token(state: &State, n: u64) -> bool {
-    state.tokens.contains_key(&n.to_be_bytes().to_vec())
+    state.tokens.contains_key(n.to_be_bytes().as_slice())
 }
 
 /// A cluster of so many nodes, the first of which founded it, with their voters settled.
