@@ -1,4 +1,4 @@
-//! A disk for checkpoints that loses what power failures lose, and the jobs that wait for it, on simulated time.
+//! A disk for checkpoints and logs that loses what power failures lose, and the jobs that wait for it, on simulated time.
 //!
 //! Until it is synced each write is lost or kept by itself, and what was written where nothing had been may be there in
 //! part. The disk can fail in the middle of a checkpoint, at any of its writes, and be full for a while.
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringhold::device::keeper::Jobs;
+use ringhold_cluster::control;
 use ringhold_cluster::network::BoxFuture;
 use ringhold_storage::blocks::{Blocks, Error};
 use tokio::sync::Notify;
@@ -37,6 +38,8 @@ pub struct Plan {
     pub job_max: Duration,
     /// A mistake on purpose: manifests are synced, and the chunks before them are not.
     pub manifests_first: bool,
+    /// A mistake on purpose: what has keys that begin so is never synced, whatever a sync says.
+    pub forgets: Option<&'static [u8]>,
 }
 
 struct Inner {
@@ -187,6 +190,9 @@ impl Inner {
             let later = |key: &Vec<u8>| !key.starts_with(b"m") && !key.starts_with(b"f");
             self.unsynced = all.extract_if(.., |key, _| later(key)).collect();
         }
+        if let Some(forgotten) = self.plan.forgets {
+            self.unsynced.extend(all.extract_if(.., |key, _| key.starts_with(forgotten)));
+        }
         for (key, mut writes) in all {
             match writes.pop().expect("a key is there for a write") {
                 None => {
@@ -220,7 +226,8 @@ fn path() -> PathBuf {
 }
 
 impl Handle {
-    fn has_power(&self) -> bool {
+    /// Whether its power has not failed.
+    pub fn has_power(&self) -> bool {
         let inner = self.disk.inner.lock();
         inner.powered && inner.life == self.life
     }
@@ -299,6 +306,12 @@ impl Blocks for Handle {
 
     fn bytes_on_disk(&self) -> u64 {
         self.disk.inner.lock().synced.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() as u64
+    }
+}
+
+impl control::Disk for Handle {
+    fn run(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        Jobs::run(self, job)
     }
 }
 

@@ -9,6 +9,7 @@
 //! Read [`scenario::run`] first, which runs a seed and says what was not kept; then [`scenario::check`], which
 //! decides that; then [`network::Net`], [`devices::SimDevices`] and [`disk::SimDisk`], the world it happens in.
 
+pub mod cluster;
 pub mod crypto;
 pub mod devices;
 pub mod disk;

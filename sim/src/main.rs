@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use ringhold_sim::scenario::Report;
 use ringhold_sim::trace::say;
-use ringhold_sim::{recovery, scenario};
+use ringhold_sim::{cluster, recovery, scenario};
 use serde_json::{Map, Value, json};
 
 /// Runs whole nodes in simulated time, one run a seed, and checks what they promise.
@@ -40,6 +40,8 @@ enum Scenario {
     Node,
     /// A node that goes on from its checkpoints when devices crash and when its power fails.
     Recovery,
+    /// The control plane of a cluster whose nodes crash, lose each other, move, come and go.
+    Cluster,
 }
 
 impl Scenario {
@@ -55,6 +57,11 @@ impl Scenario {
                 let figures = report.figures.named().to_vec();
                 report.with(figures)
             }
+            Scenario::Cluster => {
+                let report = cluster::run(seed, cluster::Options { print, plant: None });
+                let figures = report.figures.named().to_vec();
+                report.with(figures)
+            }
         }
     }
 
@@ -63,6 +70,7 @@ impl Scenario {
         match self {
             Scenario::Node => "",
             Scenario::Recovery => " --scenario recovery",
+            Scenario::Cluster => " --scenario cluster",
         }
     }
 }

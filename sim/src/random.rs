@@ -18,6 +18,10 @@ pub enum Stream {
     Device = 3,
     Plan = 4,
     Disk = 5,
+    /// What happens to nodes, and when.
+    Chaos = 6,
+    /// Messages between nodes, where no datagrams carry them.
+    Wires = 7,
     /// Clients; each adds its own number.
     Client = 1 << 32,
 }

@@ -57,6 +57,12 @@ impl Machine {
         self.now.lock().state.clone()
     }
 
+    /// The state, and the index of the entry that made it so.
+    pub(super) fn seen(&self) -> (Option<u64>, Arc<State>) {
+        let now = self.now.lock();
+        (now.applied.map(|applied| applied.index()), now.state.clone())
+    }
+
     /// The index of the last entry that was applied.
     pub(super) fn applied(&self) -> Option<u64> {
         self.now.lock().applied.map(|applied| applied.index())

@@ -228,6 +228,11 @@ impl Control {
         self.0.number
     }
 
+    /// Whether both are handles of one start of a node.
+    pub fn is(&self, other: &Control) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Makes a cluster of this node alone. `address`: where others are to reach it. Refused where the node is in a cluster already.
     pub async fn initialize(&self, address: &str) -> Result<(), Error> {
         let peer = Peer { address: address.into(), log: self.0.identity };
@@ -240,6 +245,11 @@ impl Control {
     /// What the cluster has agreed on, as far as this node knows.
     pub fn state(&self) -> Arc<State> {
         self.0.machine.state()
+    }
+
+    /// The same, and the index of the entry of the log that made it so: at one index it is the same on every node.
+    pub fn state_at(&self) -> (Option<u64>, Arc<State>) {
+        self.0.machine.seen()
     }
 
     /// A count of changes, for [`Control::changed`].
@@ -297,6 +307,11 @@ impl Control {
     pub async fn shutdown(&self) {
         // A disk that does not answer is not waited for.
         let _ = timeout(self.0.timing.append, self.0.raft.shutdown()).await;
+        self.end();
+    }
+
+    /// Ends it at once, whatever it is at, as the death of the process would.
+    pub fn end(&self) {
         self.0.life.end();
         self.0.changes.happened();
     }

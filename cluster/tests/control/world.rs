@@ -136,6 +136,7 @@ struct From {
 impl Calls for From {
     fn call<'a>(&'a self, to: &'a str, request: Vec<u8>, _: Duration) -> BoxFuture<'a, Result<Vec<u8>, String>> {
         Box::pin(async move {
+            assert!(request.len() < 17 << 20, "a call of {} bytes", request.len());
             self.world.0.lock().unwrap().brought += request.len();
             self.world.travel(&self.address, to).await;
             let there = self.world.0.lock().unwrap().there.get(to).cloned();
