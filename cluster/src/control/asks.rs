@@ -8,7 +8,7 @@ use openraft::raft::{AppendEntriesResponse, ReadPolicy};
 use ringhold_storage::raft_log;
 use tokio::time::{Instant, timeout};
 
-use super::network::{self, Answer, Piece, Request, Rpc};
+use super::network::{self, Answer, Message, Piece, Request, Rpc};
 use super::state::{Command, Outcome, Refused, State};
 use super::types::{Applied, BYTES_MAX, Proposal, Types, decode, encode};
 use super::{Control, Error};
@@ -77,7 +77,10 @@ impl Control {
     /// Answers what another node's [`Calls`] has brought.
     pub async fn answer(&self, request: Vec<u8>) -> Vec<u8> {
         let answer = match decode(&request) {
-            Ok(request) => self.answer_to(request).await,
+            Ok(Message { from, request }) => {
+                self.0.links.heard_from(from);
+                self.answer_to(request).await
+            }
             Err(e) => Answer::Failed(format!("node {} cannot read the request: {e}", self.0.number)),
         };
         encode(&answer).unwrap_or_else(|e| {

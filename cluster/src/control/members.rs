@@ -167,7 +167,7 @@ impl Control {
         let unreachable = |why| Error::Unreachable { number, address: address.into(), why };
         let answer = match number == self.number() {
             true => Ok(Answer::Who { number, log: self.0.identity, leader: None }),
-            false => self.0.links.ask(number, address, &Request::Who, self.0.timing.append).await,
+            false => self.0.links.ask_address(address, &Request::Who, self.0.timing.append).await,
         };
         let (found, log) = match answer {
             Ok(Answer::Who { number, log, .. }) => (number, log),

@@ -194,9 +194,9 @@ impl Control {
         let log = Arc::new(log);
         let identity = identity(&log, &disk, number, &*network).await?;
         let changes = Arc::new(Changes::default());
-        let store = Store::open(log.clone(), disk.clone()).await.map_err(Error::Log)?;
+        let store = Store::open(log.clone(), disk.clone(), number).await.map_err(Error::Log)?;
         let machine = Machine::new(log.clone(), disk, changes.clone());
-        let links = Links::new(calls, timing);
+        let links = Links::new(calls, timing, number, identity);
         let life = Life::default();
         let mut seed = [0; 8];
         network.random(&mut seed);
@@ -228,6 +228,12 @@ impl Control {
         self.0.number
     }
 
+    /// Says where others reach this node: they are told with every request, and so find a member that has moved, also where too few
+    /// find each other to agree on that.
+    pub fn advertise(&self, address: &str) {
+        self.0.links.advertise(address);
+    }
+
     /// Whether both are handles of one start of a node.
     pub fn is(&self, other: &Control) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -235,6 +241,7 @@ impl Control {
 
     /// Makes a cluster of this node alone. `address`: where others are to reach it. Refused where the node is in a cluster already.
     pub async fn initialize(&self, address: &str) -> Result<(), Error> {
+        self.advertise(address);
         let peer = Peer { address: address.into(), log: self.0.identity };
         self.0.raft.initialize(BTreeMap::from([(self.0.number, peer)])).await.map_err(|e| match e {
             RaftError::Fatal(e) => Error::Stopped(e.to_string()),

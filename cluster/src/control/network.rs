@@ -31,6 +31,23 @@ const PIECE_BYTES: usize = 4 << 20;
 pub(super) const OTHER_LOG: &str =
     "its control data is not that of the member with its number, which has to be removed";
 
+/// A request, and who asks.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Message<R> {
+    pub from: Sender,
+    pub request: R,
+}
+
+/// What a node says of itself with each request. By that others find it, before the membership says where it is: a cluster that has
+/// too few nodes to change its membership has to find those that have moved.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Sender {
+    pub number: u64,
+    pub log: [u8; 16],
+    /// Where it is reached; empty where it has not been told.
+    pub address: String,
+}
+
 /// What a node asks another.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Request {
@@ -96,13 +113,41 @@ struct Inner {
     timing: Timing,
     /// Of nodes that could not be reached, or refused to answer, when last asked: why.
     silent: Mutex<BTreeMap<u64, String>>,
+    /// Of nodes that said they were elsewhere: the address in the membership, and the one to use instead of it.
+    moved: Mutex<BTreeMap<u64, (String, String)>>,
+    own: Mutex<Sender>,
     /// Who has which address now.
     raft: OnceLock<Weak<Raft>>,
 }
 
 impl Links {
-    pub fn new(calls: Arc<dyn Calls>, timing: Timing) -> Links {
-        Links(Arc::new(Inner { calls, timing, silent: Mutex::default(), raft: OnceLock::new() }))
+    pub fn new(calls: Arc<dyn Calls>, timing: Timing, number: u64, log: [u8; 16]) -> Links {
+        let own = Mutex::new(Sender { number, log, address: String::new() });
+        let (silent, moved) = (Mutex::default(), Mutex::default());
+        Links(Arc::new(Inner { calls, timing, silent, moved, own, raft: OnceLock::new() }))
+    }
+
+    /// Where this node is, for others.
+    pub fn advertise(&self, address: &str) {
+        self.0.own.lock().address = address.into();
+    }
+
+    /// Takes notice of where a member says that it is.
+    pub fn heard_from(&self, sender: Sender) {
+        let Some(peer) = self.peer(sender.number).filter(|peer| peer.log == sender.log) else { return };
+        let mut moved = self.0.moved.lock();
+        match sender.address.is_empty() || sender.address == peer.address {
+            true => moved.remove(&sender.number),
+            false => moved.insert(sender.number, (peer.address, sender.address)),
+        };
+    }
+
+    /// Where a member is reached of which the membership has this address.
+    fn address_of(&self, number: u64, known: &str) -> String {
+        let moved = self.0.moved.lock();
+        // Where the membership has another one by now, that is the newer.
+        let instead = moved.get(&number).filter(|(instead_of, _)| instead_of == known);
+        instead.map_or(known, |(_, address)| address).into()
     }
 
     /// From here on addresses are those of the newest membership.
@@ -110,9 +155,10 @@ impl Links {
         let _ = self.0.raft.set(Arc::downgrade(raft));
     }
 
-    /// Asks a member.
-    pub async fn ask(&self, number: u64, address: &str, request: &Request, within: Duration) -> Result<Answer, String> {
-        let answer = self.ask_address(address, request, within).await;
+    /// Asks a member, of which the membership has this address.
+    pub async fn ask(&self, number: u64, known: &str, request: &Request, within: Duration) -> Result<Answer, String> {
+        let address = self.address_of(number, known);
+        let answer = self.ask_address(&address, request, within).await;
         let why = match &answer {
             Err(why) | Ok(Answer::Failed(why)) => Some(why.clone()),
             Ok(Answer::Who { log, .. }) if self.peer(number).is_some_and(|peer| peer.log != *log) => {
@@ -130,7 +176,8 @@ impl Links {
 
     /// Asks whoever has the address.
     pub async fn ask_address(&self, address: &str, request: &Request, within: Duration) -> Result<Answer, String> {
-        let request = encode(request).map_err(|e| e.to_string())?;
+        let from = self.0.own.lock().clone();
+        let request = encode(&Message { from, request }).map_err(|e| e.to_string())?;
         let answer = timeout(within, self.0.calls.call(address, request, within)).await;
         let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {} ms", within.as_millis())))?;
         decode(&answer).map_err(|e| format!("its answer cannot be read: {e}"))

@@ -62,7 +62,10 @@ impl Known {
 
 impl Store {
     /// Reads what must be known. A log that contradicts itself is an error that says so.
-    pub async fn open(log: Arc<RaftLog>, disk: Arc<dyn Disk>) -> io::Result<Store> {
+    ///
+    /// A node that led when it stopped does not lead any more, though openraft would have it go on in its old term: it may have
+    /// forgotten how far entries were committed, and would let others read what was before.
+    pub async fn open(log: Arc<RaftLog>, disk: Arc<dyn Disk>, number: u64) -> io::Result<Store> {
         let opened = log.clone();
         let (vote, committed, purged, last) = disk::on(&disk, move || {
             let range = opened.range();
@@ -70,8 +73,10 @@ impl Store {
             Ok((opened.record(VOTE)?, opened.record(COMMITTED)?, opened.record(PURGED)?, last))
         })
         .await?;
+        let vote = vote.as_deref().map(decode::<Vote>).transpose()?;
         let mut known = Known {
-            vote: vote.as_deref().map(decode).transpose()?,
+            vote: vote
+                .map(|vote| if vote.leader_id.voted_for == number { Vote { committed: false, ..vote } } else { vote }),
             purged: purged.as_deref().map(decode).transpose()?,
             ..Known::default()
         };
@@ -82,7 +87,8 @@ impl Store {
             let (log, up_to) = (log.clone(), next - 1);
             disk::on(&disk, move || log.purge(up_to)).await?;
         }
-        if next < range.start || (known.vote.is_none() && !range.is_empty()) {
+        // The first entry of a cluster is there before anybody has voted.
+        if next < range.start || (known.vote.is_none() && range.end > 1) {
             return Err(io::Error::other(log.contradiction("its entries are there, and what it promised is not")));
         }
         let last = last.filter(|_| range.end > next).map(|entry| decode::<Entry>(&entry)).transpose()?;

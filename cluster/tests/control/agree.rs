@@ -100,6 +100,28 @@ async fn what_was_acknowledged_survives_the_death_of_all_nodes() {
     }
 }
 
+/// A leader that goes on in its old term after a start does not know that its last entries were committed.
+#[tokio::test(start_paused = true)]
+async fn what_was_acknowledged_is_read_right_after_a_restart_of_all() {
+    for seed in 30..40 {
+        let world = World::new(seed, Timing::default());
+        let nodes = cluster(&world, 3).await;
+        let leader = leader_of(&nodes).await;
+        proposed(&leader, token(seed)).await.unwrap();
+        for node in nodes {
+            world.crash(node).await;
+        }
+        let mut nodes = Vec::new();
+        for number in 1..=3 {
+            nodes.push(world.start(number, &address(number)).await.unwrap());
+        }
+        let read = futures_util::future::join_all(nodes.iter().map(|node| node.read(SOON))).await;
+        for state in read {
+            assert!(has_token(&state.unwrap(), seed), "seed {seed}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_that_was_away_gets_what_it_missed() {
     let timing = Timing { snapshot_entries: 30, ..Timing::default() };

@@ -94,6 +94,23 @@ async fn a_member_that_comes_back_elsewhere_is_found_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cluster_all_of_whose_nodes_come_back_elsewhere_finds_itself() {
+    let world = World::new(25, Timing::default());
+    let mut nodes = cluster(&world, 3).await;
+    for node in nodes.split_off(1) {
+        world.crash(node).await;
+    }
+    // The one that stayed cannot agree with anybody on where the others are.
+    for number in 2..=3 {
+        nodes.push(world.start(number, &format!("10.9.9.{number}:1")).await.unwrap());
+    }
+    for (n, node) in (0..).zip(&nodes) {
+        proposed(node, token(n)).await.unwrap();
+    }
+    converged(&nodes).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_the_leader_changes_members_and_only_with_those_that_are_there() {
     let world = World::new(24, Timing::default());
     let nodes = cluster(&world, 3).await;

@@ -67,6 +67,7 @@ impl World {
         let calls = Arc::new(From { world: self.clone(), address: address.into() });
         let network = Arc::new(Random(self.clone()));
         let control = Control::start(Options { number, log, disk: Arc::new(Quick), calls, network, timing }).await?;
+        control.advertise(address);
         self.0.lock().unwrap().there.insert(address.into(), control.clone());
         Ok(control)
     }

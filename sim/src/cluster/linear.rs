@@ -36,54 +36,80 @@ pub enum Verdict {
     Undecided,
 }
 
+/// What has been told so far, and the state it left.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Told<S> {
+    /// Of the calls with an end, in the order of their beginnings: so many from the first on, and these of the others.
+    first: usize,
+    others: Vec<usize>,
+    /// Those of the calls without an end.
+    open: Vec<usize>,
+    state: S,
+}
+
 /// Looks for a story that begins with this state. Calls may be in any order.
 pub fn check<O: Operation>(start: &O::State, calls: &[Call<O>], steps_max: usize) -> Verdict {
-    let mut calls: Vec<&Call<O>> = calls.iter().collect();
-    calls.sort_by_key(|call| call.began);
-    let wanted = calls.iter().filter(|call| call.ended.is_some()).count();
+    let (mut ended, mut open): (Vec<&Call<O>>, Vec<_>) = calls.iter().partition(|call| call.ended.is_some());
+    ended.sort_by_key(|call| call.began);
+    open.sort_by_key(|call| call.began);
     let mut seen = HashSet::new();
-    // Calls that were told, a bit each; of those that had an end, how many; and the state.
-    let mut open = vec![(vec![0u64; calls.len().div_ceil(64)], 0, start.clone())];
-    let mut best = (0, None);
-    let mut steps = 0;
-    while let Some((told, count, state)) = open.pop() {
-        if count == wanted {
+    let mut untried = vec![Told { first: 0, others: Vec::new(), open: Vec::new(), state: start.clone() }];
+    let mut best: Option<(usize, String)> = None;
+    for _ in 0..steps_max {
+        let Some(told) = untried.pop() else { return Verdict::Not(best.map_or(String::new(), |(_, what)| what)) };
+        if told.first == ended.len() {
             return Verdict::Linearizable;
         }
-        steps += 1;
-        if steps > steps_max {
-            return Verdict::Undecided;
-        }
-        let is_told = |number: usize| told[number / 64] >> (number % 64) & 1 == 1;
-        let left =
-            || calls.iter().enumerate().filter(|(number, _)| !is_told(*number)).map(|(number, call)| (number, *call));
         // Nothing that began after another has ended is told before it.
-        let first_end = left().filter_map(|(_, call)| call.ended).min().expect("one with an end is left");
-        if best.1.is_none() || count > best.0 {
-            let next: Vec<_> =
-                left().take_while(|(_, call)| call.began < first_end).map(|(_, call)| &call.operation).collect();
-            best = (
-                count,
-                Some(format!("{count} of {wanted} calls can be told, up to {state:?}, and then none of {next:?}")),
-            );
+        let mut next = Vec::new();
+        let mut first_end = u64::MAX;
+        for (number, call) in ended.iter().enumerate().skip(told.first) {
+            if call.began > first_end {
+                break;
+            }
+            if !told.others.contains(&number) {
+                first_end = first_end.min(call.ended.expect("it is one with an end"));
+                next.push((number, *call));
+            }
         }
-        // Those that may have been done or not are tried last: the stack gives them last if they are put first.
-        let may_be_next = left().take_while(|(_, call)| call.began < first_end);
-        let mut next: Vec<_> = may_be_next.collect();
-        next.sort_by_key(|(number, call)| (call.ended.is_some(), std::cmp::Reverse(*number)));
-        for (number, call) in next {
-            let Some(after) = call.operation.step(&state) else { continue };
-            if call.ended.is_none() && after == state {
-                continue;
+        next.retain(|(_, call)| call.began < first_end);
+        let also = open.iter().enumerate().take_while(|(_, call)| call.began < first_end);
+        let also: Vec<_> = also.filter(|(number, _)| !told.open.contains(number)).collect();
+        let count = told.first + told.others.len();
+        if best.as_ref().is_none_or(|(most, _)| count > *most) {
+            let next: Vec<_> = next.iter().map(|(_, call)| &call.operation).collect();
+            let (all, state) = (ended.len(), &told.state);
+            best = Some((
+                count,
+                format!("{count} of {all} calls can be told, up to {state:?}, and then none of {next:?}"),
+            ));
+        }
+        // What was put last is tried first: that with an end, in the order of the beginnings.
+        let mut try_later = |told: Told<O::State>| {
+            if seen.insert(told.clone()) {
+                untried.push(told);
             }
-            let mut told = told.clone();
-            told[number / 64] |= 1 << (number % 64);
-            if seen.insert((told.clone(), after.clone())) {
-                open.push((told, count + usize::from(call.ended.is_some()), after));
+        };
+        for (number, call) in also.into_iter().rev() {
+            let Some(state) = call.operation.step(&told.state).filter(|state| *state != told.state) else { continue };
+            let mut after = Told { state, ..told.clone() };
+            after.open.push(number);
+            after.open.sort_unstable();
+            try_later(after);
+        }
+        for (number, call) in next.into_iter().rev() {
+            let Some(state) = call.operation.step(&told.state) else { continue };
+            let mut after = Told { state, ..told.clone() };
+            after.others.push(number);
+            after.others.sort_unstable();
+            while after.others.first() == Some(&after.first) {
+                after.others.remove(0);
+                after.first += 1;
             }
+            try_later(after);
         }
     }
-    Verdict::Not(best.1.unwrap_or_default())
+    Verdict::Undecided
 }
 
 #[cfg(test)]

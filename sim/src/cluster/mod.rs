@@ -106,6 +106,8 @@ const AGREE_BUDGET: Duration = Duration::from_secs(90);
 const RUN_BUDGET: Duration = Duration::from_secs(900);
 /// How long a client waits.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Tokens of one client.
+const TOKENS: u64 = 40;
 const CLUSTER: [u8; 16] = [9; 16];
 
 /// Runs one seed. A panic anywhere in it is one of its violations.
@@ -412,7 +414,7 @@ async fn client(world: Arc<World>, number: u64) {
     let until = Instant::now() + world.plan.span;
     let mut home = random.word();
     let mut owners: Vec<u16> = vec![0; SHARDS as usize];
-    let mut tokens = number << 32;
+    let mut tokens = 0;
     while Instant::now() < until {
         sleep(Duration::from_micros(random.below(world.plan.think_max.as_micros() as u64))).await;
         if random.per_mille(150) {
@@ -432,11 +434,11 @@ async fn client(world: Arc<World>, number: u64) {
             }
             // One of one's own, or one that others use too.
             4 if random.per_mille(300) => {
-                Ask::Use { token: (random.below(world.plan.clients) << 32) + random.below(20) }
+                Ask::Use { token: (random.below(world.plan.clients) << 32) + random.below(TOKENS) }
             }
             4..6 => {
                 tokens += 1;
-                Ask::Use { token: tokens }
+                Ask::Use { token: (number << 32) + tokens % TOKENS }
             }
             _ => Ask::Read,
         };
@@ -536,8 +538,13 @@ async fn happen(world: Arc<World>, mishap: Mishap) {
             world.admit(site.number as u8, &site.address()).await;
         }
         Mishap::Wipe { node } => {
-            let Some(site) = world.pick_mobile(node) else { return };
+            let Some(site) = world.pick_mobile(node).filter(|site| site.is_in()) else { return };
+            // One after the other: of three voters two without their disks are a disaster that nothing cures.
+            if world.all().iter().any(|site| site.wiped.load(Relaxed)) {
+                return;
+            }
             world.figures.lock().wiped += 1;
+            site.wiped.store(true, Relaxed);
             site.order(Order::Wipe);
             sleep(Duration::from_secs(5)).await;
             leave(&world, &site).await;

@@ -92,6 +92,11 @@ impl Site {
         self.ordered.notify_one();
     }
 
+    /// Whether its log has anything that others count on.
+    pub fn is_in(&self) -> bool {
+        self.node().is_some_and(|node| node.status().last_log.is_some())
+    }
+
     /// Resolves once this node is not the running one any more.
     pub async fn death(&self, node: &Control) {
         loop {
@@ -140,6 +145,7 @@ impl Site {
         match self.start(world, handle).await {
             Ok(node) => {
                 world.trace.event(format_args!("node {} runs at {}", self.number, self.address()));
+                node.advertise(&self.address());
                 world.wires.connect(&self.address(), &node);
                 self.state.lock().node = Some(node.clone());
                 tokio::spawn(watch(self.clone(), world.clone(), node.clone()));
@@ -206,6 +212,7 @@ impl Site {
 
 /// Looks at every change of a node.
 async fn watch(site: Arc<Site>, world: Arc<World>, node: Control) {
+    let empty = site.wiped.load(Relaxed);
     let look = async {
         let mut seen = 0;
         loop {
@@ -226,7 +233,7 @@ async fn watch(site: Arc<Site>, world: Arc<World>, node: Control) {
                 nodes.violations.push(format!("the control plane of node {} has stopped: {why}", site.number));
                 return;
             }
-            if site.wiped.load(Relaxed) && status.last_log.is_some() {
+            if empty && status.last_log.is_some() {
                 nodes.violations.push(format!("node {} takes part after it has lost its disk", site.number));
                 return;
             }
