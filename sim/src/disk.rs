@@ -40,6 +40,8 @@ pub struct Plan {
     pub manifests_first: bool,
     /// A mistake on purpose: what has keys that begin so is never synced, whatever a sync says.
     pub forgets: Option<&'static [u8]>,
+    /// A mistake on purpose: when its power fails it has what it had some syncs before, as a backup that is taken for the disk.
+    pub goes_back: bool,
 }
 
 struct Inner {
@@ -49,6 +51,8 @@ struct Inner {
     synced: BTreeMap<Vec<u8>, Vec<u8>>,
     /// What was written to a key since, the oldest first; `None` is a removal.
     unsynced: BTreeMap<Vec<u8>, Vec<Option<Vec<u8>>>>,
+    /// What it goes back to, where it does.
+    before: BTreeMap<Vec<u8>, Vec<u8>>,
     /// How often the power was there; handles of earlier times are dead.
     life: u64,
     powered: bool,
@@ -81,6 +85,7 @@ impl SimDisk {
             trace,
             synced: BTreeMap::new(),
             unsynced: BTreeMap::new(),
+            before: BTreeMap::new(),
             life: 0,
             powered: false,
             fails_after: None,
@@ -97,6 +102,9 @@ impl SimDisk {
         let mut inner = self.inner.lock();
         inner.life += 1;
         (inner.powered, inner.fails_after) = (true, fails_after);
+        if inner.plan.goes_back {
+            inner.before = inner.synced.clone();
+        }
         Handle { disk: self.clone(), life: inner.life }
     }
 
@@ -172,6 +180,9 @@ impl Inner {
                 }
             }
         }
+        if self.plan.goes_back {
+            self.synced = std::mem::take(&mut self.before);
+        }
         self.trace.event(format_args!("power fails; the disk keeps {kept} unsynced writes"));
         (self.off)();
     }
@@ -185,6 +196,9 @@ impl Inner {
 
     fn sync(&mut self) {
         self.figures.syncs += 1;
+        if self.plan.goes_back && self.figures.syncs.is_multiple_of(20) {
+            self.before = self.synced.clone();
+        }
         let mut all = std::mem::take(&mut self.unsynced);
         if self.plan.manifests_first {
             let later = |key: &Vec<u8>| !key.starts_with(b"m") && !key.starts_with(b"f");

@@ -275,19 +275,18 @@ impl Control {
         self.metrics(|metrics| self.0.leading.leader(metrics))
     }
 
+    /// What this node is to Raft, and in which term.
+    pub fn role(&self) -> (Role, u64) {
+        self.metrics(|metrics| (role(metrics), metrics.current_term))
+    }
+
     /// How the control plane is.
     pub fn status(&self) -> Status {
         let leader = self.leader();
         let members = self.members();
         self.metrics(|metrics| Status {
             number: self.0.number,
-            role: match metrics.state {
-                ServerState::Leader => Role::Leader,
-                ServerState::Follower => Role::Follower,
-                ServerState::Candidate => Role::Candidate,
-                ServerState::Learner => Role::Learner,
-                ServerState::Shutdown => Role::Stopped,
-            },
+            role: role(metrics),
             leader,
             term: metrics.current_term,
             last_log: metrics.last_log_index,
@@ -325,6 +324,16 @@ impl Control {
 
     fn metrics<T>(&self, f: impl FnOnce(&RaftMetrics<Types>) -> T) -> T {
         f(&self.0.raft.metrics().borrow_watched())
+    }
+}
+
+fn role(metrics: &RaftMetrics<Types>) -> Role {
+    match metrics.state {
+        ServerState::Leader => Role::Leader,
+        ServerState::Follower => Role::Follower,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Learner => Role::Learner,
+        ServerState::Shutdown => Role::Stopped,
     }
 }
 

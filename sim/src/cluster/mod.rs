@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ringhold_cluster::control::state::{AboutDevice, Admission, Cluster, Command, Member, Outcome};
+use ringhold_cluster::control::state::{AboutDevice, Admission, Cluster, Command, Member, Outcome, State};
 use ringhold_cluster::control::{Control, Role};
 use ringhold_storage::blocks::Blocks;
 use tokio::task::JoinSet;
@@ -44,6 +44,8 @@ pub enum Plant {
     ForgetsEntries,
     /// Votes are.
     ForgetsVotes,
+    /// A node that starts has forgotten the last things that it did, and nothing shows that it has.
+    GoesBack,
     /// Who believes that it leads is read from, and nobody else asked.
     ReadsTheLeader,
     /// Any node is.
@@ -98,8 +100,8 @@ impl Figures {
     }
 }
 
-/// In simulated time: once nothing goes wrong any more, commands are done within this,
-const SERVES_BUDGET: Duration = Duration::from_secs(15);
+/// In simulated time: once nothing goes wrong any more, commands are done within this, though nodes may still have to come up,
+const SERVES_BUDGET: Duration = Duration::from_secs(30);
 /// and all nodes are the same within this.
 const AGREE_BUDGET: Duration = Duration::from_secs(90);
 /// In simulated time: a whole run ends within this.
@@ -323,7 +325,7 @@ impl World {
         None
     }
 
-    async fn read_somewhere(&self) -> Option<Arc<ringhold_cluster::control::state::State>> {
+    async fn read_somewhere(&self) -> Option<Arc<State>> {
         for attempt in 0..40 {
             if let Some(node) = self.pick(attempt).node()
                 && let Ok(state) = node.read(PATIENCE).await
@@ -337,35 +339,20 @@ impl World {
 
     /// Everything is well again: all nodes come to the same, and that is what clients were told.
     async fn end(&self, start: &Seen) {
-        let began = Instant::now();
-        while self.settle(Command::Set { name: "voters_max".into(), value: "3".into() }).await.is_none() {
-            if began.elapsed() > AGREE_BUDGET {
-                return self.violation("commands are not done any more".into());
+        let last = match self.come_together().await {
+            Ok(state) => Some(Seen::of(&state)),
+            Err(violation) => {
+                self.violation(violation);
+                None
             }
-        }
-        // Nodes that were down come up first.
-        let serves = began.elapsed();
-        if serves > SERVES_BUDGET + Duration::from_secs(15) {
-            self.violation(format!("it took {} ms until commands were done again", serves.as_millis()));
-        }
-        let mut differ = String::new();
-        while let Err(how) = self.agree() {
-            differ = how;
-            if began.elapsed() > AGREE_BUDGET {
-                return self.violation(format!("the nodes do not come to the same: {differ}"));
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        self.trace.event(format_args!("all nodes agree; before, {differ}"));
-        let Some(state) = self.read_somewhere().await else {
-            return self.violation("nothing can be read from a cluster that is well".into());
         };
-        let seen = Seen::of(&state);
         let mut history = self.history.lock();
-        let began = history.now();
-        history.add(began, Ask::Read, Heard::Read(Box::new(seen.clone())));
+        if let Some(seen) = &last {
+            let began = history.now();
+            history.add(began, Ask::Read, Heard::Read(Box::new(seen.clone())));
+        }
         let (mut violations, undecided) = history.judge(start);
-        let lost = history.lost(&seen);
+        let lost = last.map_or(Vec::new(), |seen| history.lost(&seen));
         if !lost.is_empty() {
             violations.push(format!("tokens {lost:?} were used, and are not in the state any more"));
         }
@@ -383,6 +370,30 @@ impl World {
             figures.writes_torn += disk.torn;
             figures.snapshots += u64::from(site.node().is_some_and(|node| node.status().snapshot.is_some()));
         }
+    }
+
+    /// Waits until commands are done, and all nodes have the same; says what.
+    async fn come_together(&self) -> Result<Arc<State>, String> {
+        let began = Instant::now();
+        while self.settle(Command::Set { name: "voters_max".into(), value: "3".into() }).await.is_none() {
+            if began.elapsed() > AGREE_BUDGET {
+                return Err("commands are not done any more".into());
+            }
+        }
+        let serves = began.elapsed();
+        if serves > SERVES_BUDGET {
+            return Err(format!("it took {} ms until commands were done again", serves.as_millis()));
+        }
+        let mut differ = String::new();
+        while let Err(how) = self.agree() {
+            differ = how;
+            if began.elapsed() > AGREE_BUDGET {
+                return Err(format!("the nodes do not come to the same: {differ}"));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        self.trace.event(format_args!("all nodes agree; before, {differ}"));
+        self.read_somewhere().await.ok_or_else(|| "nothing can be read from a cluster that is well".into())
     }
 
     /// Whether all nodes have applied the same, know the same leader and the same members; else what differs.
@@ -448,7 +459,9 @@ async fn client(world: Arc<World>, number: u64) {
             () = site.death(&node) => Heard::Unknown,
             heard = call(&world, &node, &ask) => heard,
         };
-        if let Heard::Read(seen) = &heard {
+        if let Heard::Read(seen) = &heard
+            && seen.shards.len() == owners.len()
+        {
             owners = seen.shards.iter().map(|(owner, _)| owner.unwrap_or(0)).collect();
         }
         world.trace.event(format_args!("client {number} at node {}: {ask:?} {heard:?}", site.number));
@@ -461,7 +474,7 @@ async fn call(world: &World, node: &Control, ask: &Ask) -> Heard {
     let Some(command) = ask.command() else {
         let here = match plant {
             Some(Plant::ReadsAnyNode) => true,
-            Some(Plant::ReadsTheLeader) => node.status().role == Role::Leader,
+            Some(Plant::ReadsTheLeader) => node.role().0 == Role::Leader,
             _ => false,
         };
         let state = if here { Ok(node.state()) } else { node.read(PATIENCE).await };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ringhold_cluster::control::{Control, Options, Timing};
+use ringhold_cluster::control::{Control, Options, Role, Timing};
 use ringhold_cluster::network::Network;
 use ringhold_storage::raft_log::RaftLog;
 use tokio::sync::Notify;
@@ -218,22 +218,22 @@ async fn watch(site: Arc<Site>, world: Arc<World>, node: Control) {
         loop {
             seen = node.changed(seen).await;
             let (index, state) = node.state_at();
-            let status = node.status();
+            let (role, term) = node.role();
             let mut nodes = world.nodes.lock();
             if let Some(index) = index {
                 let hash = digest(&state);
-                let (role, term) = (status.role, status.term);
                 world
                     .trace
                     .event(format_args!("node {} applied {index}: {hash:016x}, {role:?} in {term}", site.number));
                 nodes.applied(site.number, index, hash);
             }
-            nodes.role(site.number, status.role, status.term);
-            if let Some(why) = status.stopped {
-                nodes.violations.push(format!("the control plane of node {} has stopped: {why}", site.number));
+            nodes.role(site.number, role, term);
+            if role == Role::Stopped {
+                let why = node.status().stopped;
+                nodes.violations.push(format!("the control plane of node {} has stopped: {why:?}", site.number));
                 return;
             }
-            if empty && status.last_log.is_some() {
+            if empty && index.is_some() {
                 nodes.violations.push(format!("node {} takes part after it has lost its disk", site.number));
                 return;
             }
@@ -265,6 +265,7 @@ pub fn disk(world: &World, number: u64, which: u64) -> SimDisk {
             Some(super::Plant::ForgetsVotes) => Some(b"nvote"),
             _ => None,
         },
+        goes_back: world.options.plant == Some(super::Plant::GoesBack),
     };
     SimDisk::new(world.seed ^ (number << 32) ^ (which << 48), plan, world.trace.clone(), Box::new(|| ()))
 }

@@ -138,6 +138,7 @@ impl Plan {
             job_max: Duration::from_micros(r.pick(&[0, 500, 3_000, 20_000])),
             manifests_first: false,
             forgets: None,
+            goes_back: false,
         };
         let clock_jumps = (0..r.pick(&[0, 0, 1, 2]))
             .map(|_| {
