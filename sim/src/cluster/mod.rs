@@ -614,9 +614,11 @@ async fn leave(world: &Arc<World>, site: &Arc<Site>) {
     while votes() && began.elapsed() < Duration::from_secs(40) {
         sleep(Duration::from_millis(500)).await;
     }
-    if world.settle(Command::Remove { node }).await.is_some() {
+    // It may be refused because it was done already, and the answer was lost.
+    let removed = world.settle(Command::Remove { node }).await.is_some();
+    let gone = async || world.read_somewhere().await.is_some_and(|state| !state.nodes.contains_key(&node));
+    if (removed || gone().await) && world.sites.lock().remove(&site.number).is_some() {
         world.figures.lock().left += 1;
-        world.sites.lock().remove(&site.number);
         site.order(Order::Stop);
     }
 }

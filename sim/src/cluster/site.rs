@@ -228,7 +228,8 @@ async fn watch(site: Arc<Site>, world: Arc<World>, node: Control) {
                 nodes.applied(site.number, index, hash);
             }
             nodes.role(site.number, role, term);
-            if role == Role::Stopped {
+            // Without power it has to.
+            if role == Role::Stopped && site.state.lock().disk.has_power() {
                 let why = node.status().stopped;
                 nodes.violations.push(format!("the control plane of node {} has stopped: {why:?}", site.number));
                 return;
