@@ -74,7 +74,7 @@ impl Control {
         }
     }
 
-    /// Answers what another node's [`Calls`] has brought.
+    /// Answers what another node's [`Calls`](super::Calls) has brought.
     pub async fn answer(&self, request: Vec<u8>) -> Vec<u8> {
         let answer = match decode(&request) {
             Ok(Message { from, request }) => {

@@ -1,6 +1,6 @@
 //! Calls between nodes on simulated time: they take theirs, get lost, and reach one side and not the other.
 //!
-//! This stands where [`ringhold_cluster::peers`] is in a node: a message is a call or its answer, whole, and not datagrams.
+//! This stands where `ringhold_cluster::peers` is in a node: a message is a call or its answer, whole, and not datagrams.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
