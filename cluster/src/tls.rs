@@ -23,11 +23,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SerialNumber, date_time_ymd,
 };
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{CertificateError, RootCertStore};
 
 use crate::network::Network;
@@ -260,6 +260,20 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
         what: "private key",
         path: path.into(),
         detail: e.to_string(),
+    })
+}
+
+/// Whether the other side of a connection showed a certificate with this name in it. That it is one of the authority's is
+/// what the handshake has made sure of.
+pub fn peer_bears(connection: &quinn::Connection, name: &'static str) -> bool {
+    let Some(chain) = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
+    else {
+        return false;
+    };
+    let name = ServerName::try_from(name).expect("a valid name");
+    chain.first().is_some_and(|certificate| {
+        ParsedCertificate::try_from(certificate)
+            .is_ok_and(|certificate| verify_server_name(&certificate, &name).is_ok())
     })
 }
 

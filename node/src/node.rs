@@ -257,6 +257,7 @@ impl Node {
             identity: storage.identity.clone(),
             network,
             sessions_max: config.limits.sessions as usize,
+            peers: None,
         };
         let doors: Arc<dyn Doors> = router.clone();
         let server = Server::start(options, sessions, doors)?;

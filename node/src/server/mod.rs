@@ -18,20 +18,22 @@ use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream};
 use ringhold_cluster::counters::{Counters, bump};
+use ringhold_cluster::fault::{Fault, Served, control_fault, preamble, silence};
 use ringhold_cluster::frame::client_id;
 use ringhold_cluster::network::{BoxFuture, Network};
+use ringhold_cluster::peers::{self, PeerRefused, Peers};
 use ringhold_cluster::tls::Identity;
 use ringhold_cluster::transport::{self, Lost};
 use ringhold_cluster::wire::{
-    self, Close, ControlError, Greeting, Hello, LayoutMismatch, NodeName, PREAMBLE_BYTES, Preamble, Refused, Request,
-    Response, Resumed, StreamKind, TypeLayout, VERSION, VERSION_MIN, Welcome,
+    self, Close, ControlError, Greeting, Hello, LayoutMismatch, NodeName, Refused, Request, Response, Resumed,
+    StreamKind, TypeLayout, VERSION, VERSION_MIN, Welcome,
 };
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::ActorId;
 use ringhold_kernels::message::{self, Header, Kind, Reason};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use clients::{CLIENT_KEPT, CLIENTS_MAX, Client, Gone, Remembered};
 pub use session::{Session, Sessions};
@@ -141,6 +143,8 @@ pub struct Options {
     pub network: Arc<dyn Network>,
     /// At most [`wire::SESSIONS_MAX`] makes sense.
     pub sessions_max: usize,
+    /// For other nodes that connect; without, none are let in.
+    pub peers: Option<Peers>,
 }
 
 /// How often a session that is held back asks the doors again though nobody said that there is room.
@@ -152,8 +156,6 @@ const WAITING_REQUESTS_MAX: usize = 64;
 const REQUEST_TURN_LIMIT: Duration = Duration::from_secs(2);
 /// How long a client may take to read the answer to a request.
 const RESPONSE_DEADLINE: Duration = Duration::from_secs(60);
-/// How long a refused client may take to read why.
-const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A running server. Clones are the same server.
 #[derive(Clone)]
@@ -167,6 +169,7 @@ struct Shared {
     sessions: Arc<Sessions>,
     counters: Arc<Counters>,
     sessions_max: usize,
+    peers: Option<Peers>,
     address: SocketAddr,
     network: Arc<dyn Network>,
     handshakes: AtomicUsize,
@@ -235,6 +238,7 @@ impl Server {
             sessions,
             counters,
             sessions_max: options.sessions_max,
+            peers: options.peers,
             address,
             network: options.network,
             handshakes: AtomicUsize::new(0),
@@ -284,7 +288,7 @@ impl Server {
         let unanswered = shared.sessions.asks_waiting();
         self.endpoint.close(Close::Stopping.code(), b"the node is stopping");
         // The close itself should reach the clients; one that is gone is not waited for.
-        let _ = timeout(REFUSAL_DEADLINE, self.endpoint.wait_idle()).await;
+        let _ = timeout(wire::REFUSAL_DEADLINE, self.endpoint.wait_idle()).await;
         Drained { complete, unanswered }
     }
 }
@@ -320,7 +324,8 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
             let _ = incoming.retry();
             continue;
         }
-        let connections_max = shared.sessions_max + 2 * wire::HANDSHAKES_MAX;
+        let peers_max = if shared.peers.is_some() { wire::PEERS_MAX } else { 0 };
+        let connections_max = shared.sessions_max + peers_max + 2 * wire::HANDSHAKES_MAX;
         if shared.draining.is_set()
             || under_way >= 2 * wire::HANDSHAKES_MAX
             || endpoint.open_connections() >= connections_max
@@ -358,34 +363,28 @@ fn count_refusal(error: &ConnectionError, counters: &Counters) {
     });
 }
 
-/// Why a connection is closed by the node.
-struct Fault {
-    close: Close,
-    text: String,
+/// Who has connected, by what its first stream says.
+enum First {
+    Client(SendStream, RecvStream, Hello),
+    Peer(SendStream, RecvStream),
 }
-
-impl Fault {
-    fn new(close: Close, text: impl Into<String>) -> Fault {
-        Fault { close, text: text.into() }
-    }
-}
-
-/// Nothing: the connection is gone, or is about to be closed for a fault.
-type Served = Result<(), Option<Fault>>;
 
 /// From the connection to its end.
 async fn greet(connection: Connection, shared: &Arc<Shared>) {
     let counters = &shared.counters;
     let greeting = async {
         let (send, mut recv) = connection.accept_bi().await.map_err(|_| None)?;
-        let kind = preamble(&mut recv, counters).await?;
-        if kind != StreamKind::Control {
-            bump(&counters.bad_preambles);
-            return Err(Some(Fault::new(Close::Preamble, "the first stream must be the control stream")));
+        match preamble(&mut recv, counters).await?.kind {
+            StreamKind::Control => {
+                let hello = wire::receive(&mut recv, wire::HELLO_BYTES_MAX).await;
+                Ok(First::Client(send, recv, hello.map_err(|e| control_fault(&e, counters))?))
+            }
+            StreamKind::Peer => Ok(First::Peer(send, recv)),
+            StreamKind::Request | StreamKind::Lane | StreamKind::PeerRequest => {
+                bump(&counters.bad_preambles);
+                Err(Some(Fault::new(Close::Preamble, "the first stream must be the control stream")))
+            }
         }
-        let hello: Hello =
-            wire::receive(&mut recv, wire::HELLO_BYTES_MAX).await.map_err(|e| control_fault(e, counters))?;
-        Ok((send, recv, hello))
     };
     let greeted = match timeout(wire::GREETING_DEADLINE, greeting).await {
         Ok(greeted) => greeted,
@@ -394,16 +393,32 @@ async fn greet(connection: Connection, shared: &Arc<Shared>) {
             Err(Some(Fault::new(Close::TooSlow, "no hello came in time")))
         }
     };
-    let (mut send, recv, hello) = match greeted {
-        Ok(greeted) => greeted,
-        Err(fault) => return end(&connection, fault),
-    };
+    match greeted {
+        Ok(First::Client(send, recv, hello)) => client(&connection, send, recv, hello, shared).await,
+        Ok(First::Peer(send, recv)) => {
+            let served = match &shared.peers {
+                Some(peers) => peers.serve(&connection, send, recv, counters).await,
+                None => {
+                    bump(&counters.refused_peers);
+                    peers::refuse(&connection, send, &PeerRefused::Alone).await;
+                    Ok(())
+                }
+            };
+            end(&connection, served.err().flatten());
+        }
+        Err(fault) => end(&connection, fault),
+    }
+}
+
+/// From a client's hello to the end of its connection.
+async fn client(connection: &Connection, mut send: SendStream, recv: RecvStream, hello: Hello, shared: &Arc<Shared>) {
+    let counters = &shared.counters;
     match admit_client(&hello, shared) {
-        Err(refused) => refuse(&connection, &mut send, refused).await,
+        Err(refused) => refuse(connection, &mut send, refused).await,
         Ok((welcome, arrival)) => {
-            let session = begin_session(&welcome, arrival, &hello, &connection, shared);
+            let session = begin_session(&welcome, arrival, &hello, connection, shared);
             bump(&counters.sessions);
-            let served = serve(&connection, welcome, send, recv, &session, shared).await;
+            let served = serve(connection, welcome, send, recv, &session, shared).await;
             let unanswered = session.close();
             shared.sessions.remove(&session);
             let done = connection.close_reason().is_some_and(|reason| is_done(&reason));
@@ -421,7 +436,7 @@ async fn greet(connection: Connection, shared: &Arc<Shared>) {
                 },
             }
             tracing::debug!(session = session.number(), unanswered, "session ended");
-            end(&connection, served.err().flatten());
+            end(connection, served.err().flatten());
         }
     }
 }
@@ -455,8 +470,7 @@ fn begin_session(
 
 fn end(connection: &Connection, fault: Option<Fault>) {
     if let Some(fault) = fault {
-        tracing::debug!(address = %connection.remote_address(), close = ?fault.close, "{}", fault.text);
-        connection.close(fault.close.code(), fault.text.as_bytes());
+        fault.end(connection);
     }
 }
 
@@ -470,7 +484,7 @@ async fn refuse(connection: &Connection, send: &mut SendStream, refused: Refused
             let _ = send.stopped().await;
         }
     };
-    let _ = timeout(REFUSAL_DEADLINE, tell).await;
+    let _ = timeout(wire::REFUSAL_DEADLINE, tell).await;
     connection.close(Close::Refused.code(), text.as_bytes());
 }
 
@@ -587,21 +601,6 @@ async fn serve(
     }
 }
 
-/// Resolves once nothing has come from the peer for [`wire::IDLE_TIMEOUT`], or a little longer.
-///
-/// QUIC's own idle timeout is at least three times its probe timeout (RFC 9000, 10.1), and one late acknowledgement makes
-/// that half a minute. A peer that lives is heard from more often: it acknowledges keep-alives.
-async fn silence(connection: &Connection) {
-    let mut heard = (connection.stats().udp_rx.datagrams, Instant::now());
-    while heard.1.elapsed() < wire::IDLE_TIMEOUT {
-        sleep(wire::KEEP_ALIVE / 2).await;
-        let datagrams = connection.stats().udp_rx.datagrams;
-        if datagrams != heard.0 {
-            heard = (datagrams, Instant::now());
-        }
-    }
-}
-
 async fn stream(
     send: SendStream,
     mut recv: RecvStream,
@@ -611,7 +610,7 @@ async fn stream(
 ) -> Served {
     let counters = &shared.counters;
     let kind = match timeout(wire::GREETING_DEADLINE, preamble(&mut recv, counters)).await {
-        Ok(kind) => kind?,
+        Ok(preamble) => preamble?.kind,
         Err(_) => {
             bump(&counters.too_slow);
             return Err(Some(Fault::new(Close::TooSlow, "a stream's preamble did not come in time")));
@@ -622,6 +621,10 @@ async fn stream(
             bump(&counters.bad_preambles);
             Err(Some(Fault::new(Close::Preamble, "a second control stream")))
         }
+        StreamKind::Peer | StreamKind::PeerRequest => {
+            bump(&counters.bad_preambles);
+            Err(Some(Fault::new(Close::Preamble, "a stream that only nodes open")))
+        }
         StreamKind::Request => request(send, recv, &session, &shared).await,
         StreamKind::Lane if !session.take_lane() => {
             bump(&counters.too_many_streams);
@@ -631,38 +634,10 @@ async fn stream(
     }
 }
 
-async fn preamble(recv: &mut RecvStream, counters: &Counters) -> Result<StreamKind, Option<Fault>> {
-    let mut bytes = [0; PREAMBLE_BYTES];
-    if let Err(e) = wire::read_exact(recv, &mut bytes).await {
-        return Err(match e {
-            ControlError::Connection(_) => None,
-            e => {
-                bump(&counters.bad_preambles);
-                Some(Fault::new(Close::Preamble, format!("no whole preamble: {e}")))
-            }
-        });
-    }
-    match Preamble::from_bytes(bytes) {
-        Ok(preamble) => Ok(preamble.kind),
-        Err(e) => {
-            bump(&counters.bad_preambles);
-            Err(Some(Fault::new(Close::Preamble, e.to_string())))
-        }
-    }
-}
-
-fn control_fault(error: ControlError, counters: &Counters) -> Option<Fault> {
-    if matches!(error, ControlError::Connection(_)) {
-        return None;
-    }
-    bump(&counters.bad_controls);
-    Some(Fault::new(Close::Control, error.to_string()))
-}
-
 async fn request(mut send: SendStream, mut recv: RecvStream, session: &Arc<Session>, shared: &Arc<Shared>) -> Served {
     let counters = &shared.counters;
     let request = match timeout(wire::GREETING_DEADLINE, wire::receive(&mut recv, wire::REQUEST_BYTES_MAX)).await {
-        Ok(request) => request.map_err(|e| control_fault(e, counters))?,
+        Ok(request) => request.map_err(|e| control_fault(&e, counters))?,
         Err(_) => {
             bump(&counters.too_slow);
             return Err(Some(Fault::new(Close::TooSlow, "a request did not come in time")));
