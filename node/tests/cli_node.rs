@@ -243,6 +243,7 @@ impl Node {
             identity: Identity::load(Files::node(&tls), Role::Node, &RealNetwork).unwrap(),
             network: Arc::new(RealNetwork),
             sessions_max: 10,
+            peers: None,
         };
         let sessions = Arc::new(Sessions::default());
         let server = runtime.block_on(async { Server::start(options, sessions, Arc::new(Script::default())).unwrap() });
