@@ -63,6 +63,10 @@ counters! {
     peers_lost,
     /// Connections between nodes refused, by this one or by the one that connected.
     refused_peers,
+    /// Nodes given a certificate and the authority for a join token.
+    enrolled,
+    /// Enrolments refused.
+    refused_enrolments,
     /// Requests of other nodes answered.
     peer_requests,
     /// Streams without a preamble this node knows, or not allowed where they came.

@@ -9,6 +9,7 @@
 //! nodes talk to each other).
 
 pub mod counters;
+pub mod enrol;
 pub mod fault;
 pub mod frame;
 pub mod network;

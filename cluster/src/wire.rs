@@ -16,6 +16,8 @@
 //! | [`StreamKind::Peer`] | exactly one, first | hello → greeting; it stays open as long as the connection |
 //! | [`StreamKind::PeerRequest`] | [`PEER_STREAMS_MAX`] at a time | one request → one answer, then its end |
 //!
+//! And one that is to join, see [`crate::enrol`], has [`StreamKind::Enrol`], first and alone: one request → one answer.
+//!
 //! Control values are bincode behind a little-endian u32 length, with a limit on either side.
 //!
 //! # Versions
@@ -116,12 +118,14 @@ pub enum StreamKind {
     /// The first of a node's connection to another.
     Peer = 4,
     PeerRequest = 5,
+    /// The first, and only one, of a connection that shows a join token.
+    Enrol = 6,
 }
 
 impl StreamKind {
     /// Whether it is a connection's first, whose hello says which versions the sender speaks.
     pub const fn is_first(self) -> bool {
-        matches!(self, StreamKind::Control | StreamKind::Peer)
+        matches!(self, StreamKind::Control | StreamKind::Peer | StreamKind::Enrol)
     }
 }
 
@@ -143,18 +147,21 @@ impl Preamble {
             return Err(PreambleError::Magic);
         }
         let version = u16::from_le_bytes([v0, v1]);
+        let kind = match (kind, zero) {
+            (1, 0) => Ok(StreamKind::Control),
+            (2, 0) => Ok(StreamKind::Request),
+            (3, 0) => Ok(StreamKind::Lane),
+            (4, 0) => Ok(StreamKind::Peer),
+            (5, 0) => Ok(StreamKind::PeerRequest),
+            (6, 0) => Ok(StreamKind::Enrol),
+            _ => Err(PreambleError::Kind(kind)),
+        };
         // A node's hello is read whatever its version: the beginning of it says more, and is answered.
-        if !(VERSION_MIN..=VERSION).contains(&version) && kind != StreamKind::Peer as u8 {
+        let says_more = matches!(kind, Ok(StreamKind::Peer | StreamKind::Enrol));
+        if !says_more && !(VERSION_MIN..=VERSION).contains(&version) {
             return Err(PreambleError::Version(version));
         }
-        let kind = match (kind, zero) {
-            (1, 0) => StreamKind::Control,
-            (2, 0) => StreamKind::Request,
-            (3, 0) => StreamKind::Lane,
-            (4, 0) => StreamKind::Peer,
-            (5, 0) => StreamKind::PeerRequest,
-            _ => return Err(PreambleError::Kind(kind)),
-        };
+        let kind = kind?;
         Ok(Preamble { version, kind })
     }
 }
@@ -348,6 +355,11 @@ pub enum Refused {
     Stopping,
     #[error("the client's hello is not valid: {0}")]
     Hello(String),
+    #[error(
+        "the certificate is a join token's: it lets a node join and opens no client's session. Use a client's \
+         (`client.pem` and `client.key`)"
+    )]
+    Token,
 }
 
 /// One actor type of which client and node were built from different sources.
@@ -981,9 +993,8 @@ mod tests {
 
     #[test]
     fn a_preamble_is_read_back_and_garbage_is_told_apart() {
-        for kind in
-            [StreamKind::Control, StreamKind::Request, StreamKind::Lane, StreamKind::Peer, StreamKind::PeerRequest]
-        {
+        use StreamKind::*;
+        for kind in [Control, Request, Lane, Peer, PeerRequest, Enrol] {
             let preamble = Preamble::new(kind);
             assert_eq!(Preamble::from_bytes(preamble.to_bytes()), Ok(preamble));
         }

@@ -33,6 +33,7 @@ pub use pool::{PeerState, PeerStatus};
 pub use serve::refuse;
 
 use crate::counters::Counters;
+use crate::enrol;
 use crate::fault::Served;
 use crate::network::{BoxFuture, Network};
 use crate::tls::Identity;
@@ -55,6 +56,13 @@ pub trait PeerService: Send + Sync + 'static {
     /// `from` is what that node said of itself when it connected: whether it has been admitted since is for the service to
     /// know, by its id. The future is dropped when the other node gives up, or is gone.
     fn answer(&self, from: PeerName, request: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, String>>;
+
+    /// Has the cluster agree that the join token with this serial number is used now, and was not before; or says why that
+    /// cannot be. It expires at `expires_us`, in microseconds since the Unix epoch: what is known of it may be forgotten a
+    /// good while after.
+    fn use_token(&self, _serial: Vec<u8>, _expires_us: u64) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Err("the node is in no cluster that others could join".into()) })
+    }
 }
 
 /// Why a request of this node to another was not answered.
@@ -167,6 +175,18 @@ impl Peers {
         counters: &Arc<Counters>,
     ) -> Served {
         serve::serve(&self.0, connection, send, recv, counters).await
+    }
+
+    /// Serves a connection that shows a join token, of whose first stream the preamble has been read: see [`crate::enrol`].
+    pub async fn enrol(
+        &self,
+        connection: &Connection,
+        send: SendStream,
+        recv: RecvStream,
+        counters: &Counters,
+    ) -> Served {
+        let Inner { network, identity, service, .. } = &*self.0;
+        enrol::serve(network, identity, service, connection, (send, recv), counters).await
     }
 }
 

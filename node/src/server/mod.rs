@@ -18,11 +18,12 @@ use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream};
 use ringhold_cluster::counters::{Counters, bump};
+use ringhold_cluster::enrol::{self, EnrolRefused};
 use ringhold_cluster::fault::{Fault, Served, control_fault, preamble, silence};
 use ringhold_cluster::frame::client_id;
 use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_cluster::peers::{self, PeerRefused, Peers};
-use ringhold_cluster::tls::Identity;
+use ringhold_cluster::tls::{self, Identity, JOIN_NAME};
 use ringhold_cluster::transport::{self, Lost};
 use ringhold_cluster::wire::{
     self, Close, ControlError, Greeting, Hello, LayoutMismatch, NodeName, Refused, Request, Response, Resumed,
@@ -367,6 +368,8 @@ fn count_refusal(error: &ConnectionError, counters: &Counters) {
 enum First {
     Client(SendStream, RecvStream, Hello),
     Peer(SendStream, RecvStream),
+    /// A node that is to join.
+    Newcomer(SendStream, RecvStream),
 }
 
 /// From the connection to its end.
@@ -380,6 +383,7 @@ async fn greet(connection: Connection, shared: &Arc<Shared>) {
                 Ok(First::Client(send, recv, hello.map_err(|e| control_fault(&e, counters))?))
             }
             StreamKind::Peer => Ok(First::Peer(send, recv)),
+            StreamKind::Enrol => Ok(First::Newcomer(send, recv)),
             StreamKind::Request | StreamKind::Lane | StreamKind::PeerRequest => {
                 bump(&counters.bad_preambles);
                 Err(Some(Fault::new(Close::Preamble, "the first stream must be the control stream")))
@@ -406,6 +410,17 @@ async fn greet(connection: Connection, shared: &Arc<Shared>) {
             };
             end(&connection, served.err().flatten());
         }
+        Ok(First::Newcomer(send, recv)) => {
+            let served = match &shared.peers {
+                Some(peers) => peers.enrol(&connection, send, recv, counters).await,
+                None => {
+                    bump(&counters.refused_enrolments);
+                    enrol::refuse(&connection, send, EnrolRefused::Alone).await;
+                    Ok(())
+                }
+            };
+            end(&connection, served.err().flatten());
+        }
         Err(fault) => end(&connection, fault),
     }
 }
@@ -413,6 +428,10 @@ async fn greet(connection: Connection, shared: &Arc<Shared>) {
 /// From a client's hello to the end of its connection.
 async fn client(connection: &Connection, mut send: SendStream, recv: RecvStream, hello: Hello, shared: &Arc<Shared>) {
     let counters = &shared.counters;
+    if tls::peer_bears(connection, JOIN_NAME) {
+        bump(&counters.refused_hello);
+        return refuse(connection, &mut send, Refused::Token).await;
+    }
     match admit_client(&hello, shared) {
         Err(refused) => refuse(connection, &mut send, refused).await,
         Ok((welcome, arrival)) => {
@@ -621,7 +640,7 @@ async fn stream(
             bump(&counters.bad_preambles);
             Err(Some(Fault::new(Close::Preamble, "a second control stream")))
         }
-        StreamKind::Peer | StreamKind::PeerRequest => {
+        StreamKind::Peer | StreamKind::PeerRequest | StreamKind::Enrol => {
             bump(&counters.bad_preambles);
             Err(Some(Fault::new(Close::Preamble, "a stream that only nodes open")))
         }

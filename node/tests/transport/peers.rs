@@ -19,11 +19,11 @@ use tokio::time::{Instant, sleep};
 use crate::harness::{EchoDoors, Node, closed, serve_as, until};
 use crate::memory::MemoryNetwork;
 
-const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// Answers with what it was asked, unless that is one of a few words.
-struct Echo {
-    hello: Mutex<PeerHello>,
+pub struct Echo {
+    pub hello: Mutex<PeerHello>,
     /// Whom it has nothing to do with, and why.
     against: Mutex<BTreeMap<[u8; 16], String>>,
     /// Where the last node was met.
@@ -31,6 +31,8 @@ struct Echo {
     /// Requests that wait for ever, and those of them that were dropped.
     waiting: AtomicUsize,
     dropped: AtomicUsize,
+    /// The tokens that were used, with their expiry.
+    pub used: Mutex<Vec<(Vec<u8>, u64)>>,
 }
 
 impl PeerService for Echo {
@@ -67,15 +69,26 @@ impl PeerService for Echo {
             }
         })
     }
+
+    fn use_token(&self, serial: Vec<u8>, expires_us: u64) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let mut used = self.used.lock();
+            if used.iter().any(|(other, _)| *other == serial) {
+                return Err("it was used before".into());
+            }
+            used.push((serial, expires_us));
+            Ok(())
+        })
+    }
 }
 
 /// A node of which everything but its part in the cluster is left out.
-struct Member {
-    network: Arc<dyn Network>,
-    identity: Identity,
-    echo: Arc<Echo>,
-    peers: Peers,
-    server: Server,
+pub struct Member {
+    pub network: Arc<dyn Network>,
+    pub identity: Identity,
+    pub echo: Arc<Echo>,
+    pub peers: Peers,
+    pub server: Server,
 }
 
 impl Member {
@@ -87,13 +100,14 @@ impl Member {
         Member::start_as(network, identity, hello, "127.0.0.1:0".parse().unwrap())
     }
 
-    fn start_as(network: &Arc<dyn Network>, identity: Identity, hello: PeerHello, listen: SocketAddr) -> Member {
+    pub fn start_as(network: &Arc<dyn Network>, identity: Identity, hello: PeerHello, listen: SocketAddr) -> Member {
         let echo = Arc::new(Echo {
             hello: Mutex::new(hello),
             against: Mutex::default(),
             met: Mutex::default(),
             waiting: AtomicUsize::new(0),
             dropped: AtomicUsize::new(0),
+            used: Mutex::default(),
         });
         let service: Arc<dyn PeerService> = echo.clone();
         let peers = Peers::new(network.clone(), identity.clone(), Arc::downgrade(&service));
@@ -108,15 +122,15 @@ impl Member {
         Member::start_as(&self.network, self.identity.clone(), hello, listen)
     }
 
-    fn address(&self) -> String {
+    pub fn address(&self) -> String {
         self.server.address().to_string()
     }
 
-    async fn ask(&self, other: &Member, what: &[u8]) -> Result<Vec<u8>, CallError> {
+    pub async fn ask(&self, other: &Member, what: &[u8]) -> Result<Vec<u8>, CallError> {
         self.peers.call(&other.address(), None, what.to_vec(), SOON).await
     }
 
-    fn counted(&self, name: &str) -> u64 {
+    pub fn counted(&self, name: &str) -> u64 {
         self.server.counters().snapshot().into_iter().find(|counter| counter.name == name).unwrap().value
     }
 
@@ -126,7 +140,7 @@ impl Member {
     }
 
     /// A connection to this node with that certificate, and nothing on it.
-    async fn raw(&self, identity: &Identity) -> Connection {
+    pub async fn raw(&self, identity: &Identity) -> Connection {
         let endpoint = transport::client_endpoint(&self.network, self.server.address()).unwrap();
         let config = transport::client_config(&self.network, identity).unwrap();
         endpoint.connect_with(config, self.server.address(), NODE_NAME).unwrap().await.unwrap()
@@ -142,7 +156,7 @@ impl Member {
     }
 }
 
-fn hello_of(id: u8) -> Vec<u8> {
+pub fn hello_of(id: u8) -> Vec<u8> {
     let node = PeerName { id: [id; 16], ..PeerName::default() };
     wire::encode(&PeerHello::new("raw", node)).unwrap()
 }
@@ -160,7 +174,7 @@ fn pair_in_memory() -> (MemoryNetwork, Member, Member) {
     (memory, Member::start(&network, &authority, 1), Member::start(&network, &authority, 2))
 }
 
-fn refused(outcome: Result<Vec<u8>, CallError>) -> PeerRefused {
+pub fn refused(outcome: Result<Vec<u8>, CallError>) -> PeerRefused {
     match outcome.unwrap_err() {
         CallError::Refused { refused, .. } => refused,
         other => panic!("not refused but: {other}"),
