@@ -1,7 +1,7 @@
 //! How a new node comes by its certificate, and by the authority.
 //!
 //! It shows a join token's certificate ([`crate::tls::Token`]) to any node of the cluster that has the authority's key, and
-//! opens one stream, on which it says which key it has made ([`StreamKind::Enrol`](crate::wire::StreamKind::Enrol)).
+//! opens one stream, on which it says which key it has made ([`StreamKind::Enrol`]).
 //! The node has the cluster take the token for used, and answers with a certificate for that key, and with the authority.
 //! The new node's private key never leaves it; the authority's is given to every node that joins, so that each of them can
 //! let in others when the rest is gone.
