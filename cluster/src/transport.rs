@@ -42,7 +42,7 @@ const SEGMENTS_MAX: usize = SEND_BYTES_MAX / DATAGRAM_BYTES_MAX as usize;
 const _: () = assert!(SEGMENTS_MAX == 10);
 
 /// The transport of either side; a client may open no streams towards which it has no right.
-fn transport(streams_from_peer: u32) -> Arc<TransportConfig> {
+fn transport(streams_from_peer: u32) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(DATAGRAM_BYTES_MAX);
     let mut transport = TransportConfig::default();
@@ -56,7 +56,7 @@ fn transport(streams_from_peer: u32) -> Arc<TransportConfig> {
         .mtu_discovery_config(Some(mtu))
         .max_idle_timeout(Some(wire::IDLE_TIMEOUT.try_into().expect("seconds fit")))
         .keep_alive_interval(Some(wire::KEEP_ALIVE));
-    Arc::new(transport)
+    transport
 }
 
 fn endpoint_config(network: &dyn Network, reset_key: Arc<dyn HmacKey>) -> EndpointConfig {
@@ -101,7 +101,7 @@ pub fn server_endpoint(
     let crypto = QuicServerConfig::try_from(crypto).expect("TLS 1.3 has the suite that QUIC starts with");
     let mut config = quinn::ServerConfig::new(Arc::new(crypto), network.token_key());
     // Beside its lane and requests a client has its control stream.
-    config.transport_config(transport(wire::REQUESTS_MAX + 2));
+    config.transport_config(Arc::new(transport(wire::REQUESTS_MAX + 2)));
     config.max_incoming(wire::HANDSHAKES_MAX * 2);
     config.time_source(Arc::new(WallTime(network.clone())));
     let bind = |source| Error::Bind { address, source };
@@ -158,10 +158,28 @@ pub fn client_endpoint(network: &Arc<dyn Network>, to: SocketAddr) -> Result<End
 
 /// How to connect as `identity`; see [`Endpoint::connect_with`] and [`tls::NODE_NAME`].
 pub fn client_config(network: &Arc<dyn Network>, identity: &Identity) -> Result<quinn::ClientConfig, tls::Error> {
+    config_of(network, identity, transport(0))
+}
+
+/// The same for a node that connects to another. They are near each other, as a rule: one that has just come up is asked again
+/// after a third of a second and not after a whole one (RFC 9002 §6.2.2).
+pub(crate) fn peer_config(network: &Arc<dyn Network>, identity: &Identity) -> Result<quinn::ClientConfig, tls::Error> {
+    let mut transport = transport(0);
+    transport.initial_rtt(PEER_RTT_AT_FIRST);
+    config_of(network, identity, transport)
+}
+
+const PEER_RTT_AT_FIRST: Duration = Duration::from_millis(100);
+
+fn config_of(
+    network: &Arc<dyn Network>,
+    identity: &Identity,
+    transport: TransportConfig,
+) -> Result<quinn::ClientConfig, tls::Error> {
     let crypto = tls::client_config(identity, &**network)?;
     let crypto = QuicClientConfig::try_from(crypto).expect("TLS 1.3 has the suite that QUIC starts with");
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport(0));
+    config.transport_config(Arc::new(transport));
     let network = network.clone();
     config.initial_dst_cid_provider(Arc::new(move || {
         let mut id = [0; 16];

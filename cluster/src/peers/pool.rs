@@ -304,7 +304,7 @@ async fn connect(inner: &Arc<Inner>, address: &str) -> Result<Made, CallError> {
 async fn connect_to(inner: Arc<Inner>, address: String, to: SocketAddr) -> Result<Made, CallError> {
     let unreachable = |why: String| CallError::Unreachable { address: address.clone(), why };
     let service = inner.service.upgrade().ok_or(CallError::Stopped)?;
-    let config = transport::client_config(&inner.network, &inner.identity).map_err(|e| unreachable(e.to_string()))?;
+    let config = transport::peer_config(&inner.network, &inner.identity).map_err(|e| unreachable(e.to_string()))?;
     let endpoint = inner.pool.lock().endpoint(&inner.network, to).map_err(|e| unreachable(e.to_string()))?;
     let connecting = endpoint.connect_with(config, to, NODE_NAME).map_err(|e| unreachable(e.to_string()))?;
     let connection = connecting.await.map_err(|e| unreachable(Lost::of(&e).to_string()))?;

@@ -445,6 +445,19 @@ async fn concurrent_calls_share_one_attempt() {
     assert_eq!(b.counted("peers"), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_that_comes_up_a_little_late_is_not_waited_for_a_second() {
+    let (memory, a, b) = pair_in_memory();
+    memory.unplug(b.server.address());
+    let (peers, address) = (a.peers.clone(), b.address());
+    let call = tokio::spawn(async move { peers.call(&address, None, b"x".into(), SOON).await });
+    sleep(Duration::from_millis(100)).await;
+    memory.plug_in();
+    let up = Instant::now();
+    assert_eq!(call.await.unwrap().unwrap(), b"x");
+    assert!(up.elapsed() < Duration::from_millis(500), "{:?}", up.elapsed());
+}
+
 async fn futures_of<T>(tasks: Vec<tokio::task::JoinHandle<T>>) -> Vec<T> {
     let mut all = Vec::new();
     for task in tasks {
