@@ -7,6 +7,7 @@
 //!
 //! Read [`wire`] first (what a connection carries), then [`frame`] (how messages are packed into it).
 
+pub mod control;
 pub mod counters;
 pub mod frame;
 pub mod network;

@@ -1,0 +1,3 @@
+//! The control plane: what the nodes of a cluster agree on.
+
+pub mod state;
