@@ -11,6 +11,7 @@ pub mod control;
 pub mod counters;
 pub mod frame;
 pub mod network;
+pub mod placement;
 pub mod tls;
 pub mod transport;
 pub mod wire;

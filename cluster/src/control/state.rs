@@ -11,6 +11,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::placement::{self, settings};
+
 /// The version of [`State`] and [`Command`] that this build makes. A node that cannot read it is not let in.
 pub const VERSION: u16 = 1;
 /// The oldest version that this build can still go on from.
@@ -97,6 +99,8 @@ pub struct AboutDevice {
     pub workers: u32,
     /// What it has for actors; `None` where it has what the machine has.
     pub memory_bytes: Option<u64>,
+    /// Where in its machine it is.
+    pub place: placement::Place,
 }
 
 /// Who owns a shard.
@@ -113,11 +117,12 @@ pub struct Shard {
 pub struct Settings {
     /// Nodes that vote, at most: 1, 3, 5 or 7.
     pub voters_max: u32,
+    pub placement: settings::Settings,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { voters_max: 5 }
+        Settings { voters_max: 5, placement: settings::Settings::default() }
     }
 }
 
@@ -129,19 +134,27 @@ pub struct Setting {
 }
 
 /// The settings there are.
-pub const SETTINGS: &[Setting] = &[Setting {
-    name: "voters_max",
-    about: "Nodes that vote on what the cluster agrees on, at most. More survive the loss of more; each makes a decision a \
-            little slower.",
-    rule: "1, 3, 5 or 7",
-}];
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "voters_max",
+        about: "Nodes that vote on what the cluster agrees on, at most. More survive the loss of more; each makes a decision a \
+                little slower.",
+        rule: "1, 3, 5 or 7",
+    },
+    settings::PLACEMENT,
+    settings::AFFINITY,
+    settings::WEIGHTS,
+    settings::KINDS,
+    settings::LOAD_BAND,
+    settings::LOAD_REST,
+];
 
 impl Settings {
     /// The value of a setting as text; `None` if there is no such setting.
     pub fn get(&self, name: &str) -> Option<String> {
         match name {
             "voters_max" => Some(self.voters_max.to_string()),
-            _ => None,
+            _ => self.placement.get(name),
         }
     }
 
@@ -154,7 +167,7 @@ impl Settings {
             "voters_max" => {
                 self.voters_max = value.parse().ok().filter(|n| [1, 3, 5, 7].contains(n)).ok_or_else(bad)?;
             }
-            _ => return Err(Refused::NoSuchSetting(name.into())),
+            _ => self.placement.set(name, value).ok_or_else(bad)?,
         }
         Ok(())
     }
@@ -589,7 +602,13 @@ mod tests {
     }
 
     fn device(name: &str) -> AboutDevice {
-        AboutDevice { name: name.into(), kind: "cpu".into(), workers: 1, memory_bytes: None }
+        AboutDevice {
+            name: name.into(),
+            kind: "cpu".into(),
+            workers: 1,
+            memory_bytes: None,
+            place: placement::Place::default(),
+        }
     }
 
     fn admission(number: u8, devices: &[&str]) -> Admission {

@@ -1,0 +1,1 @@
+//! Small clusters, looked at closely.
