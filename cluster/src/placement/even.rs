@@ -92,17 +92,18 @@ fn pour(more: u64, mut counts: Counts, weights: &Counts) -> Counts {
     take
 }
 
-/// Of what may be given, `most` at most: from those that can spare most.
+/// Of what may be given, `most` at most: one after the other from whoever can spare most.
 fn largest(give: Counts, most: u64) -> Counts {
-    let mut give: Vec<_> = give.into_iter().collect();
-    give.sort_by_key(|(device, spare)| (Reverse(*spare), *device));
-    let mut left = most;
-    let trimmed = give.into_iter().map(|(device, spare)| {
-        let spare = spare.min(left);
-        left -= spare;
-        (device, spare)
-    });
-    trimmed.filter(|(_, spare)| *spare > 0).collect()
+    let mut spare: BinaryHeap<_> = give.into_iter().map(|(device, spare)| (spare, Reverse(device))).collect();
+    let mut given = Counts::new();
+    for _ in 0..most {
+        let Some((left @ 1.., device)) = spare.pop() else {
+            break;
+        };
+        spare.push((left - 1, device));
+        *given.entry(device.0).or_default() += 1;
+    }
+    given
 }
 
 /// Who gives how many to whom: the nearest first, then by number.

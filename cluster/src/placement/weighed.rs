@@ -241,7 +241,8 @@ fn level(draft: &mut Draft<'_>, board: &mut Board, mut units: Vec<Unit>, added: 
     }
 }
 
-/// Which unit of a device is best moved, and where to: the largest that is not more than what is too much, or else the smallest.
+/// Which unit of a device is best moved, and where to: the smallest that is enough and leaves it with no less than the mean, or
+/// else the largest that is not too much, or else the smallest that is.
 fn choose(
     draft: &Draft<'_>,
     board: &Board,
@@ -262,14 +263,19 @@ fn choose(
     };
     let anybody = |size: u64| board.emptier_than(from).any(|to| takes(to, size));
     let here = held.get(&from)?;
-    let (smallest, _) = here.first()?;
+    // Shards with next to no load are no help to a device with too much.
+    let by_load = draft.state.settings.placement.strategy == Strategy::Load;
+    let least = if by_load { board.loads[&from] / (here.len().max(1) as u64 * 10) } else { 0 };
+    let (smallest, _) = here.range((least, 0)..).next()?;
     if !anybody(*smallest) {
         return None;
     }
-    let excess = board.excess(from, band);
-    let (small, large) = (here.range(..=(excess, usize::MAX)).rev(), here.range((excess + 1, 0)..));
+    let (enough, most) = (board.excess(from, band).max(least), board.excess(from, 0).max(least));
+    let best = here.range((enough, 0)..=(most, usize::MAX));
+    let small = here.range((least, 0)..(enough, 0)).rev();
+    let large = here.range((most, usize::MAX)..);
     let mut too_large = None;
-    for (size, unit) in small.chain(large) {
+    for (size, unit) in best.chain(small).chain(large) {
         if too_large == Some(*size) {
             continue;
         }

@@ -134,7 +134,7 @@ fn random(random: &mut Random, strategy: &str, odds: Odds) -> (State, View) {
         }
         view.failed.extend(devices.iter().filter(|_| random.chance(8)));
         if random.chance(20) {
-            set(&mut state, "kinds", *random.pick(&["cuda", "cpu"]));
+            set(&mut state, "kinds", random.pick::<&str>(&["cuda", "cpu"]));
         }
         for device in &devices {
             let nodes = state.nodes.keys().copied().filter(|_| random.chance(30));
