@@ -179,10 +179,15 @@ fn a_group_is_gathered_where_most_of_it_is_and_moves_whole() {
 #[test]
 fn one_large_group_does_not_keep_the_others_from_being_even() {
     let mut state = founded(60);
-    admit(&mut state, "", cpus(4));
+    admit(&mut state, "", cpus(1));
+    admit(&mut state, "", cpus(3));
     set(&mut state, "placement", "affinity");
     set(&mut state, "affinity", "0-29");
     let view = well(&state);
+    for (shards, to) in [(30..44, 1), (44..52, 2), (52..60, 3)] {
+        let shards = std::iter::once(shards).collect();
+        state.apply(Command::Move { shards, from: 0, to }).unwrap();
+    }
     let mut even = counts(&state, &plan(&state, &view, Want::Rebalance));
     even.sort_unstable();
     assert_eq!(even, [10, 10, 10, 30]);
