@@ -20,6 +20,7 @@ pub mod node;
 mod progress;
 pub mod router;
 pub mod server;
+pub mod shards;
 pub mod shed;
 pub mod shipped;
 pub mod vital;

@@ -11,7 +11,6 @@ use ringhold_cluster::tls::{self, Authority, Files, Identity, Role};
 use ringhold_cluster::transport;
 use ringhold_cluster::wire::NodeName;
 use ringhold_kernels::id::TypeId;
-use ringhold_kernels::outbox::{AWAY, Owner, Owners, SHARDS};
 use ringhold_kernels::registry::Registry;
 use ringhold_kernels::segment::{Framing, Shape};
 use ringhold_storage::blocks::{self, Reopening};
@@ -30,8 +29,10 @@ use crate::device::supervise::Backend;
 use crate::device::supervisor::Limits;
 use crate::device::{self, About, Device, Outlet, breaker, leave_timeout};
 use crate::health::http::{self, Http};
+use crate::router::migrate::{self, Moved};
 use crate::router::{Parts, Router};
 use crate::server::{self, Doors, Server, Sessions};
+use crate::shards::{self, ShardSet, ShardTable, Shards, Stored};
 use crate::vital::Vital;
 
 /// The world a node lives in: the machine's, or the simulator's.
@@ -48,6 +49,8 @@ pub struct Storage {
     pub dead_letters: Arc<dyn DeadLetters>,
     /// `None` where the configuration has them off.
     pub checkpoints: Option<Checkpoints>,
+    /// Who says which device has which shard; `None` where the node does by itself, beside its checkpoints.
+    pub shards: Option<Arc<dyn ShardTable>>,
     /// Who writes checkpoints.
     pub jobs: Arc<dyn Jobs>,
     /// Holds the data folder's lock for as long as the node runs.
@@ -83,6 +86,7 @@ impl Storage {
         };
         Ok(Storage {
             checkpoints,
+            shards: None,
             jobs: Arc::new(Blocking),
             node_id: folder.node_id().to_string(),
             identity,
@@ -125,6 +129,10 @@ pub enum Error {
          `name` of a [[devices]] table is that of its checkpoints; or save them with `ringhold storage export`, and use another folder"
     )]
     LeftOut(String),
+    #[error(
+        "shards have moved to the {0}. device, and there are {1}: start with as many devices as there were, in the same order"
+    )]
+    TooFewDevices(u16, usize),
     #[error("{}, and this binary has no such actor type: it has {known}", unknown.join(", "))]
     NoSuchType { unknown: Vec<String>, known: String },
     #[error(transparent)]
@@ -209,12 +217,20 @@ impl Node {
         }
         let makes = Makes { config, makers: &*makers, registry: &registry, deadlines: &deadlines };
         let mut made = Vec::new();
-        let owners_of_shards: Arc<[u16]> = (0..SHARDS).map(|shard| (shard % planned.len()) as u16).collect();
+        let table = shard_table(&storage, planned.len())?;
+        let shards = match &table {
+            Some(table) => table.owners(),
+            None => shards::dealt(planned.len()),
+        };
+        if let Some(owner) = shards.iter().map(|owner| owner.device).find(|device| usize::from(*device) >= planned.len()) {
+            return Err(Error::TooFewDevices(owner + 1, planned.len()));
+        }
+        let shards = Arc::new(Shards::new(&shards));
         for (index, planned) in planned.iter().enumerate() {
             let device = &planned.device;
             let (name, overflow) = (config.device_name(index), config.queues.overflow);
             let keeps = match &storage.checkpoints {
-                Some(store) => Some(keeps(config, &name, store, &storage, &committed, &owners_of_shards)?),
+                Some(store) => Some(keeps(config, &name, store, &storage, &committed, &shards)?),
                 None => None,
             };
             // Its actors are not left where they are for that; but a device that never was has to be what it is asked to be.
@@ -228,11 +244,11 @@ impl Node {
             let fallbacks = planned.fallbacks.iter().filter(|_| keeps.is_some());
             let mut backends = Vec::new();
             for backend in std::iter::once(device).chain(fallbacks) {
-                backends.push(makes.backend(backend, index, &name)?);
+                backends.push(makes.backend(backend, &name)?);
             }
             backends[0].unusable = planned.unusable.clone();
             let made_device = Device::new(
-                About { name, index: index as u16, overflow, keeps },
+                About { name, index: index as u16, overflow, keeps, shards: shards.clone() },
                 &backends[0],
                 &registry,
                 network.clone(),
@@ -245,7 +261,8 @@ impl Node {
             registry,
             slot_bytes: config.queues.slot_bytes,
             devices: made.iter().map(|(device, _)| device.clone()).collect(),
-            owners: owners_of_shards,
+            shards,
+            table,
             sessions: sessions.clone(),
             letters: storage.dead_letters.clone(),
             network: network.clone(),
@@ -350,6 +367,14 @@ impl Node {
         &self.router
     }
 
+    /// Moves shards, all of which one device has, to the device of this name: see [`Router::migrate`].
+    ///
+    /// # Errors
+    /// The shards are where they were.
+    pub async fn migrate(&self, shards: ShardSet, to: &str) -> Result<Moved, migrate::Error> {
+        self.router.migrate(shards, to).await
+    }
+
     /// Resolves when a client has asked the node to stop.
     pub async fn drain_asked(&self) {
         self.router.drain_asked.notified().await;
@@ -425,7 +450,7 @@ fn keeps(
     store: &Checkpoints,
     storage: &Storage,
     committed: &HashSet<TypeId>,
-    owners: &Arc<[u16]>,
+    shards: &Arc<Shards>,
 ) -> Result<(keeper::Options, Keeping), Error> {
     let found = store.latest(device)?;
     if let Some(cost) = found.cost() {
@@ -443,7 +468,7 @@ fn keeps(
         retained_bytes_max: checkpoints.retained_bytes as usize,
         committed: committed.clone(),
         epoch: found.checkpoint.map_or(0, |manifest| manifest.epoch),
-        owners: owners.clone(),
+        shards: shards.clone(),
     };
     Ok((options, keeping))
 }
@@ -485,7 +510,7 @@ struct Makes<'a> {
 
 impl Makes<'_> {
     /// For the device of this number and name.
-    fn backend(&self, backend: &config::Device, index: usize, name: &str) -> Result<Backend, Error> {
+    fn backend(&self, backend: &config::Device, name: &str) -> Result<Backend, Error> {
         let Makes { config, makers, registry, deadlines } = self;
         let workers = workers(backend.workers);
         let sharers = sharers(&config.devices, backend.gpu).max(1);
@@ -498,7 +523,6 @@ impl Makes<'_> {
             },
             kind: backend.kind,
             shape: shape(config, backend.kind, workers, registry),
-            owners: owners_of(index, config.devices.0.len(), workers),
             host: host.map_err(|e| device::Error::Bells(name.into(), e))?,
             limits: Limits {
                 stalled_after: supervision.stalled_after,
@@ -536,11 +560,12 @@ fn shape(config: &Config, kind: DeviceKind, workers: usize, registry: &Registry)
     }
 }
 
-/// Shards are dealt out to devices in turn, and a device's to its workers in turn.
-fn owners_of(device: usize, devices: usize, workers: usize) -> Owners {
-    Owners::from_fn(|shard| match shard % devices == device {
-        true => (shard / devices % workers) as Owner,
-        false => AWAY,
+/// Who says which device has which shard; nobody where nothing is kept: then they do not move.
+fn shard_table(storage: &Storage, devices: usize) -> Result<Option<Arc<dyn ShardTable>>, Error> {
+    Ok(match (&storage.shards, &storage.checkpoints) {
+        (_, None) => None,
+        (Some(table), _) => Some(table.clone()),
+        (None, Some(store)) => Some(Arc::new(Stored::open(store.clone(), storage.jobs.clone(), devices)?)),
     })
 }
 

@@ -65,6 +65,7 @@ async fn start(authority: &Authority) -> Node {
         identity: authority.identity(Role::Node, &RealNetwork).unwrap(),
         dead_letters: Arc::new(Buggy(InMemory::new(1))),
         checkpoints: None,
+        shards: None,
         jobs: Arc::new(Blocking),
         folder: None,
     };

@@ -79,6 +79,7 @@ async fn start(blocks: &Arc<Full>, authority: &Authority, devices: usize) -> Res
         identity: authority.identity(Role::Node, &RealNetwork).unwrap(),
         dead_letters: Arc::new(dead_letters::InMemory::new(100)),
         checkpoints: Some(checkpoints),
+        shards: None,
         jobs: Arc::new(Blocking),
         folder: None,
     };

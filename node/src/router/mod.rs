@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use ringhold_cluster::frame::{client_id, session_and_number};
 use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_cluster::wire::{
@@ -14,7 +14,6 @@ use ringhold_cluster::wire::{
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::ActorId;
 use ringhold_kernels::message::{Header, Inspected, Kind, Reason, append, payload_bytes_max, split_first};
-use ringhold_kernels::outbox::{SHARDS, shard_of};
 use ringhold_kernels::registry::Registry;
 use ringhold_storage::dead_letters::{self, DeadLetters};
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -26,8 +25,10 @@ use crate::device::lanes::Away;
 use crate::device::{Device, Outlet};
 use crate::health::Pulse;
 use crate::server::{self, About, Client, Doors, Gone, Remembered, Session, Sessions};
+use crate::shards::{ShardTable, Shards};
 
 mod letters;
+pub mod migrate;
 mod pressure;
 
 /// Knows which device owns which shard, and who waits for what.
@@ -36,8 +37,11 @@ pub struct Router {
     registry: Arc<Registry>,
     slot_bytes: u32,
     devices: Vec<Arc<Device>>,
-    /// Which device owns each shard.
-    owners: Arc<[u16]>,
+    shards: Arc<Shards>,
+    /// Who says so durably which device owns each shard, where that may change.
+    table: Option<Arc<dyn ShardTable>>,
+    /// Held while shards move.
+    migrating: Arc<tokio::sync::Mutex<()>>,
     sessions: Arc<Sessions>,
     letters: Arc<dyn DeadLetters>,
     letters_lost: AtomicU64,
@@ -75,8 +79,9 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     pub slot_bytes: u32,
     pub devices: Vec<Arc<Device>>,
-    /// Which device owns each shard.
-    pub owners: Arc<[u16]>,
+    pub shards: Arc<Shards>,
+    /// Who says so durably which device owns each shard; `None` where nothing is kept.
+    pub table: Option<Arc<dyn ShardTable>>,
     pub sessions: Arc<Sessions>,
     pub letters: Arc<dyn DeadLetters>,
     pub network: Arc<dyn Network>,
@@ -86,8 +91,7 @@ pub struct Parts {
 
 impl Router {
     pub fn new(parts: Parts) -> Router {
-        let Parts { name, registry, slot_bytes, devices, owners, sessions, letters, network, jobs } = parts;
-        assert_eq!(owners.len(), SHARDS, "every shard has an owner");
+        let Parts { name, registry, slot_bytes, devices, shards, table, sessions, letters, network, jobs } = parts;
         for (from, to) in pairs(&devices) {
             let taken = to.door.lock().taken_from(from.index);
             from.door.lock().skip_away(to.index, taken);
@@ -100,7 +104,9 @@ impl Router {
             registry,
             slot_bytes,
             devices,
-            owners,
+            shards,
+            table,
+            migrating: Arc::default(),
             sessions,
             letters,
             letters_lost: AtomicU64::new(0),
@@ -124,7 +130,7 @@ impl Router {
     }
 
     fn device_of(&self, to: ActorId) -> usize {
-        self.owners[shard_of(to.key)] as usize
+        usize::from(self.shards.of(to.key))
     }
 
     fn now(&self) -> Hlc {
@@ -185,18 +191,32 @@ impl Router {
         let mut letters = Vec::new();
         let mut rest = batch;
         while let Some((header, payload, after)) = split_first(rest) {
-            self.devices[self.device_of(header.to())].door.lock().pass_on(&header, payload, &mut letters);
+            self.door_of(header.to()).1.pass_on(&header, payload, &mut letters);
             rest = after;
         }
         self.keep("", letters);
+    }
+
+    /// The device that has an actor's shard, and its door, locked: as long as it is, the shard does not move.
+    fn door_of(&self, to: ActorId) -> (&Device, MutexGuard<'_, Door>) {
+        loop {
+            let number = self.device_of(to);
+            let door = self.devices[number].door.lock();
+            if self.device_of(to) == number {
+                return (&self.devices[number], door);
+            }
+        }
     }
 
     /// The same for what is numbered.
     fn pass_on_numbered(&self, from: &Device, batch: &[Away]) {
         let mut letters = Vec::new();
         for away in batch {
-            let to = &self.devices[usize::from(away.device)];
-            to.door.lock().pass_on_numbered(from.index, away, &mut letters);
+            // Its number is of the lane to the device that had the shard, which may have moved since.
+            let taken = self.devices[usize::from(away.device)].door.lock().takes(from.index, away.number);
+            if taken {
+                self.door_of(away.header.to()).1.pass_on(&away.header, &away.payload, &mut letters);
+            }
         }
         self.keep("", letters);
     }
@@ -205,6 +225,25 @@ impl Router {
     fn let_go(&self, from: &Device, to: &Device) {
         let covered = to.door.lock().covered_from(from.index);
         from.door.lock().cover_away(to.index, covered);
+    }
+
+    /// Tells a client again the answers to asks that came before; those that still wait will get theirs. `first` is the first
+    /// message that has yet to come on the session's connection, or one before.
+    fn tell_again(&self, session: &Arc<Session>, first: u64, mut asks: BTreeSet<u64>) {
+        // All of them, in their order: an ask that moves is seen at one of its two devices, and its answer is told here or later.
+        let mut doors: Vec<MutexGuard<'_, Door>> = self.devices.iter().map(|device| device.door.lock()).collect();
+        for door in &mut doors {
+            door.clients().attach(session.number(), first);
+            asks.retain(|number| match door.known(session.number(), *number) {
+                Known::Waits => false,
+                Known::Answered(answer, payload) => {
+                    session.answer(answer, &payload);
+                    false
+                }
+                Known::Nothing => true,
+            });
+        }
+        asks.into_iter().for_each(|number| session.answer(server::lost(session, number), &[]));
     }
 
     /// Hands answers to sessions, and the node's own to whoever of its tasks waits.
@@ -263,23 +302,22 @@ impl Router {
         let (send, receive) = oneshot::channel();
         self.pending.lock().insert(ticket, send);
         let header = Header::new(Kind::Inspect, id, client_id(OWN_SESSION, ticket), 4, self.now());
-        let device = &self.devices[self.device_of(id)];
         let deadline = Instant::now() + INSPECT_DEADLINE;
         let mut letters = vec![];
-        loop {
-            let admitted = {
-                let mut door = device.door.lock();
+        let device = loop {
+            let (device, admitted) = {
+                let (device, mut door) = self.door_of(id);
                 let admitted = door.admit(&header, &offset.to_le_bytes(), None, self.now(), &mut letters);
                 door.link().ring();
-                admitted
+                (device, admitted)
             };
             match admitted {
-                Admitted::Taken | Admitted::Answered(..) => break,
+                Admitted::Taken | Admitted::Answered(..) | Admitted::Unknown => break device,
                 Admitted::Refused(reason) => return Err(Failed::new(reason, reason.to_string())),
-                Admitted::Full if Instant::now() >= deadline => break,
+                Admitted::Full if Instant::now() >= deadline => break device,
                 Admitted::Full => tokio::time::sleep(SETTLE_EVERY).await,
             }
-        }
+        };
         self.keep(&device.name, letters);
         let answer = tokio::time::timeout_at(deadline, receive).await;
         self.pending.lock().remove(&ticket);
@@ -410,6 +448,8 @@ impl Doors for Router {
             let number = self.device_of(first.to());
             let device = &self.devices[number];
             let mut door = device.door.lock();
+            let mut unknown = None;
+            // None at all where its shard has just moved.
             while let Some((header, payload, after)) = split_first(rest)
                 && self.device_of(header.to()) == number
             {
@@ -440,11 +480,19 @@ impl Doors for Router {
                         full = true;
                         break;
                     }
+                    Admitted::Unknown => {
+                        (unknown, rest) = (Some(sender.number), after);
+                        break;
+                    }
                 }
                 rest = after;
             }
             door.link().ring();
             device.look_for_early(&door);
+            drop(door);
+            if let Some(number) = unknown {
+                self.tell_again(session, number + 1, [number].into());
+            }
         }
         self.keep("", letters);
         batch.len() - rest.len()
@@ -470,10 +518,11 @@ impl Doors for Router {
         let mut letters = Vec::new();
         let (mut rest, mut refused) = (batch, 0);
         while let Some((header, payload, after)) = split_first(rest) {
-            let device = &self.devices[self.device_of(header.to())];
-            let admitted = device.door.lock().turn_away(&header, sender(session, &header), reason, self.now());
+            let sender = sender(session, &header);
+            let admitted = self.door_of(header.to()).1.turn_away(&header, sender, reason, self.now());
             match admitted {
                 Admitted::Taken | Admitted::Full => {}
+                Admitted::Unknown => self.tell_again(session, sender.number + 1, [sender.number].into()),
                 Admitted::Answered(answer, payload) => session.answer(answer, &payload),
                 Admitted::Refused(reason) => self.turn_away(&header, payload, reason, &mut letters),
             }
@@ -516,20 +565,7 @@ impl Doors for Router {
     }
 
     fn attach(&self, session: &Arc<Session>, first: u64, waiting: &mut dyn Iterator<Item = u64>) {
-        let mut unknown: BTreeSet<u64> = waiting.collect();
-        for device in &self.devices {
-            let mut door = device.door.lock();
-            door.clients().attach(session.number(), first);
-            unknown.retain(|number| match door.known(session.number(), *number) {
-                Known::Waits => false,
-                Known::Answered(answer, payload) => {
-                    session.answer(answer, &payload);
-                    false
-                }
-                Known::Nothing => true,
-            });
-        }
-        unknown.into_iter().for_each(|number| session.answer(server::lost(session, number), &[]));
+        self.tell_again(session, first, waiting.collect());
     }
 
     fn release(&self, client: u32, number: u64) {

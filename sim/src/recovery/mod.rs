@@ -315,6 +315,7 @@ impl World {
                 identity: site.identity.clone(),
                 dead_letters: site.letters.clone(),
                 checkpoints: Some(store),
+                shards: None,
                 jobs: Arc::new(handle),
                 folder: None,
             },

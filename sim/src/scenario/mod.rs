@@ -240,6 +240,7 @@ impl World {
                 identity,
                 dead_letters: letters.clone(),
                 checkpoints: None,
+                shards: None,
                 jobs: Arc::new(ringhold::device::keeper::Blocking),
                 folder: None,
             },

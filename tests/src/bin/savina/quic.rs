@@ -126,6 +126,7 @@ fn serve_node(
         identity: authority.identity(Role::Node, &*network)?,
         dead_letters: Arc::new(InMemory::new(0)),
         checkpoints: None,
+        shards: None,
         jobs: Arc::new(Blocking),
         folder: None,
     };
