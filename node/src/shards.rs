@@ -58,6 +58,11 @@ impl ShardSet {
         ShardSet(Box::new(std::array::from_fn(|word| self.0[word] & other.0[word])))
     }
 
+    /// Those that are in either.
+    pub fn or(&self, other: &ShardSet) -> ShardSet {
+        ShardSet(Box::new(std::array::from_fn(|word| self.0[word] | other.0[word])))
+    }
+
     /// Those that are not in the other.
     pub fn without(&self, other: &ShardSet) -> ShardSet {
         ShardSet(Box::new(std::array::from_fn(|word| self.0[word] & !other.0[word])))
@@ -261,6 +266,7 @@ mod tests {
         let low: ShardSet = (0..100).collect();
         assert_eq!(odd.len(), SHARDS / 2);
         assert!(odd.and(&low).iter().eq((0..100).filter(|shard| shard % 2 == 1)));
+        assert!(odd.and(&low).or(&low.without(&odd)) == low);
         assert!(low.without(&odd).iter().eq((0..100).filter(|shard| shard % 2 == 0)));
         assert_eq!(ShardSet::from_bytes(&odd.to_bytes()), odd);
         assert!(low.without(&low).is_empty());

@@ -18,6 +18,8 @@ pub enum Stream {
     Device = 3,
     Plan = 4,
     Disk = 5,
+    /// Of shards; each start of a node adds its number.
+    Moves = 2 << 32,
     /// Clients; each adds its own number.
     Client = 1 << 32,
 }

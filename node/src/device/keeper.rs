@@ -101,7 +101,8 @@ pub(crate) struct Keeper {
     open: Mutex<Option<u64>>,
     /// The last attempt failed after the device was cut, so the next one has everything.
     whole_next: Mutex<bool>,
-    /// The last checkpoint has actors of shards that are another device's by now: the next one has everything, and not those.
+    /// The last checkpoint has actors of shards that are another device's by now, or lacks some that the host began with: the next
+    /// one has everything.
     stale: Arc<AtomicBool>,
     compacting: Arc<AtomicBool>,
 }
@@ -617,6 +618,7 @@ pub(super) fn take_up(
             store.forget_adoption(device, number)?;
             continue;
         }
+        door.begin_to_adopt(&shards);
         carried.each::<Error>(|record, _| {
             door.adopt(record).map_err(|why| Error::Part { device: device.into(), why })
         })?;
@@ -652,6 +654,8 @@ impl Device {
                 return Ok(());
             }
             adoptions.iter().for_each(|(number, _)| door.has_adopted(*number));
+            // To the workers nothing has changed since they began; but the last checkpoint has none of these.
+            keeper.stale.fetch_or(!adoptions.is_empty(), SeqCst);
         }
         let adoptions: Vec<Carried> = adoptions.into_iter().map(|(_, carried)| carried).collect();
         let stale = keeper.stale.clone();

@@ -125,6 +125,11 @@ impl Router {
         }
     }
 
+    /// Which device has which shard now.
+    pub fn shards(&self) -> &Shards {
+        &self.shards
+    }
+
     pub fn devices(&self) -> &[Arc<Device>] {
         &self.devices
     }

@@ -127,6 +127,7 @@ impl Door {
             true
         });
         to.desk.clients.take_over(&self.desk.clients, &shards);
+        self.desk.clients.let_go_of(&shards);
         for record in checkpoint::records(arriving) {
             if let Ok(Record::Queued { header, .. }) = record
                 && is_ask(&header)
@@ -181,7 +182,12 @@ impl Door {
         self.kept.as_ref().map_or((0, 0), |kept| (kept.adopted, kept.adopted_durably))
     }
 
-    /// Takes up what the node kept of an adoption that the last checkpoint has not. Before the first host.
+    /// Takes up that there is an adoption of these shards that the last checkpoint has not. Before the first host.
+    pub fn begin_to_adopt(&mut self, shards: &ShardSet) {
+        self.desk.clients.begin_apart(shards);
+    }
+
+    /// Takes up a record of it.
     ///
     /// # Errors
     /// What of it is no such record.

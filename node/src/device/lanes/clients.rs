@@ -115,10 +115,31 @@ impl ClientLane {
 
     /// Has a mark count for these shards, in which all up to it is in a durable checkpoint.
     fn set_apart(&mut self, shards: ShardSet, taken: u64) {
-        self.apart.iter_mut().for_each(|apart| apart.shards = apart.shards.without(&shards));
-        self.apart.retain(|apart| !apart.shards.is_empty());
-        self.apart.push(Apart { shards, mark: Mark::durable(taken) });
+        self.let_go_of(&shards);
+        // Shards of one mark go on together, for from here on what comes for them comes here in its order.
+        if taken == self.mark.taken {
+            return;
+        }
         self.caught_up = false;
+        match self.apart.iter_mut().find(|apart| apart.mark.taken == taken) {
+            Some(apart) => {
+                apart.shards = apart.shards.or(&shards);
+                apart.mark.closing = None;
+            }
+            None => self.apart.push(Apart { shards, mark: Mark::durable(taken) }),
+        }
+    }
+
+    fn let_go_of(&mut self, shards: &ShardSet) {
+        self.apart.iter_mut().for_each(|apart| apart.shards = apart.shards.without(shards));
+        self.apart.retain(|apart| !apart.shards.is_empty());
+    }
+
+    /// Has what comes for these shards be new, unless one mark does for all.
+    fn begin_apart(&mut self, shards: &ShardSet) {
+        if !self.caught_up {
+            self.set_apart(shards.clone(), 0);
+        }
     }
 
     /// The marks that count for these shards.
@@ -257,6 +278,8 @@ impl ClientLanes {
     /// Takes over what another device of the node, which had these shards, has taken of its clients' messages to them. All of
     /// that is in a durable checkpoint.
     pub fn take_over(&mut self, from: &ClientLanes, shards: &ShardSet) {
+        let unknown = |number: &u32| !from.lanes.contains_key(number);
+        self.lanes.iter_mut().filter(|(number, _)| unknown(number)).for_each(|(_, lane)| lane.begin_apart(shards));
         for (number, theirs) in &from.lanes {
             let new = || ClientLane::new(theirs.client, Mark::default());
             let lane = self.lanes.entry(*number).or_insert_with(new);
@@ -273,6 +296,17 @@ impl ClientLanes {
             }
             self.moved += 1;
         }
+    }
+
+    /// Takes in that these shards came from a device that has taken nothing for them of any client, but of those of which it is
+    /// said in what follows.
+    pub fn begin_apart(&mut self, shards: &ShardSet) {
+        self.lanes.values_mut().for_each(|lane| lane.begin_apart(shards));
+    }
+
+    /// Takes in that these shards are another device's.
+    pub fn let_go_of(&mut self, shards: &ShardSet) {
+        self.lanes.values_mut().for_each(|lane| lane.let_go_of(shards));
     }
 
     /// Adds what another device is to know of these shards, for [`ClientLanes::take_up`].
