@@ -24,9 +24,9 @@ use serde::{Deserialize, Serialize};
 pub const ALPN: &[u8] = b"ringhold/1";
 /// The version of everything in this file and in [`crate::frame`]. A change that an older peer would misread
 /// raises it.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// The oldest version this build still speaks.
-pub const VERSION_MIN: u16 = 4;
+pub const VERSION_MIN: u16 = 5;
 
 /// Bytes of one request that a node reads: they are small.
 pub const REQUEST_BYTES_MAX: usize = 64 << 10;
@@ -595,6 +595,8 @@ pub struct DeviceStatus {
     pub clock: Option<ClockStatus>,
     /// `None` where none are made.
     pub checkpoints: Option<CheckpointStatus>,
+    /// Shards that it owns.
+    pub shards: u32,
 }
 
 /// A device's checkpoints.

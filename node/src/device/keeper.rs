@@ -618,7 +618,7 @@ pub(super) fn take_up(
             store.forget_adoption(device, number)?;
             continue;
         }
-        door.begin_to_adopt(&shards);
+        door.begin_to_adopt(number, &shards);
         carried.each::<Error>(|record, _| {
             door.adopt(record).map_err(|why| Error::Part { device: device.into(), why })
         })?;
@@ -631,9 +631,9 @@ impl Device {
     /// Sends the host of the present term what it begins with. Returns early where the host ends meanwhile.
     pub(super) async fn restore(self: Arc<Device>, term: u64) -> Result<(), Error> {
         let keeper = self.keeper.as_ref().expect("only a device that keeps restores");
-        let (epoch, lanes, router, (_, adopted)) = {
+        let (epoch, lanes, router, lacks_after) = {
             let mut door = self.door.lock();
-            (door.epoch(), door.link().lanes(), door.link().router(), door.adopted())
+            (door.epoch(), door.link().lanes(), door.link().router(), door.lacks_after())
         };
         let (store, name) = (keeper.options.store.clone(), self.name.clone());
         let epoch = match epoch {
@@ -643,9 +643,12 @@ impl Device {
         let (to, mut chunks) = mpsc::unbounded_channel();
         let pass_on = move |lane, bytes| to.send((lane, bytes)).map_err(|_| Error::HostEnded);
         let now_us = self.network.steady_us();
-        let adoptions = {
-            let (store, name) = (store.clone(), name.clone());
-            keeper.run(move || adoptions(&store, &name, adopted)).await?
+        let adoptions = match lacks_after {
+            Some(number) => {
+                let (store, name) = (store.clone(), name.clone());
+                keeper.run(move || adoptions(&store, &name, number)).await?
+            }
+            None => Vec::new(),
         };
         {
             // Before it can be cut.

@@ -446,6 +446,7 @@ impl Device {
             dead_letters: totals.dead,
             unhandled,
             clock: segment.clock().read().map(|clock| clock_status(&clock, at_us)),
+            shards: self.shards.owned_by(self.index).len() as u32,
             checkpoints: self.keeper.as_ref().map(|keeper| {
                 let figures = keeper.figures.lock().clone();
                 CheckpointStatus {

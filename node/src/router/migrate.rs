@@ -225,7 +225,7 @@ impl Migration<'_> {
         let gone = self.table_of(&self.source, |_| AWAY);
         {
             let (mut source, mut target) = self.doors();
-            source.hand_over(&mut target, self.target.index, &carried.0, gone.clone(), arrived.clone());
+            source.hand_over(&mut target, self.target.index, number, &carried.0, gone.clone(), arrived.clone());
         }
         let bytes = carried.0.len() as u64;
         let mut switch = Switch::new(arrived);
@@ -236,10 +236,8 @@ impl Migration<'_> {
         {
             let mut door = self.target.door.lock();
             door.has_adopted(number);
-            if !switch.done {
-                // Its next host begins with them, and then with what is let in meanwhile.
-                door.open_shards();
-            }
+            // Where its host has ended the next one begins with them, and then with what is let in meanwhile.
+            door.open_shards();
         }
         self.router.room();
         let opened = switch.opened.unwrap_or_else(Instant::now);

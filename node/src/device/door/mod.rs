@@ -88,6 +88,8 @@ struct Kept {
     /// The last adoption that the device's host has taken in, and that of the last durable checkpoint.
     adopted: u64,
     adopted_durably: u64,
+    /// The last adoption that there is.
+    adoption: u64,
     /// The checkpoint that was taken up has actors of shards that have moved to another device since.
     passed_over: bool,
 }
@@ -261,6 +263,7 @@ impl Door {
                 unnumbered: VecDeque::new(),
                 adopted: 0,
                 adopted_durably: 0,
+                adoption: 0,
                 passed_over: false,
             }),
             has_host: false,

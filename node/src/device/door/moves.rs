@@ -115,15 +115,23 @@ impl Door {
     }
 
     /// Has the shards that leave be another device's, with all that is known of them here. `arriving` is what that one is to
-    /// take in; the tables are what each goes by from now on.
-    pub fn hand_over(&mut self, to: &mut Door, index: u16, arriving: &[u8], left: Owners, arrived: Owners) {
+    /// take in, the adoption of this number; the tables are what each goes by from now on.
+    pub fn hand_over(
+        &mut self,
+        to: &mut Door,
+        index: u16,
+        number: u64,
+        arriving: &[u8],
+        left: Owners,
+        arrived: Owners,
+    ) {
         let Moving { shards, carried, .. } = self.moving.take().expect("they were prepared");
-        let mut number = 0;
+        let mut gone = 0;
         self.blocked.drain(|header, payload| {
-            if number >= carried {
+            if gone >= carried {
                 to.blocked.push(header, payload);
             }
-            number += 1;
+            gone += 1;
             true
         });
         to.desk.clients.take_over(&self.desk.clients, &shards);
@@ -139,13 +147,17 @@ impl Door {
         self.link.set_owners(left);
         to.link.set_owners(arrived);
         to.clock = to.clock.merge(self.clock);
-        to.kept.as_ref().expect("only a device that keeps takes shards").keeping.shards.give(&shards, index);
+        let theirs = to.kept.as_mut().expect("only a device that keeps takes shards");
+        theirs.keeping.shards.give(&shards, index);
+        theirs.adoption = number;
         to.moving = Some(Moving { shards, leaves: false, closed: true, outs: Vec::new(), carried: 0 });
     }
 
-    /// Lets messages in for the shards that have arrived.
+    /// Lets messages in for the shards that have arrived, if it does not yet.
     pub fn open_shards(&mut self) {
-        self.moving = None;
+        if self.moving.take().is_none() {
+            return;
+        }
         let Door { blocked, transit, .. } = self;
         blocked.drain(|header, payload| {
             transit.push(header, payload);
@@ -171,6 +183,12 @@ impl Door {
         self.kept.as_ref().is_some_and(|kept| kept.passed_over)
     }
 
+    /// The last adoption that a durable checkpoint has, where there is a later one.
+    pub fn lacks_after(&self) -> Option<u64> {
+        let kept = self.kept.as_ref()?;
+        (kept.adoption > kept.adopted_durably).then_some(kept.adopted_durably)
+    }
+
     /// Which adoption the checkpoint under way has.
     pub fn closing_adopted(&self) -> u64 {
         let closing = self.kept.as_ref().and_then(|kept| kept.closing.as_ref());
@@ -183,8 +201,9 @@ impl Door {
     }
 
     /// Takes up that there is an adoption of these shards that the last checkpoint has not. Before the first host.
-    pub fn begin_to_adopt(&mut self, shards: &ShardSet) {
+    pub fn begin_to_adopt(&mut self, number: u64, shards: &ShardSet) {
         self.desk.clients.begin_apart(shards);
+        self.kept.as_mut().expect("only a device that keeps takes shards").adoption = number;
     }
 
     /// Takes up a record of it.
