@@ -517,6 +517,10 @@ impl Device {
             // Before anything that may wait for the disk.
             opened = switch.opens;
             switch.opened = opened.then(Instant::now);
+            if switch.returns {
+                // The next one has everything.
+                return Ok(());
+            }
         }
         if draft.is_err() && opened {
             self.door.lock().open_shards();

@@ -19,6 +19,8 @@ pub(crate) struct Switch {
     pub arriving: Vec<u8>,
     /// The door lets messages in for what arrives once the workers have it.
     pub opens: bool,
+    /// What arrives comes back: the cut, which is from before that, is no checkpoint, for it would have none of it.
+    pub returns: bool,
     /// The shards that leave.
     pub leaving: Option<ShardSet>,
     /// What the workers had of those.
@@ -31,7 +33,7 @@ pub(crate) struct Switch {
 
 impl Switch {
     pub fn new(owners: Owners) -> Switch {
-        Switch { owners, arriving: Vec::new(), opens: false, leaving: None, left: Vec::new(), done: false, opened: None }
+        Switch { owners, arriving: Vec::new(), opens: false, returns: false, leaving: None, left: Vec::new(), done: false, opened: None }
     }
 
     /// What is to go down each lane.

@@ -256,6 +256,7 @@ impl Migration<'_> {
         if let Some(lanes) = self.left.take() {
             let mut switch = Switch::new(self.before.clone());
             switch.arriving = Carried::new(0, 0, &self.shards, &lanes, &Left::default()).0;
+            switch.returns = true;
             if let Err(e) = self.cut(&self.source, &mut switch).await {
                 tracing::warn!(device = self.source.name, "shards have come back, and {e}");
             }
