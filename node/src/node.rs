@@ -222,7 +222,9 @@ impl Node {
             Some(table) => table.owners(),
             None => shards::dealt(planned.len()),
         };
-        if let Some(owner) = shards.iter().map(|owner| owner.device).find(|device| usize::from(*device) >= planned.len()) {
+        if let Some(owner) =
+            shards.iter().map(|owner| owner.device).find(|device| usize::from(*device) >= planned.len())
+        {
             return Err(Error::TooFewDevices(owner + 1, planned.len()));
         }
         let shards = Arc::new(Shards::new(&shards));

@@ -225,7 +225,10 @@ impl Stored {
     pub fn open(store: Checkpoints, jobs: Arc<dyn Jobs>, devices: usize) -> Result<Stored, checkpoints::Error> {
         let table = store.shard_table()?.unwrap_or_else(|| dealt(devices));
         if table.len() != SHARDS {
-            return Err(checkpoints::Error::ShardTable(format!("it has {} shards, and there are {SHARDS}", table.len())));
+            return Err(checkpoints::Error::ShardTable(format!(
+                "it has {} shards, and there are {SHARDS}",
+                table.len()
+            )));
         }
         Ok(Stored { store, jobs, table: Mutex::new(table) })
     }

@@ -236,7 +236,11 @@ async fn shards_move_back_and_forth_under_clients_and_nothing_is_lost_or_done_tw
     assert!(moves > 10, "{moves}");
     stood.sort_unstable();
     let messages: u32 = sent.iter().flatten().flatten().sum();
-    println!("{moves} migrations under {messages} messages; shards stood for {:?} at p50, {:?} at most", stood[moves / 2], stood[moves - 1]);
+    println!(
+        "{moves} migrations under {messages} messages; shards stood for {:?} at p50, {:?} at most",
+        stood[moves / 2],
+        stood[moves - 1]
+    );
     node.router().settled(Duration::from_secs(10)).await;
     compare(&looker, &sent).await;
     looker.close().await.unwrap();

@@ -425,12 +425,7 @@ impl Device {
         }
     }
 
-    async fn make(
-        &self,
-        keeper: &Keeper,
-        outlet: &dyn Outlet,
-        mut switch: Option<&mut Switch>,
-    ) -> Result<(), Error> {
+    async fn make(&self, keeper: &Keeper, outlet: &dyn Outlet, mut switch: Option<&mut Switch>) -> Result<(), Error> {
         let began = Instant::now();
         let whole = *keeper.whole_next.lock() || keeper.stale.load(SeqCst);
         let (epoch, base, lanes, mut down) = {
@@ -623,9 +618,8 @@ pub(super) fn take_up(
             continue;
         }
         door.begin_to_adopt(number, &shards);
-        carried.each::<Error>(|record, _| {
-            door.adopt(record).map_err(|why| Error::Part { device: device.into(), why })
-        })?;
+        carried
+            .each::<Error>(|record, _| door.adopt(record).map_err(|why| Error::Part { device: device.into(), why }))?;
         tracing::info!(device, number, shards = shards.len(), "shards had moved here that no checkpoint has yet");
     }
     Ok(out)

@@ -159,7 +159,7 @@ impl Device {
         let taken_up = match &options {
             Some(options) if epoch > 0 => {
                 keeper::take_up(options, &name, epoch, registry, &shards.owned_by(index), &mut door)
-            },
+            }
             _ => Ok(Outcome::default()),
         };
         let taken_up = taken_up.map_err(|e| Error::Checkpoint(name.clone(), e))?;

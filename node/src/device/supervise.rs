@@ -360,7 +360,8 @@ impl Care {
     /// Has the device go on in a new segment, for hosts of this backend. The last host is lost.
     fn take_up(&mut self, to: usize) -> Result<(), Error> {
         let device = self.device.clone();
-        let link = self.backends[to].link(&device.name, &device.registry, &device.deal(self.backends[to].shape.workers))?;
+        let link =
+            self.backends[to].link(&device.name, &device.registry, &device.deal(self.backends[to].shape.workers))?;
         let mut door = device.door.lock();
         door.rehouse(link);
         self.serve(to);

@@ -33,7 +33,16 @@ pub(crate) struct Switch {
 
 impl Switch {
     pub fn new(owners: Owners) -> Switch {
-        Switch { owners, arriving: Vec::new(), opens: false, returns: false, leaving: None, left: Vec::new(), done: false, opened: None }
+        Switch {
+            owners,
+            arriving: Vec::new(),
+            opens: false,
+            returns: false,
+            leaving: None,
+            left: Vec::new(),
+            done: false,
+            opened: None,
+        }
     }
 
     /// What is to go down each lane.

@@ -73,9 +73,13 @@ pub enum Error {
         "the node makes no checkpoints, and shards that move would be lost if it ended meanwhile: set checkpoints.enabled"
     )]
     NoCheckpoints,
-    #[error("device `{0}` is run by a ring kernel, which cannot give or take shards while it runs: move them between CPU devices")]
+    #[error(
+        "device `{0}` is run by a ring kernel, which cannot give or take shards while it runs: move them between CPU devices"
+    )]
     RingKernel(String),
-    #[error("device `{0}` does not run now: its shards stay where they are; try again once `ringhold status` says it runs")]
+    #[error(
+        "device `{0}` does not run now: its shards stay where they are; try again once `ringhold status` says it runs"
+    )]
     NotRunning(String),
     #[error(
         "device `{0}` had not taken its messages within {limit} s: it is too busy; the shards stay where they are",
@@ -125,7 +129,8 @@ impl Router {
             }
         }
         let before = source.door.lock().link().segment().owners();
-        let mut migration = Migration { router: &self, table, source, target, shards, before, closed: None, left: None };
+        let mut migration =
+            Migration { router: &self, table, source, target, shards, before, closed: None, left: None };
         let mut moved = migration.run().await?;
         moved.took = began.elapsed();
         tracing::info!(

@@ -26,8 +26,8 @@ use crate::blocks::{self, Blocks, hold};
 pub use draft::Draft;
 pub(crate) use layout::{ABOUT, Reader};
 pub use layout::{About, DEVICE_NAME_BYTES_MAX, FORMAT, Manifest, PARTS_MAX, Part, Type};
-pub use moves::Ownership;
 use layout::{FORMAT_KEY, PartInfo, chunk_key, chunk_name, manifest_of, set_of, unseal};
+pub use moves::Ownership;
 
 /// What can be configured.
 #[derive(Clone, Debug)]

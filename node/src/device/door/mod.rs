@@ -25,8 +25,8 @@ use super::poison::Poison;
 use super::retained::Retained;
 use crate::config::Overflow;
 use crate::shards::Shards;
-pub use moves::{Left, Taken};
 use moves::Moving;
+pub use moves::{Left, Taken};
 
 /// Messages taken out of a device in one go, from each worker.
 const COLLECT_MAX: usize = 1024;
@@ -483,7 +483,9 @@ impl Door {
         let Door { link, kept, desk, holds_all, moving, .. } = self;
         let moving = moving.as_ref();
         let collected = link.drain_lanes(COLLECT_MAX, |lane, number, header, payload| match kept {
-            Some(kept) if *holds_all || kept.holds(header) || moving.is_some_and(|moving| moving.leaves_with(header)) => {
+            Some(kept)
+                if *holds_all || kept.holds(header) || moving.is_some_and(|moving| moving.leaves_with(header)) =>
+            {
                 kept.lanes[lane].held.push_back(Held { in_ring: number, header: *header, payload: payload.to_vec() });
             }
             _ => desk.hand_on(header, payload, out),

@@ -109,8 +109,7 @@ impl Door {
         blocked.for_each(|header, payload| {
             checkpoint::push_message(&mut left.blocked, RecordKind::Queued, 1, header, payload);
         });
-        desk.clients
-            .carry_off(&moving.shards, |kind, body| checkpoint::push_node(&mut left.clients, kind, body));
+        desk.clients.carry_off(&moving.shards, |kind, body| checkpoint::push_node(&mut left.clients, kind, body));
         left
     }
 
