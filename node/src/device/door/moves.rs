@@ -11,6 +11,7 @@ use ringhold_kernels::queue::Queue;
 
 use super::{Door, Outcome, is_ask};
 use crate::device::lanes;
+use crate::device::mistake::{self, Mistake};
 use crate::shards::ShardSet;
 
 /// Shards that are about to leave, or to arrive.
@@ -102,7 +103,7 @@ impl Door {
         let Door { moving, blocked, desk, .. } = self;
         let moving = moving.as_mut().expect("they were prepared");
         let mut left = Left::default();
-        for (header, payload) in &moving.outs {
+        for (header, payload) in moving.outs.iter().filter(|_| !mistake::is_made(Mistake::LeavesHeld)) {
             checkpoint::push_message(&mut left.outs, RecordKind::Out, 0, header, payload);
         }
         moving.carried = blocked.len();
