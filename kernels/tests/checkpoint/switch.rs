@@ -11,7 +11,7 @@ use ringhold_kernels::message::{Header, Kind};
 use ringhold_kernels::outbox::{AWAY, Owner, Owners, PARKED, SHARDS, shard_of};
 use ringhold_kernels::plain::Plain;
 
-use super::actors::{Model, WALKERS, walker};
+use super::actors::{Model, WALKERS, listener, walker};
 use super::compare_actors;
 use super::world::{Device, Engine, Random, encoded_len, registry};
 
@@ -359,4 +359,79 @@ fn shards_move_between_devices_at_work_as_if_they_had_always_been_there() {
     }
     let enough = arrived.iter().zip([800, 200, 1_000]).all(|(count, least)| *count > least);
     assert!(moves > 1_000 && enough, "{moves} {arrived:?}");
+}
+
+/// An actor that leaves has told one that stays much that is still on its way between two workers. What it says from elsewhere
+/// comes behind that.
+#[test]
+fn what_is_on_its_way_between_two_workers_is_run_before_what_comes_from_outside_after_the_switch() {
+    // So many that the other worker's inbox is full, and no more wait than a worker still takes messages with.
+    const NOTES: u64 = 15;
+    let registry = registry();
+    let owners = Owners::all_here(2);
+    // Where the others are that a walker tells of its step, so that it sends the other worker its notes alone.
+    let own = owners.of(Key(0));
+    let stays = (1..7).find(|key| owners.of(Key(*key)) != own).unwrap();
+    let leaves = (7..18).map(|n| n * 7 + stays).find(|key| owners.of(Key(*key)) == own).unwrap();
+    let (own, other) = (usize::from(own), 1 - usize::from(own));
+    let mut device = Device::with_owners(&registry, Engine::Cpu { workers: 2 }, &owners);
+    device.link.begin_restored_term(0);
+    device.start(&registry);
+    let down = |device: &mut Device, epoch| {
+        for lane in 0..2 {
+            let mut down = Vec::new();
+            checkpoint::push_cut(&mut down, &Cut { epoch, lane, ..Cut::default() });
+            assert_eq!(device.link.send_down(lane as usize, &down), down.len());
+        }
+    };
+    down(&mut device, 0);
+    let mut now_us = 1;
+    let mut step = |device: &mut Device, worker: usize| {
+        now_us += 1;
+        device.step_worker(worker, now_us);
+        device.link.drain(1000, |_, _| {});
+    };
+    (0..8).for_each(|turn| step(&mut device, turn % 2));
+    assert!(device.link.is_running());
+    let from = ActorId::new(Default::default(), Key(1));
+    for number in 0..NOTES {
+        let walk = walker::Message::Walk { left: 0, token: 0 };
+        let header = Header::new(Kind::Tell, walker::id(leaves), from, walker::Message::SIZE, Hlc(number));
+        device.link.push(&header, &walk.to_bytes()).unwrap();
+    }
+    (0..20).for_each(|_| step(&mut device, own));
+    let reading = device.link.read()[own];
+    assert_eq!((reading.ingress_waiting, reading.spilled_now), (0, NOTES - 8));
+    let without = Owners::from_fn(|shard| if shard == shard_of(Key(leaves)) { AWAY } else { owners.of_shard(shard) });
+    device.link.ask_switch(1, false, &without);
+    down(&mut device, 1);
+    let mut parts = [Vec::new(), Vec::new()];
+    let mut whole = |device: &mut Device| {
+        (0..2).filter(|lane| device.link.collect_cut(*lane, 1, &mut parts[*lane], 9_000)).count() == 2
+    };
+    while !whole(&mut device) {
+        (0..2).for_each(|worker| step(&mut device, worker));
+    }
+    device.link.set_owners(without);
+    let note = listener::Message::Note { from: leaves as u32, number: NOTES };
+    let header = Header::new(Kind::Tell, listener::id(stays), walker::id(leaves), listener::Message::SIZE, Hlc(99));
+    device.link.push(&header, &note.to_bytes()).unwrap();
+    // Its worker alone, and then both, until all is done.
+    (0..20).for_each(|_| step(&mut device, other));
+    (0..200).for_each(|turn| step(&mut device, turn % 2));
+    assert!(device.link.is_quiet());
+    device.link.ask_cut(2, true);
+    let (mut parts, mut listened) = ([Vec::new(), Vec::new()], None);
+    while !(0..2).all(|lane| device.link.collect_cut(lane, 2, &mut parts[lane], 9_000)) {
+        (0..2).for_each(|worker| step(&mut device, worker));
+    }
+    for (record, _) in parts.iter().flat_map(|part| split(part)) {
+        if let Record::Actor { id, state, .. } = record
+            && id == listener::id(stays)
+        {
+            listened = listener::State::from_bytes(state);
+        }
+    }
+    let listened = listened.expect("it has heard something");
+    assert_eq!((listened.heard, listened.out_of_order), (NOTES + 1, 0));
 }

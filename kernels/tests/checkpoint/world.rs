@@ -153,6 +153,12 @@ impl Device {
         matches!(&self.running, Running::Kernel(host) if host.is_over())
     }
 
+    /// A step of this worker of a CPU device.
+    pub fn step_worker(&mut self, worker: usize, now_us: u64) {
+        let Running::Workers(workers) = &mut self.running else { panic!("no workers run the device") };
+        workers[worker].step(now_us);
+    }
+
     /// A step of one worker, or a moment for a kernel.
     pub fn step(&mut self, random: &mut Random, now_us: u64) {
         match &mut self.running {
