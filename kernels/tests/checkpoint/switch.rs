@@ -409,15 +409,16 @@ fn what_is_on_its_way_between_two_workers_is_run_before_what_comes_from_outside_
     let mut whole = |device: &mut Device| {
         (0..2).filter(|lane| device.link.collect_cut(*lane, 1, &mut parts[*lane], 9_000)).count() == 2
     };
+    let note = listener::Message::Note { from: leaves as u32, number: NOTES };
+    let header = Header::new(Kind::Tell, listener::id(stays), walker::id(leaves), listener::Message::SIZE, Hlc(99));
+    device.link.push(&header, &note.to_bytes()).unwrap();
+    // It comes as early as can be: both workers stand with their next step, and the first thing after the switch may be this.
+    (0..3).for_each(|_| [own, other].into_iter().for_each(|worker| step(&mut device, worker)));
+    (0..20).for_each(|_| step(&mut device, other));
     while !whole(&mut device) {
         (0..2).for_each(|worker| step(&mut device, worker));
     }
     device.link.set_owners(without);
-    let note = listener::Message::Note { from: leaves as u32, number: NOTES };
-    let header = Header::new(Kind::Tell, listener::id(stays), walker::id(leaves), listener::Message::SIZE, Hlc(99));
-    device.link.push(&header, &note.to_bytes()).unwrap();
-    // Its worker alone, and then both, until all is done.
-    (0..20).for_each(|_| step(&mut device, other));
     (0..200).for_each(|turn| step(&mut device, turn % 2));
     assert!(device.link.is_quiet());
     device.link.ask_cut(2, true);
