@@ -57,6 +57,18 @@ counters! {
     sessions_lost,
     /// Sessions that the node closed for what the client did.
     sessions_broken,
+    /// Connections of other nodes begun.
+    peers,
+    /// Those of them that ended without a word, or for what the other node did.
+    peers_lost,
+    /// Connections between nodes refused, by this one or by the one that connected.
+    refused_peers,
+    /// Nodes given a certificate and the authority for a join token.
+    enrolled,
+    /// Enrolments refused.
+    refused_enrolments,
+    /// Requests of other nodes answered.
+    peer_requests,
     /// Streams without a preamble this node knows, or not allowed where they came.
     bad_preambles,
     /// Control values that could not be decoded.

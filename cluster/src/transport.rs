@@ -13,8 +13,8 @@ use quinn::crypto::HmacKey;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{
-    AsyncUdpSocket, ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, MtuDiscoveryConfig,
-    TransportConfig, UdpPoller, VarInt,
+    AsyncUdpSocket, Connection, ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig,
+    MtuDiscoveryConfig, TransportConfig, UdpPoller, VarInt,
 };
 
 use crate::counters::Counters;
@@ -28,6 +28,9 @@ pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// What a sender keeps until it is acknowledged.
 pub const SEND_WINDOW_BYTES: u64 = 8 << 20;
+/// Both for a connection between nodes: room for many streams whose readers do not read, and whose bytes are on their way,
+/// before there is none for the control stream and for small requests.
+pub const PEER_WINDOW_BYTES: u32 = 64 << 20;
 /// The largest datagram that path discovery tries: for jumbo frames, and loopback. Receive buffers grow with it.
 ///
 /// Ten of these fit what one system call may hand to the kernel. quinn sends up to ten at a time whatever their size,
@@ -166,6 +169,12 @@ pub fn client_config(network: &Arc<dyn Network>, identity: &Identity) -> Result<
         ConnectionId::new(&id)
     }));
     Ok(config)
+}
+
+/// Gives a connection between nodes what one of a client is not given.
+pub(crate) fn widen(connection: &Connection) {
+    connection.set_receive_window(VarInt::from_u32(PEER_WINDOW_BYTES));
+    connection.set_send_window(PEER_WINDOW_BYTES.into());
 }
 
 /// What the end of a connection means.

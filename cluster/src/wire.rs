@@ -1,6 +1,7 @@
 //! What a connection carries: versions, limits, and the questions and answers of the control streams.
 //!
-//! Every QUIC stream is bidirectional, is opened by the client, and starts with a [`Preamble`] that says what it is:
+//! Every QUIC stream is bidirectional, is opened by the side that connected, and starts with a [`Preamble`] that says
+//! what it is. The first one of a connection says who is there. A client has:
 //!
 //! | stream | how many | then |
 //! |---|---|---|
@@ -8,7 +9,28 @@
 //! | [`StreamKind::Request`] | [`REQUESTS_MAX`] at a time | one [`Request`] → one [`Response`], then its end |
 //! | [`StreamKind::Lane`] | one, after the greeting | frames both ways, see [`crate::frame`] |
 //!
+//! Another node has, see [`crate::peers`]:
+//!
+//! | stream | how many | then |
+//! |---|---|---|
+//! | [`StreamKind::Peer`] | exactly one, first | hello → greeting; it stays open as long as the connection |
+//! | [`StreamKind::PeerRequest`] | [`PEER_STREAMS_MAX`] at a time | one request → one answer, then its end |
+//!
+//! And one that is to join, see [`crate::enrol`], has [`StreamKind::Enrol`], first and alone: one request → one answer.
+//!
 //! Control values are bincode behind a little-endian u32 length, with a limit on either side.
+//!
+//! # Versions
+//!
+//! A build speaks the versions from [`VERSION_MIN`] to [`VERSION`]: its own and the one before, so that the nodes of a
+//! cluster, and its clients, can be replaced one by one by those of the next release. What the two versions share is not
+//! changed; what only the newer one knows is not said to a side that speaks the older one. More than one version back
+//! is refused, by both sides, with what each of them speaks.
+//!
+//! The first stream's preamble, and its hello, are written as the oldest version that the sender speaks has them, and
+//! the hello says from which to which that is. The answer names the newest that both speak: it is what everything
+//! after it on this connection is written in, the preambles of later streams among it. What never changes is the
+//! preamble, that a node's hello begins with its two versions, and what a refusal says.
 
 use std::time::Duration;
 
@@ -20,13 +42,17 @@ use ringhold_kernels::schema::Schema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::control::admin;
+
 /// The TLS application protocol: peers that speak anything else are refused in the handshake.
 pub const ALPN: &[u8] = b"ringhold/1";
 /// The version of everything in this file and in [`crate::frame`]. A change that an older peer would misread
 /// raises it.
-pub const VERSION: u16 = 4;
-/// The oldest version this build still speaks.
-pub const VERSION_MIN: u16 = 4;
+pub const VERSION: u16 = 5;
+/// The oldest version this build still speaks: the one before its own, from the first for which that was promised.
+pub const VERSION_MIN: u16 = if VERSION > VERSION_FIRST_KEPT { VERSION - 1 } else { VERSION_FIRST_KEPT };
+const VERSION_FIRST_KEPT: u16 = 5;
+const _: () = assert!(VERSION >= VERSION_FIRST_KEPT);
 
 /// Bytes of one request that a node reads: they are small.
 pub const REQUEST_BYTES_MAX: usize = 64 << 10;
@@ -49,10 +75,23 @@ pub const ASKS_MAX: u32 = 16_384;
 /// Answers of one session that it has not read, in bytes; at this the node stops reading from its lane.
 pub const ANSWER_BYTES_MAX: usize = 8 << 20;
 
+/// Bytes of a node's hello and of what it is answered.
+pub const PEER_HELLO_BYTES_MAX: usize = 16 << 10;
+/// Bytes of one request of a node to another, and of the answer.
+pub const PEER_REQUEST_BYTES_MAX: usize = 32 << 20;
+/// Streams that another node may have open at a time, beside its control stream.
+pub const PEER_STREAMS_MAX: u32 = 256;
+/// Connections of other nodes at a time, and those to other nodes.
+pub const PEERS_MAX: usize = 1_024;
+
 /// From a connection's first packet to the end of its TLS handshake.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// From a connection or stream to its preamble, its hello, its request.
 pub const GREETING_DEADLINE: Duration = Duration::from_secs(5);
+/// How long whoever is refused may take to read why.
+pub const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
+/// From the first byte of a node's request to its last, where it may be large and the way slow.
+pub const PEER_REQUEST_DEADLINE: Duration = Duration::from_secs(60);
 /// From a frame's first byte to its last, not counting the time in which the node itself does not read.
 /// An idle lane may be silent for ever.
 pub const FRAME_DEADLINE: Duration = Duration::from_secs(10);
@@ -78,11 +117,24 @@ pub enum StreamKind {
     Control = 1,
     Request = 2,
     Lane = 3,
+    /// The first of a node's connection to another.
+    Peer = 4,
+    PeerRequest = 5,
+    /// The first, and only one, of a connection that shows a join token.
+    Enrol = 6,
+}
+
+impl StreamKind {
+    /// Whether it is a connection's first, whose hello says which versions the sender speaks.
+    pub const fn is_first(self) -> bool {
+        matches!(self, StreamKind::Control | StreamKind::Peer | StreamKind::Enrol)
+    }
 }
 
 impl Preamble {
+    /// Of a stream that is written in the newest version there is; of a first one, in the oldest.
     pub const fn new(kind: StreamKind) -> Preamble {
-        Preamble { version: VERSION, kind }
+        Preamble { version: if kind.is_first() { VERSION_MIN } else { VERSION }, kind }
     }
 
     pub fn to_bytes(self) -> [u8; PREAMBLE_BYTES] {
@@ -97,15 +149,21 @@ impl Preamble {
             return Err(PreambleError::Magic);
         }
         let version = u16::from_le_bytes([v0, v1]);
-        if !(VERSION_MIN..=VERSION).contains(&version) {
+        let kind = match (kind, zero) {
+            (1, 0) => Ok(StreamKind::Control),
+            (2, 0) => Ok(StreamKind::Request),
+            (3, 0) => Ok(StreamKind::Lane),
+            (4, 0) => Ok(StreamKind::Peer),
+            (5, 0) => Ok(StreamKind::PeerRequest),
+            (6, 0) => Ok(StreamKind::Enrol),
+            _ => Err(PreambleError::Kind(kind)),
+        };
+        // A node's hello is read whatever its version: the beginning of it says more, and is answered.
+        let says_more = matches!(kind, Ok(StreamKind::Peer | StreamKind::Enrol));
+        if !says_more && !(VERSION_MIN..=VERSION).contains(&version) {
             return Err(PreambleError::Version(version));
         }
-        let kind = match (kind, zero) {
-            (1, 0) => StreamKind::Control,
-            (2, 0) => StreamKind::Request,
-            (3, 0) => StreamKind::Lane,
-            _ => return Err(PreambleError::Kind(kind)),
-        };
+        let kind = kind?;
         Ok(Preamble { version, kind })
     }
 }
@@ -299,6 +357,15 @@ pub enum Refused {
     Stopping,
     #[error("the client's hello is not valid: {0}")]
     Hello(String),
+    #[error("the node is starting, and not open yet{}: try again", if .0.is_empty() { String::new() } else { format!(" ({})", .0) })]
+    Starting(String),
+    #[error("no actor is on this node: connect to {address}")]
+    Elsewhere { address: String },
+    #[error(
+        "the certificate is a join token's: it lets a node join and opens no client's session. Use a client's \
+         (`client.pem` and `client.key`)"
+    )]
+    Token,
 }
 
 /// One actor type of which client and node were built from different sources.
@@ -362,6 +429,8 @@ pub enum Request {
     Drain {
         timeout_ms: u64,
     },
+    /// About the cluster, or a change to it.
+    Cluster(admin::Request),
 }
 
 /// A [`Key`] on a control stream.
@@ -397,6 +466,7 @@ pub enum Response {
     /// The drain has begun; the connection will close with [`Close::Stopping`].
     Draining,
     Failed(Failed),
+    Cluster(admin::Response),
 }
 
 /// Why a request was not done.
@@ -595,6 +665,8 @@ pub struct DeviceStatus {
     pub clock: Option<ClockStatus>,
     /// `None` where none are made.
     pub checkpoints: Option<CheckpointStatus>,
+    /// Shards that it owns.
+    pub shards: u32,
 }
 
 /// A device's checkpoints.
@@ -886,8 +958,19 @@ pub async fn send<T: Serialize>(stream: &mut SendStream, value: &T) -> Result<()
     })
 }
 
+/// The value with which these bytes begin.
+pub(crate) fn decode_beginning<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ControlError> {
+    let decoded = bincode::serde::decode_from_slice(bytes, bincode_config());
+    decoded.map(|(value, _)| value).map_err(|e| ControlError::Decode(e.to_string()))
+}
+
 /// Reads one control value of at most `max` bytes. The caller sets the deadline.
 pub async fn receive<T: DeserializeOwned>(stream: &mut RecvStream, max: usize) -> Result<T, ControlError> {
+    decode(&receive_bytes(stream, max).await?)
+}
+
+/// Reads the bytes of one control value, without their length.
+pub(crate) async fn receive_bytes(stream: &mut RecvStream, max: usize) -> Result<Vec<u8>, ControlError> {
     let mut len = [0; 4];
     read_exact(stream, &mut len).await?;
     let len = u32::from_le_bytes(len) as usize;
@@ -901,7 +984,7 @@ pub async fn receive<T: DeserializeOwned>(stream: &mut RecvStream, max: usize) -
         bytes.resize(len.min(start + READ_STEP_BYTES), 0);
         read_exact(stream, &mut bytes[start..]).await?;
     }
-    decode(&bytes)
+    Ok(bytes)
 }
 
 const READ_STEP_BYTES: usize = 64 << 10;
@@ -921,7 +1004,8 @@ mod tests {
 
     #[test]
     fn a_preamble_is_read_back_and_garbage_is_told_apart() {
-        for kind in [StreamKind::Control, StreamKind::Request, StreamKind::Lane] {
+        use StreamKind::*;
+        for kind in [Control, Request, Lane, Peer, PeerRequest, Enrol] {
             let preamble = Preamble::new(kind);
             assert_eq!(Preamble::from_bytes(preamble.to_bytes()), Ok(preamble));
         }
@@ -935,6 +1019,8 @@ mod tests {
         assert_eq!(with(4, 99), Err(PreambleError::Version(99)));
         assert_eq!(with(6, 9), Err(PreambleError::Kind(9)));
         assert!(with(7, 1).is_err());
+        let peer = Preamble { version: 99, kind: StreamKind::Peer };
+        assert_eq!(Preamble::from_bytes(peer.to_bytes()), Ok(peer));
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::sync::atomic::fence;
 use crate::bell::{Bell, park, wake};
 use crate::checkpoint::Record;
 use crate::id::Key;
-use crate::message::Header;
-use crate::outbox::{AWAY, Owners};
+use crate::message::{Header, Kind};
+use crate::outbox::{Owners, PARKED};
 use crate::queue::parts;
 use crate::ring::{Consumer, Producer};
 use crate::segment::{Framing, Pulse, STOP_AT_ONCE, Segment, SegmentRing, Telemetry};
@@ -41,7 +41,7 @@ pub struct Router {
 #[inline]
 fn lane_of(owners: &Owners, lanes: usize, key: Key) -> Option<usize> {
     let worker = owners.of(key);
-    (worker != AWAY).then(|| worker as usize % lanes)
+    (worker < PARKED).then(|| worker as usize % lanes)
 }
 
 impl Router {
@@ -51,8 +51,11 @@ impl Router {
         match record {
             Record::Actor { id, .. } => lane(id.key),
             Record::Queued { header, .. } => lane(header.to().key),
-            // By who sent it, whose worker had it.
-            Record::Timer { header, .. } | Record::Out { header, .. } => Some(lane(header.from().key).unwrap_or(0)),
+            // By who sent it, whose worker had it: it goes where that goes.
+            Record::Timer { header, .. } => lane(header.from().key),
+            Record::Out { header, .. } if header.is(Kind::Tell) => lane(header.from().key),
+            // An answer is this device's to give, wherever its actor is by now.
+            Record::Out { header, .. } => Some(lane(header.from().key).unwrap_or(0)),
             Record::Removed { .. } | Record::Cut(_) | Record::Node { .. } => None,
         }
     }
@@ -96,6 +99,7 @@ pub struct Reading {
     pub away_waiting: u64,
     pub hand_hlc: u64,
     pub hand_hash: u64,
+    pub moved: u64,
     /// Messages in the worker's ingress ring.
     pub ingress_waiting: u64,
 }
@@ -147,6 +151,22 @@ impl Link {
 
     pub fn lanes(&self) -> usize {
         self.ingress.len()
+    }
+
+    /// Which worker owns each shard: what the next host begins with.
+    pub fn owners(&self) -> &Owners {
+        &self.owners
+    }
+
+    /// Has messages go by another table from now on, and the next host begin with it. The present one goes on with its own until
+    /// it is asked to [switch](Link::ask_switch).
+    pub fn set_owners(&mut self, owners: Owners) {
+        self.owners = owners;
+    }
+
+    /// Messages of a lane's ingress ring that the device has done with, counted from the ring's beginning.
+    pub fn done(&self, lane: usize) -> u64 {
+        self.ingress[lane].consumed()
     }
 
     /// Messages ever pushed into a lane's ingress ring.
@@ -302,6 +322,7 @@ impl Link {
     }
 
     fn begin(&mut self) -> u64 {
+        self.segment.set_owners(&self.owners);
         self.segment.reset_telemetry();
         self.segment.reset_staging();
         self.quiet = None;
@@ -319,6 +340,17 @@ impl Link {
         for (worker, bell) in self.workers.iter().enumerate() {
             wake(&self.segment.worker(worker).parked.0, &**bell);
         }
+    }
+
+    /// Asks for a cut at which the workers also go on with another shard table. Actors of shards that it gives to another device
+    /// are all in the cut, and gone from this one after it. To each lane the caller then sends down, with [`Link::send_down`],
+    /// the records of what arrives, ended by a cut's record; until a worker has them it runs on.
+    ///
+    /// A shard does not go from one worker of the device to another.
+    pub fn ask_switch(&mut self, epoch: u64, whole: bool, owners: &Owners) {
+        self.segment.set_owners(owners);
+        self.segment.node().switch.store(epoch, Relaxed);
+        self.ask_cut(epoch, whole);
     }
 
     /// Appends to `into` what has come up of a lane's part of a cut, at most `most` bytes. True once that is all of it.
@@ -394,6 +426,7 @@ impl Link {
             away_waiting: t.away_waiting.load(Relaxed),
             hand_hlc: t.hand_hlc.load(Relaxed),
             hand_hash: t.hand_hash.load(Relaxed),
+            moved: t.moved.load(Relaxed),
             ingress_waiting: ring.map_or(0, |ring| ring.pushed() - ring.consumed()),
         }
     }
@@ -404,11 +437,12 @@ impl Link {
         let quiet = |readings: &[Reading]| {
             let idle = |r: &Reading| r.pulse == Pulse::Idle && r.queued == 0 && r.ingress_waiting == 0;
             let begun: u64 = readings.iter().map(|r| r.accepted + r.sent).sum();
-            let finished: u64 = readings.iter().map(|r| r.finished).sum();
+            let finished: u64 = readings.iter().map(|r| r.finished + r.moved).sum();
             readings.iter().all(idle) && begun == finished
         };
-        let counters =
-            |readings: &[Reading]| -> Vec<_> { readings.iter().map(|r| (r.accepted, r.sent, r.finished)).collect() };
+        let counters = |readings: &[Reading]| -> Vec<_> {
+            readings.iter().map(|r| (r.accepted, r.sent, r.finished, r.moved)).collect()
+        };
         // Acquire pairs with the ring kernel's release: the counters are at least of this pass.
         let pass = self.segment.kernel().passes.load(Acquire);
         let first = self.read();

@@ -27,6 +27,10 @@ pub type Owner = u16;
 /// The shard is on another device.
 pub const AWAY: Owner = u16::MAX;
 
+/// The shard is on its way from one device to another: what is sent to its actors waits in the sender's worker until a later
+/// switch says where it goes.
+pub const PARKED: Owner = u16::MAX - 1;
+
 /// Which worker of this device owns each shard.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Owners(Arc<[Owner; SHARDS]>);
@@ -45,6 +49,16 @@ impl Owners {
     #[inline(always)]
     pub fn of(&self, key: Key) -> Owner {
         self.0[shard_of(key)]
+    }
+
+    /// The worker, [`AWAY`] or [`PARKED`].
+    pub fn of_shard(&self, shard: usize) -> Owner {
+        self.0[shard]
+    }
+
+    /// Whether a shard is one of this device's workers'.
+    pub fn has(&self, shard: usize) -> bool {
+        self.0[shard] < PARKED
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Owner> + '_ {
@@ -101,6 +115,8 @@ pub struct Outbox {
     pub(crate) replies: Queue,
     /// To actors of other devices, and dead letters: for the node.
     pub(crate) away: Queue,
+    /// To actors of shards that are on their way.
+    pub(crate) parked: Queue,
     pub(crate) timers: Vec<Timer>,
 
     // Of the handler that is running:
@@ -111,8 +127,8 @@ pub struct Outbox {
     reply_mark: Mark,
     away_mark: Mark,
     timers_mark: usize,
-    /// `others[i]` was sent to in this run and stood at the mark before.
-    touched: Vec<(usize, Mark)>,
+    /// `others[i]` was sent to in this run and stood at the mark before; of [`PARKED`], `parked`.
+    touched: Vec<(Owner, Mark)>,
 
     /// Replies that went nowhere because nobody asked, or one was given before.
     pub(crate) replies_unasked: u64,
@@ -122,16 +138,16 @@ pub struct Outbox {
 impl Outbox {
     pub(crate) fn new(worker: Owner, workers: usize, owners: Owners) -> Outbox {
         let empty = Queue::default().mark();
-        let alone = owners.iter().all(|owner| owner == worker);
         Outbox {
             worker,
-            alone,
+            alone: is_alone(worker, &owners),
             owners,
             hlc: Hlc(0),
             here: Queue::default(),
             others: (0..workers).map(|_| Queue::default()).collect(),
             replies: Queue::default(),
             away: Queue::default(),
+            parked: Queue::default(),
             timers: Vec::new(),
             now: Hlc(0),
             done: Done::default(),
@@ -168,7 +184,10 @@ impl Outbox {
         self.timers.truncate(self.timers_mark);
         // Several marks of one queue may lie here; the first is the oldest, so it goes last.
         for (worker, mark) in self.touched.drain(..).rev() {
-            self.others[worker].truncate(mark);
+            match worker {
+                PARKED => self.parked.truncate(mark),
+                worker => self.others[worker as usize].truncate(mark),
+            }
         }
         self.done = Done(self.done.0 & Done::ASKED.0);
     }
@@ -199,18 +218,28 @@ impl Outbox {
     }
 
     /// The queue that leads to an actor.
-    fn road_to(&mut self, to: Key) -> &mut Queue {
-        match self.owners.of(to) {
-            owner if owner == self.worker => &mut self.here,
-            AWAY => &mut self.away,
-            owner => {
-                let queue = &mut self.others[owner as usize];
-                if self.done.any(Done::UNDOABLE) {
-                    self.touched.push((owner as usize, queue.mark()));
-                }
-                queue
-            }
+    pub(crate) fn road_to(&mut self, to: Key) -> &mut Queue {
+        let (owner, queue) = match self.owners.of(to) {
+            owner if owner == self.worker => return &mut self.here,
+            AWAY => return &mut self.away,
+            PARKED => (PARKED, &mut self.parked),
+            owner => (owner, &mut self.others[owner as usize]),
+        };
+        if self.done.any(Done::UNDOABLE) {
+            self.touched.push((owner, queue.mark()));
         }
+        queue
+    }
+
+    pub(crate) fn owners(&self) -> &Owners {
+        &self.owners
+    }
+
+    /// Goes on with another table. Between two messages.
+    pub(crate) fn set_owners(&mut self, owners: Owners) {
+        self.done = Done::default();
+        self.alone = is_alone(self.worker, &owners);
+        self.owners = owners;
     }
 
     #[inline(never)]
@@ -256,6 +285,10 @@ impl Outbox {
         self.hlc = Hlc(self.hlc.0 + 1);
         self.hlc
     }
+}
+
+fn is_alone(worker: Owner, owners: &Owners) -> bool {
+    owners.iter().all(|owner| owner == worker)
 }
 
 /// Pushes a message whose payload is `value`. The header is made where it goes: made elsewhere and copied, its

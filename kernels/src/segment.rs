@@ -11,7 +11,7 @@
 //! | 512 | [`ClockLine`]: samples of the device's clock, and what its host makes of them |
 //! | 640 | [`KernelLine`]: a ring kernel's words |
 //! | 1024 | [`Suspects`]: messages that ended a host, written by the node before the next one starts |
-//! | 4096 | the shard table: 4096 × u16, each the owning worker, or [`AWAY`](crate::outbox::AWAY) |
+//! | 4096 | the shard table: 4096 × u16, each the owning worker, or [`AWAY`](crate::outbox::AWAY), or [`PARKED`](crate::outbox::PARKED); the node writes it anew for a cut that is a switch |
 //! | 12288 | [`WorkerBlock`]s, 1024 bytes each |
 //! | then | for each worker, a [`TypeCounts`] for each actor type |
 //! | then, 4096-aligned | ingress rings, one a lane, then egress rings, one a lane |
@@ -24,7 +24,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -39,7 +39,7 @@ use crate::staging::StagingWords;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ringhold");
 /// Grows with every change of the layout: both ends must be of one build.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 const NODE_LINE: usize = 256;
 const DEVICE_LINE: usize = 384;
@@ -291,6 +291,9 @@ pub struct NodeLine {
     pub whole: AtomicU32,
     /// By which the host tells the time, so that timers of both mean the same: see [`crate::clock::MonotonicClock`].
     pub clock_offset_ns: AtomicU64,
+    /// The epoch of the cut at which the workers go on with another shard table; that, and this, are written before it is asked
+    /// for.
+    pub switch: AtomicU64,
 }
 
 const _: () = {
@@ -474,7 +477,9 @@ pub struct Telemetry {
     pub hand_hlc: AtomicU64,
     /// Of a message in hand for a suspect actor, [`hash_of`](crate::suspects::hash_of) it; otherwise zero.
     pub hand_hash: AtomicU64,
-    _spare: [u64; 57],
+    /// Messages that switches took out of this worker's queues: of those, the ones that stayed on the device were sent again.
+    pub moved: AtomicU64,
+    _spare: [u64; 56],
 }
 const _: () = assert!(size_of::<Telemetry>() == 640);
 
@@ -538,13 +543,12 @@ impl Segment {
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
             .map_err(fail("seal"))?;
         let segment = Segment { base: map(&fd, bytes)?, shape, fd };
-        // SAFETY: nobody else has the segment yet, and head and table lie in its first pages.
+        // SAFETY: nobody else has the segment yet, and the head lies in its first page.
         unsafe {
             let head = Head { magic: MAGIC, version: VERSION, _zero: 0, shape, registry_hash };
             segment.base.cast::<Head>().write(head);
-            let table = segment.base.add(SHARD_TABLE).cast::<Owner>();
-            owners.iter().enumerate().for_each(|(shard, owner)| table.add(shard).write(owner));
         }
+        segment.set_owners(owners);
         segment.node().clock_offset_ns.store(MonotonicClock::of_this_process().offset_ns, Ordering::Relaxed);
         Ok(Arc::new(segment))
     }
@@ -618,10 +622,20 @@ impl Segment {
         unsafe { std::slice::from_raw_parts(self.base.add(offset).as_ptr().cast(), self.shape.types as usize) }
     }
 
+    /// The shard table. Workers read it when they begin, and at a switch.
     pub fn owners(&self) -> Owners {
-        let table = self.base.as_ptr().wrapping_add(SHARD_TABLE).cast::<Owner>();
-        // SAFETY: the table is mapped and was written before anybody else had the segment.
-        Owners::from_fn(|shard| unsafe { table.add(shard).read() })
+        Owners::from_fn(|shard| self.owner(shard).load(Ordering::Relaxed))
+    }
+
+    /// Writes the shard table. Whoever has a host read it stores, with release, what makes it read.
+    pub(crate) fn set_owners(&self, owners: &Owners) {
+        owners.iter().enumerate().for_each(|(shard, owner)| self.owner(shard).store(owner, Ordering::Relaxed));
+    }
+
+    fn owner(&self, shard: usize) -> &AtomicU16 {
+        assert!(shard < SHARDS);
+        // SAFETY: the table is mapped, aligned, and made of atomics alone.
+        unsafe { self.base.add(SHARD_TABLE).cast::<AtomicU16>().add(shard).as_ref() }
     }
 
     /// A ring kernel's words.

@@ -7,6 +7,7 @@
 //! from outside, unless the queue is past its high-water mark; then send on what the handlers sent.
 
 mod cut;
+mod switch;
 
 use std::collections::BinaryHeap;
 use std::ptr::NonNull;
@@ -17,7 +18,7 @@ use crate::actor::FaultKind;
 use crate::bell::{Bell, park, wake};
 use crate::hlc::Hlc;
 use crate::message::{HEADER_BYTES, Header, Inspected, Kind, Reason};
-use crate::outbox::{AWAY, Done, Outbox, Owner, Timer};
+use crate::outbox::{Done, Outbox, Owner, PARKED, Timer};
 use crate::queue::{Queue, parts};
 use crate::registry::{ActorType, Ran, Registry, Run};
 use crate::ring::{Consumer, Inbox, InboxEnd, Producer};
@@ -106,6 +107,8 @@ struct Counts {
     spilled: u64,
     /// Messages that were already counted as spilled and still wait.
     spill_waiting: usize,
+    /// Messages that switches took out of queues.
+    moved: u64,
 }
 
 /// A timer in the heap: the earliest first, and of two at once the one with the smaller stamp: so the older, where both are of
@@ -140,7 +143,7 @@ pub fn workers(segment: &Arc<Segment>, registry: &Arc<Registry>, bells: &Bells) 
     let inbox = || Inbox::new(LocalRing::new(shape.inbox_slots, shape.slot_bytes));
     let siblings: Siblings = Arc::new((0..count).map(|_| inbox()).collect());
     let owners = segment.owners();
-    let meeting = Arc::new(Meeting::default());
+    let meeting = Arc::new(Meeting::of(count));
     let hot = |t: &ActorType| Hot {
         run: t.run,
         message_bytes: t.message_bytes,
@@ -338,7 +341,7 @@ impl Worker {
     /// Messages in spill lists.
     fn waiting(&self) -> usize {
         let others: usize = self.outbox.others.iter().map(Queue::len).sum();
-        others + self.outbox.replies.len() + self.outbox.away.len()
+        others + self.outbox.replies.len() + self.outbox.away.len() + self.outbox.parked.len()
     }
 
     fn nothing_queued(&self) -> bool {
@@ -612,7 +615,8 @@ impl Worker {
         telemetry.table_bytes.store(self.table.memory_bytes() as u64, Relaxed);
         telemetry.throttled.store(self.throttled.into(), Relaxed);
         telemetry.finished_published.store(counts.finished, Relaxed);
-        telemetry.away_waiting.store(self.outbox.away.len() as u64, Relaxed);
+        telemetry.away_waiting.store((self.outbox.away.len() + self.outbox.parked.len()) as u64, Relaxed);
+        telemetry.moved.store(counts.moved, Relaxed);
         for (counts, hot) in self.segment.type_counts(self.index).iter().zip(&self.hot) {
             counts.actors.store(hot.actors, Relaxed);
             counts.handled.store(hot.handled, Relaxed);
@@ -623,4 +627,4 @@ impl Worker {
     }
 }
 
-const _: () = assert!(HEADER_BYTES >= size_of::<u64>() && AWAY as usize >= crate::segment::WORKERS_MAX);
+const _: () = assert!(HEADER_BYTES >= size_of::<u64>() && PARKED as usize >= crate::segment::WORKERS_MAX);

@@ -10,6 +10,7 @@ extern crate self as ringhold;
 
 pub mod cli;
 pub mod client;
+pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod device;
@@ -20,6 +21,7 @@ pub mod node;
 mod progress;
 pub mod router;
 pub mod server;
+pub mod shards;
 pub mod shed;
 pub mod shipped;
 pub mod vital;

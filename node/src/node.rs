@@ -1,26 +1,31 @@
 //! A node: devices, the router between them, and the server in front.
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use ringhold_cluster::control::state::AboutDevice;
 use ringhold_cluster::network::{BoxFuture, Network, RealNetwork};
+use ringhold_cluster::placement::Place;
 use ringhold_cluster::tls::{self, Authority, Files, Identity, Role};
 use ringhold_cluster::transport;
 use ringhold_cluster::wire::NodeName;
 use ringhold_kernels::id::TypeId;
-use ringhold_kernels::outbox::{AWAY, Owner, Owners, SHARDS};
+use ringhold_kernels::outbox::SHARDS;
 use ringhold_kernels::registry::Registry;
 use ringhold_kernels::segment::{Framing, Shape};
 use ringhold_storage::blocks::{self, Reopening};
 use ringhold_storage::checkpoints::{self, Checkpoints};
 use ringhold_storage::dead_letters::{self, DeadLetters};
 use ringhold_storage::folder::{self, DataFolder};
+use ringhold_storage::raft_log::{self, RaftLog};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::cluster::{self, AgreedTable, Cluster};
 use crate::config::{self, Config, DeviceKind};
 use crate::device::cuda::sharers;
 use crate::device::door::Keeping;
@@ -30,8 +35,10 @@ use crate::device::supervise::Backend;
 use crate::device::supervisor::Limits;
 use crate::device::{self, About, Device, Outlet, breaker, leave_timeout};
 use crate::health::http::{self, Http};
+use crate::router::migrate::{self, Moved};
 use crate::router::{Parts, Router};
 use crate::server::{self, Doors, Server, Sessions};
+use crate::shards::{self, ELSEWHERE, ShardSet, ShardTable, Shards, Stored};
 use crate::vital::Vital;
 
 /// The world a node lives in: the machine's, or the simulator's.
@@ -48,8 +55,12 @@ pub struct Storage {
     pub dead_letters: Arc<dyn DeadLetters>,
     /// `None` where the configuration has them off.
     pub checkpoints: Option<Checkpoints>,
+    /// Who says which device has which shard; `None` where the node does by itself, beside its checkpoints.
+    pub shards: Option<Arc<dyn ShardTable>>,
     /// Who writes checkpoints.
     pub jobs: Arc<dyn Jobs>,
+    /// What the node's cluster has agreed on; `None` where the node stands alone, with all shards for itself.
+    pub control: Option<Arc<RaftLog>>,
     /// Holds the data folder's lock for as long as the node runs.
     pub folder: Option<DataFolder>,
 }
@@ -81,9 +92,13 @@ impl Storage {
             }
             false => None,
         };
+        let control = folder.control_path();
+        let control = RaftLog::open(Arc::new(Reopening::open(&control)?), &control)?;
         Ok(Storage {
             checkpoints,
+            shards: None,
             jobs: Arc::new(Blocking),
+            control: Some(Arc::new(control)),
             node_id: folder.node_id().to_string(),
             identity,
             dead_letters: Arc::new(letters),
@@ -119,12 +134,20 @@ pub enum Error {
     Checkpoints(#[from] checkpoints::Error),
     #[error(transparent)]
     Blocks(#[from] blocks::Error),
+    #[error(transparent)]
+    Control(#[from] raft_log::Error),
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
     #[error(
         "the data folder has checkpoints of device `{0}`, and there is no device of that name: its actors would be left out. \
          Start with the devices as they were: \
          `name` of a [[devices]] table is that of its checkpoints; or save them with `ringhold storage export`, and use another folder"
     )]
     LeftOut(String),
+    #[error(
+        "shards have moved to the {0}. device, and there are {1}: start with as many devices as there were, in the same order"
+    )]
+    TooFewDevices(u16, usize),
     #[error("{}, and this binary has no such actor type: it has {known}", unknown.join(", "))]
     NoSuchType { unknown: Vec<String>, known: String },
     #[error(transparent)]
@@ -158,6 +181,8 @@ pub struct Node {
     vital: Vital,
     /// Where health is told over HTTP.
     health: Option<Http>,
+    /// What it belongs to.
+    cluster: Option<Arc<Cluster>>,
     storage: Storage,
     drain_timeout: Duration,
 }
@@ -207,14 +232,45 @@ impl Node {
                 return Err(Error::LeftOut(left_out));
             }
         }
+        // The port before all else: when it is taken, nothing has happened yet.
+        let cluster = member(config, &registry, &storage, &network);
+        let sessions = Arc::new(Sessions::default());
+        let options = server::Options {
+            listen: config.node.listen,
+            identity: storage.identity.clone(),
+            network: network.clone(),
+            sessions_max: config.limits.sessions as usize,
+            peers: cluster.as_ref().map(|cluster| cluster.peers().clone()),
+        };
+        let server = Server::listen(options, sessions.clone())?;
+        let own = match &cluster {
+            Some(cluster) => Some(cluster.start(address(config, server.address()), &server).await?),
+            None => None,
+        };
         let makes = Makes { config, makers: &*makers, registry: &registry, deadlines: &deadlines };
         let mut made = Vec::new();
-        let owners_of_shards: Arc<[u16]> = (0..SHARDS).map(|shard| (shard % planned.len()) as u16).collect();
+        let (table, shards) = match (&cluster, own) {
+            (Some(cluster), Some(own)) => {
+                let table = AgreedTable::new(cluster.clone(), own);
+                let shards = table.owners();
+                (storage.checkpoints.is_some().then(|| Arc::new(table) as Arc<dyn ShardTable>), shards)
+            }
+            _ => {
+                let table = shard_table(&storage, planned.len())?;
+                let shards = table.as_ref().map_or_else(|| shards::dealt(planned.len()), |table| table.owners());
+                (table, shards)
+            }
+        };
+        let here = |device: &u16| *device != ELSEWHERE && usize::from(*device) >= planned.len();
+        if let Some(owner) = shards.iter().map(|owner| owner.device).find(here) {
+            return Err(Error::TooFewDevices(owner + 1, planned.len()));
+        }
+        let shards = Arc::new(Shards::new(&shards));
         for (index, planned) in planned.iter().enumerate() {
             let device = &planned.device;
             let (name, overflow) = (config.device_name(index), config.queues.overflow);
             let keeps = match &storage.checkpoints {
-                Some(store) => Some(keeps(config, &name, store, &storage, &committed, &owners_of_shards)?),
+                Some(store) => Some(keeps(config, &name, store, &storage, &committed, &shards)?),
                 None => None,
             };
             // Its actors are not left where they are for that; but a device that never was has to be what it is asked to be.
@@ -228,38 +284,35 @@ impl Node {
             let fallbacks = planned.fallbacks.iter().filter(|_| keeps.is_some());
             let mut backends = Vec::new();
             for backend in std::iter::once(device).chain(fallbacks) {
-                backends.push(makes.backend(backend, index, &name)?);
+                backends.push(makes.backend(backend, &name)?);
             }
             backends[0].unusable = planned.unusable.clone();
             let made_device = Device::new(
-                About { name, index: index as u16, overflow, keeps },
+                About { name, index: index as u16, overflow, keeps, shards: shards.clone() },
                 &backends[0],
                 &registry,
                 network.clone(),
             )?;
             made.push((made_device, backends));
         }
-        let sessions = Arc::new(Sessions::default());
-        let router = Arc::new(Router::new(Parts {
+        let router = Router::new(Parts {
             name: name(config, &storage.node_id),
             registry,
             slot_bytes: config.queues.slot_bytes,
             devices: made.iter().map(|(device, _)| device.clone()).collect(),
-            owners: owners_of_shards,
+            shards,
+            table,
             sessions: sessions.clone(),
             letters: storage.dead_letters.clone(),
             network: network.clone(),
             jobs: storage.jobs.clone(),
-        }));
-        // The port before the devices: when it is taken, nothing else has happened yet.
-        let options = server::Options {
-            listen: config.node.listen,
-            identity: storage.identity.clone(),
-            network,
-            sessions_max: config.limits.sessions as usize,
-        };
+            cluster: cluster.clone(),
+        });
         let doors: Arc<dyn Doors> = router.clone();
-        let server = Server::start(options, sessions, doors)?;
+        if let Some(cluster) = &cluster {
+            cluster.open(&doors);
+        }
+        server.open(doors);
         let (mut tasks, vital) = (JoinSet::new(), Vital::default());
         for (device, _) in &made {
             device.hand_on_taken_up(&*router);
@@ -289,6 +342,10 @@ impl Node {
             let vital = vital.clone();
             tasks.spawn(async move { vital.watch(what.into(), task).await });
         }
+        if let Some(cluster) = &cluster {
+            let (vital, task) = (vital.clone(), cluster.clone().run());
+            tasks.spawn(async move { vital.watch("keeps the members of the cluster".into(), task).await });
+        }
         for (device, backends) in made {
             let outlet: Arc<dyn Outlet> = router.clone();
             let name = device.name.clone();
@@ -303,7 +360,8 @@ impl Node {
             spawn("makes the checkpoints of", Box::pin(keep));
             spawn("keeps alive", Box::pin(supervise));
         }
-        let node = Node { server, router, tasks, vital, health, storage, drain_timeout: config.node.drain_timeout };
+        let node =
+            Node { server, router, tasks, vital, health, cluster, storage, drain_timeout: config.node.drain_timeout };
         // A host that does not come up is followed by another; the start fails with that one.
         node.wait_until_up(start_timeout * 2 + Duration::from_secs(1)).await?;
         Ok(node)
@@ -350,6 +408,14 @@ impl Node {
         &self.router
     }
 
+    /// Moves shards, all of which one device has, to the device of this name: see [`Router::migrate`].
+    ///
+    /// # Errors
+    /// The shards are where they were.
+    pub async fn migrate(&self, shards: ShardSet, to: &str) -> Result<Moved, migrate::Error> {
+        self.router.migrate(shards, to).await
+    }
+
     /// Resolves when a client has asked the node to stop.
     pub async fn drain_asked(&self) {
         self.router.drain_asked.notified().await;
@@ -386,6 +452,9 @@ impl Node {
             let _ = timeout(leave_timeout(DeviceKind::Cuda), ended()).await;
         }
         self.tasks.shutdown().await;
+        if let Some(cluster) = &self.cluster {
+            cluster.end().await;
+        }
         if let Err(e) = self.storage.dead_letters.flush() {
             tracing::error!("the dead letters could not be flushed: {e}");
         }
@@ -425,7 +494,7 @@ fn keeps(
     store: &Checkpoints,
     storage: &Storage,
     committed: &HashSet<TypeId>,
-    owners: &Arc<[u16]>,
+    shards: &Arc<Shards>,
 ) -> Result<(keeper::Options, Keeping), Error> {
     let found = store.latest(device)?;
     if let Some(cost) = found.cost() {
@@ -443,7 +512,7 @@ fn keeps(
         retained_bytes_max: checkpoints.retained_bytes as usize,
         committed: committed.clone(),
         epoch: found.checkpoint.map_or(0, |manifest| manifest.epoch),
-        owners: owners.clone(),
+        shards: shards.clone(),
     };
     Ok((options, keeping))
 }
@@ -485,7 +554,7 @@ struct Makes<'a> {
 
 impl Makes<'_> {
     /// For the device of this number and name.
-    fn backend(&self, backend: &config::Device, index: usize, name: &str) -> Result<Backend, Error> {
+    fn backend(&self, backend: &config::Device, name: &str) -> Result<Backend, Error> {
         let Makes { config, makers, registry, deadlines } = self;
         let workers = workers(backend.workers);
         let sharers = sharers(&config.devices, backend.gpu).max(1);
@@ -498,7 +567,6 @@ impl Makes<'_> {
             },
             kind: backend.kind,
             shape: shape(config, backend.kind, workers, registry),
-            owners: owners_of(index, config.devices.0.len(), workers),
             host: host.map_err(|e| device::Error::Bells(name.into(), e))?,
             limits: Limits {
                 stalled_after: supervision.stalled_after,
@@ -536,22 +604,67 @@ fn shape(config: &Config, kind: DeviceKind, workers: usize, registry: &Registry)
     }
 }
 
-/// Shards are dealt out to devices in turn, and a device's to its workers in turn.
-fn owners_of(device: usize, devices: usize, workers: usize) -> Owners {
-    Owners::from_fn(|shard| match shard % devices == device {
-        true => (shard / devices % workers) as Owner,
-        false => AWAY,
+/// Who says which device has which shard; nobody where nothing is kept: then they do not move.
+fn shard_table(storage: &Storage, devices: usize) -> Result<Option<Arc<dyn ShardTable>>, Error> {
+    Ok(match (&storage.shards, &storage.checkpoints) {
+        (_, None) => None,
+        (Some(table), _) => Some(table.clone()),
+        (None, Some(store)) => Some(Arc::new(Stored::open(store.clone(), storage.jobs.clone(), devices)?)),
     })
 }
 
+/// Makes a data folder that of the first node of a new cluster, and returns the cluster's id.
+///
+/// # Errors
+/// Where the folder is of a cluster already.
+pub fn found(config: &Config, storage: &Storage, network: &dyn Network) -> Result<String, Error> {
+    let log = storage.control.as_ref().expect("a data folder has a control plane");
+    Ok(cluster::found(log, &config.node.cluster, network)?)
+}
+
+/// The node as a member of a cluster, where it is one.
+fn member(config: &Config, registry: &Registry, storage: &Storage, network: &Arc<dyn Network>) -> Option<Arc<Cluster>> {
+    let log = storage.control.clone()?;
+    let devices = config.devices.0.iter().enumerate().map(|(index, device)| AboutDevice {
+        name: config.device_name(index),
+        kind: device.kind.word().into(),
+        workers: workers(device.workers) as u32,
+        memory_bytes: device.memory_bytes,
+        place: Place::default(),
+    });
+    Some(Cluster::new(cluster::Options {
+        id: storage.node_id.parse::<uuid::Uuid>().map(uuid::Uuid::into_bytes).unwrap_or_default(),
+        node: name(config, &storage.node_id),
+        named: config.node.name.is_some(),
+        zone: config.node.zone.clone().unwrap_or_default(),
+        join: config.node.join.clone(),
+        identity: storage.identity.clone(),
+        network: network.clone(),
+        log,
+        types: registry.types().iter().map(|t| (t.schema.name.clone(), t.layout_hash)).collect(),
+        devices: devices.collect(),
+        fresh: storage.checkpoints.as_ref().is_none_or(|store| store.devices().is_empty()),
+        shards: SHARDS as u32,
+    }))
+}
+
+/// Where other nodes reach this one.
+fn address(config: &Config, listens: SocketAddr) -> String {
+    match (&config.node.advertise, listens.ip().is_unspecified()) {
+        (Some(advertised), _) => advertised.clone(),
+        (None, true) => format!("{}:{}", host_name(), listens.port()),
+        (None, false) => listens.to_string(),
+    }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 fn name(config: &Config, node_id: &str) -> NodeName {
-    let host = || {
-        let uname = rustix::system::uname();
-        uname.nodename().to_string_lossy().into_owned()
-    };
     NodeName {
         id: node_id.into(),
-        name: config.node.name.clone().unwrap_or_else(host),
+        name: config.node.name.clone().unwrap_or_else(host_name),
         cluster: config.node.cluster.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
     }

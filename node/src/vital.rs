@@ -9,6 +9,7 @@
 //! | shedding, and what tells whether the node lives | ends the node |
 //! | accepting clients, serving health over HTTP | is logged, and it goes on |
 //! | a client's session | ends the session; the client is told |
+//! | answering another node | ends its connection; it is told, and makes another |
 //! | sending a device's host what it begins with | the host does not come up in time, and another is started |
 
 use std::any::Any;

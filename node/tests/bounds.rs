@@ -47,6 +47,7 @@ async fn requests_that_wait_are_bounded_and_hold_up_none_that_does_not() {
         identity: authority.identity(Role::Node, &RealNetwork).unwrap(),
         network: Arc::new(RealNetwork),
         sessions_max: 100,
+        peers: None,
     };
     let server = Server::start(options, Arc::new(Sessions::default()), Arc::new(Restless)).unwrap();
     let client = || async {

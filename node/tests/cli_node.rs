@@ -135,6 +135,7 @@ impl Doors for Script {
         };
         let to = ActorId::new(TypeId::of("account"), key("bob"));
         let response = match request {
+            Request::Cluster(_) => Response::Failed(Failed::text("the node stands alone")),
             Request::Status => Response::Status(Box::new(Status {
                 node: self.about().node,
                 state: NodeState::Running,
@@ -243,6 +244,7 @@ impl Node {
             identity: Identity::load(Files::node(&tls), Role::Node, &RealNetwork).unwrap(),
             network: Arc::new(RealNetwork),
             sessions_max: 10,
+            peers: None,
         };
         let sessions = Arc::new(Sessions::default());
         let server = runtime.block_on(async { Server::start(options, sessions, Arc::new(Script::default())).unwrap() });

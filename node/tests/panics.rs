@@ -65,7 +65,9 @@ async fn start(authority: &Authority) -> Node {
         identity: authority.identity(Role::Node, &RealNetwork).unwrap(),
         dead_letters: Arc::new(Buggy(InMemory::new(1))),
         checkpoints: None,
+        shards: None,
         jobs: Arc::new(Blocking),
+        control: None,
         folder: None,
     };
     Node::start(&config, registry, Environment { network, devices: Arc::new(RealDevices::default()), storage })

@@ -79,7 +79,9 @@ async fn start(blocks: &Arc<Full>, authority: &Authority, devices: usize) -> Res
         identity: authority.identity(Role::Node, &RealNetwork).unwrap(),
         dead_letters: Arc::new(dead_letters::InMemory::new(100)),
         checkpoints: Some(checkpoints),
+        shards: None,
         jobs: Arc::new(Blocking),
+        control: None,
         folder: None,
     };
     Node::start(&config, registry, Environment { network, devices: Arc::new(RealDevices::default()), storage }).await

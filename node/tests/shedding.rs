@@ -132,7 +132,9 @@ async fn start(disk: &Arc<Disk>, authority: &Authority) -> Node {
         identity: authority.identity(Role::Node, &RealNetwork).unwrap(),
         dead_letters: Arc::new(dead_letters::InMemory::new(1_000)),
         checkpoints: Some(Checkpoints::open(disk.clone(), checkpoints::Options::default()).unwrap()),
+        shards: None,
         jobs: Arc::new(Blocking),
+        control: None,
         folder: None,
     };
     let network = Arc::new(RealNetwork);

@@ -22,6 +22,8 @@ pub enum Stream {
     Chaos = 6,
     /// Messages between nodes, where no datagrams carry them.
     Wires = 7,
+    /// Of shards; each start of a node adds its number.
+    Moves = 2 << 32,
     /// Clients; each adds its own number.
     Client = 1 << 32,
 }

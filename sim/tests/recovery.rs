@@ -59,6 +59,9 @@ fn planted_mistakes_are_noticed() {
         (Plant::Node(Mistake::LeavesBehind), "is not there"),
         (Plant::Node(Mistake::TakesTwiceFromClients), "was put twice"),
         (Plant::Node(Mistake::TakesTwiceFromDevices), "was put twice"),
+        (Plant::Node(Mistake::LeavesMarks), "was put twice"),
+        (Plant::Node(Mistake::ForgetsAdoptions), "is not there"),
+        (Plant::Node(Mistake::LeavesHeld), "was done by half"),
         (Plant::ManifestsFirst, "was durable"),
     ];
     for (plant, says) in plants {

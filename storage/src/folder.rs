@@ -8,11 +8,13 @@
 //! | `tls/` | certificates and keys |
 //! | `dead-letters/` | sled: see [`crate::dead_letters`] |
 //! | `checkpoints/` | sled: see [`crate::checkpoints`] |
+//! | `control/` | sled: what the cluster has agreed on, see [`crate::raft_log`] |
 //! | `kernels/` | compiled kernels: see [`crate::kernels`] |
 //!
 //! Opening refuses rather than repairs: a folder of another version, of another program, or in use is left as it
-//! was found. But one of version 1, which had no checkpoints, becomes one of version 2: it needs no more than the number,
-//! and a build that knows no checkpoints, and would start the actors anew without a word, then refuses it.
+//! was found. But one of version 1, which had no checkpoints, or 2, which had no control plane, becomes one of version 3: it
+//! needs no more than the number, and a build that knows neither, and would start the actors anew without a word or run shards
+//! that have moved, then refuses it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
@@ -23,9 +25,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// The format this build reads and writes.
-pub const VERSION: u32 = 2;
-/// Without checkpoints, otherwise the same.
-const VERSION_BEFORE: u32 = 1;
+pub const VERSION: u32 = 3;
+/// Without a control plane, and without checkpoints; otherwise the same.
+const VERSIONS_BEFORE: std::ops::RangeInclusive<u32> = 1..=2;
 
 const VERSION_FILE: &str = "VERSION";
 const LOCK_FILE: &str = "LOCK";
@@ -135,6 +137,10 @@ impl DataFolder {
         self.path.join("checkpoints")
     }
 
+    pub fn control_path(&self) -> PathBuf {
+        self.path.join("control")
+    }
+
     pub fn kernels_path(&self) -> PathBuf {
         self.path.join("kernels")
     }
@@ -234,7 +240,7 @@ fn read_version(folder: &Path) -> Result<Option<u32>, Error> {
     };
     let text = String::from_utf8_lossy(&bytes);
     match text.trim().parse() {
-        Ok(found @ (VERSION_BEFORE | VERSION)) => Ok(Some(found)),
+        Ok(found) if found == VERSION || VERSIONS_BEFORE.contains(&found) => Ok(Some(found)),
         Ok(found) => Err(Error::OtherVersion { path: folder.into(), found }),
         Err(_) => Err(damaged(path, &text, "a format version")),
     }
@@ -322,25 +328,27 @@ mod tests {
     fn another_version_is_refused_with_both_numbers() {
         let scratch = scratch();
         drop(open(scratch.path()).unwrap());
-        for (version, advice) in [("3", "newer Ringhold"), ("0", "convert it")] {
+        for (version, advice) in [("4", "newer Ringhold"), ("0", "convert it")] {
             fs::write(scratch.path().join("VERSION"), version).unwrap();
             let error = open(scratch.path()).unwrap_err();
             assert!(matches!(error, Error::OtherVersion { found, .. } if found.to_string() == version));
             let text = error.to_string();
-            assert!(text.contains(&format!("version {version}")) && text.contains("reads 2"), "{text}");
+            assert!(text.contains(&format!("version {version}")) && text.contains("reads 3"), "{text}");
             assert!(text.contains(advice), "{text}");
             assert_eq!(fs::read(scratch.path().join("VERSION")).unwrap(), version.as_bytes());
         }
     }
 
     #[test]
-    fn a_folder_from_before_there_were_checkpoints_is_taken_over_as_it_is() {
+    fn a_folder_from_before_there_were_checkpoints_or_a_control_plane_is_taken_over_as_it_is() {
         let scratch = scratch();
         let first = open(scratch.path()).unwrap().node_id();
-        fs::write(scratch.path().join("VERSION"), "1\n").unwrap();
-        assert_eq!(open(scratch.path()).unwrap().node_id(), first);
-        // An older build refuses it from now on, by the number.
-        assert_eq!(fs::read_to_string(scratch.path().join("VERSION")).unwrap(), "2\n");
+        for before in ["1\n", "2\n"] {
+            fs::write(scratch.path().join("VERSION"), before).unwrap();
+            assert_eq!(open(scratch.path()).unwrap().node_id(), first);
+            // An older build refuses it from now on, by the number.
+            assert_eq!(fs::read_to_string(scratch.path().join("VERSION")).unwrap(), "3\n");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@
 //! number, and every message between members names both. So a node that comes back under its number with an empty disk is not
 //! taken for the one that has promised things: nobody answers it, it answers nobody, and it has to join under a new number.
 
+pub mod admin;
 mod asks;
 mod changes;
 mod disk;
@@ -128,7 +129,7 @@ impl Timing {
 pub struct Options {
     /// The node's number: from the cluster when it was admitted, 1 where it founds one.
     pub number: u64,
-    pub log: RaftLog,
+    pub log: Arc<RaftLog>,
     pub disk: Arc<dyn Disk>,
     pub calls: Arc<dyn Calls>,
     pub network: Arc<dyn Network>,
@@ -191,7 +192,6 @@ impl Control {
     pub async fn start(options: Options) -> Result<Control, Error> {
         let Options { number, log, disk, calls, network, timing } = options;
         let config = Arc::new(timing.config()?);
-        let log = Arc::new(log);
         let identity = identity(&log, &disk, number, &*network).await?;
         let changes = Arc::new(Changes::default());
         let store = Store::open(log.clone(), disk.clone(), number).await.map_err(Error::Log)?;

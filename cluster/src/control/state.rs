@@ -11,6 +11,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::placement::{self, settings};
+
 /// The version of [`State`] and [`Command`] that this build makes. A node that cannot read it is not let in.
 pub const VERSION: u16 = 1;
 /// The oldest version that this build can still go on from.
@@ -97,6 +99,8 @@ pub struct AboutDevice {
     pub workers: u32,
     /// What it has for actors; `None` where it has what the machine has.
     pub memory_bytes: Option<u64>,
+    /// Where in its machine it is.
+    pub place: placement::Place,
 }
 
 /// Who owns a shard.
@@ -113,11 +117,12 @@ pub struct Shard {
 pub struct Settings {
     /// Nodes that vote, at most: 1, 3, 5 or 7.
     pub voters_max: u32,
+    pub placement: settings::Settings,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { voters_max: 5 }
+        Settings { voters_max: 5, placement: settings::Settings::default() }
     }
 }
 
@@ -129,19 +134,27 @@ pub struct Setting {
 }
 
 /// The settings there are.
-pub const SETTINGS: &[Setting] = &[Setting {
-    name: "voters_max",
-    about: "Nodes that vote on what the cluster agrees on, at most. More survive the loss of more; each makes a decision a \
-            little slower.",
-    rule: "1, 3, 5 or 7",
-}];
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "voters_max",
+        about: "Nodes that vote on what the cluster agrees on, at most. More survive the loss of more; each makes a decision a \
+                little slower.",
+        rule: "1, 3, 5 or 7",
+    },
+    settings::PLACEMENT,
+    settings::AFFINITY,
+    settings::WEIGHTS,
+    settings::KINDS,
+    settings::LOAD_BAND,
+    settings::LOAD_REST,
+];
 
 impl Settings {
     /// The value of a setting as text; `None` if there is no such setting.
     pub fn get(&self, name: &str) -> Option<String> {
         match name {
             "voters_max" => Some(self.voters_max.to_string()),
-            _ => None,
+            _ => self.placement.get(name),
         }
     }
 
@@ -154,7 +167,7 @@ impl Settings {
             "voters_max" => {
                 self.voters_max = value.parse().ok().filter(|n| [1, 3, 5, 7].contains(n)).ok_or_else(bad)?;
             }
-            _ => return Err(Refused::NoSuchSetting(name.into())),
+            _ => self.placement.set(name, value).ok_or_else(bad)?,
         }
         Ok(())
     }
@@ -184,6 +197,8 @@ pub enum Command {
 pub struct Admission {
     /// The cluster that the node means.
     pub cluster: [u8; 16],
+    /// Its number, where it has been a member before.
+    pub number: Option<NodeNumber>,
     pub member: Member,
     pub devices: Vec<AboutDevice>,
     /// Its devices keep nothing from before: its shards may be dealt out anew among them.
@@ -217,6 +232,8 @@ pub enum Refused {
     NoSuchNode(NodeNumber),
     #[error("there is no device {0}: `ringhold cluster devices` lists them")]
     NoSuchDevice(DeviceNumber),
+    #[error("node {0} was removed from the cluster: to join again, start it with an empty data folder")]
+    Removed(NodeNumber),
     #[error("node {other} has the name `{name}` already: give this one another (`node.name` in its configuration)")]
     NameTaken { name: String, other: NodeNumber },
     #[error(
@@ -356,6 +373,11 @@ impl State {
         counts
     }
 
+    /// Whether there was a node of this number, and is none any more.
+    pub fn was_removed(&self, node: NodeNumber) -> bool {
+        node > 0 && node <= self.last_node && !self.nodes.contains_key(&node)
+    }
+
     /// The member with this id.
     pub fn by_id(&self, id: &[u8; 16]) -> Option<(NodeNumber, &Member)> {
         self.nodes.iter().find(|(_, member)| member.id == *id).map(|(number, member)| (*number, member))
@@ -385,9 +407,12 @@ impl State {
     }
 
     fn admit(&mut self, admission: Admission) -> Result<Outcome, Refused> {
-        let Admission { cluster, member, devices, fresh } = admission;
+        let Admission { cluster, number, member, devices, fresh } = admission;
         let known = self.by_id(&member.id).map(|(number, _)| number);
         self.check_admission(&cluster, &member, &devices, known)?;
+        if let Some(number) = number.filter(|number| known != Some(*number) && self.was_removed(*number)) {
+            return Err(Refused::Removed(number));
+        }
         let number = known.unwrap_or(self.last_node + 1);
         let (mut gone, mut numbers) =
             (self.devices_of(number).map(|(number, _)| number).collect::<BTreeSet<_>>(), Vec::new());
@@ -589,12 +614,18 @@ mod tests {
     }
 
     fn device(name: &str) -> AboutDevice {
-        AboutDevice { name: name.into(), kind: "cpu".into(), workers: 1, memory_bytes: None }
+        AboutDevice {
+            name: name.into(),
+            kind: "cpu".into(),
+            workers: 1,
+            memory_bytes: None,
+            place: placement::Place::default(),
+        }
     }
 
     fn admission(number: u8, devices: &[&str]) -> Admission {
         let devices = devices.iter().map(|name| device(name)).collect();
-        Admission { cluster: CLUSTER, member: member(number), devices, fresh: false }
+        Admission { cluster: CLUSTER, number: None, member: member(number), devices, fresh: false }
     }
 
     fn admit(state: &mut State, number: u8, devices: &[&str]) -> Result<Outcome, Refused> {
@@ -670,13 +701,13 @@ mod tests {
         let before = state.clone();
         let refused = state.apply(to_second(vec![1..3, 5..6])).unwrap_err();
         assert_eq!(refused, Refused::NotOwner { shards: "1,5".into(), from: 0 });
-        assert!(matches!(state.apply(to_second(vec![15..17])), Err(Refused::NoSuchShards { .. })));
+        assert!(matches!(state.apply(to_second(ranges([15, 16]))), Err(Refused::NoSuchShards { .. })));
         let backwards = Range { start: 3, end: 2 };
         assert!(matches!(state.apply(to_second(vec![backwards])), Err(Refused::NoSuchShards { .. })));
-        assert_eq!(state.apply(Command::Move { shards: vec![3..4], from: 0, to: 9 }), Err(Refused::NoSuchDevice(9)));
+        assert_eq!(state.apply(Command::Move { shards: ranges([3]), from: 0, to: 9 }), Err(Refused::NoSuchDevice(9)));
         assert_eq!(state, before);
         state.apply(Command::Drain { node: 2, draining: true }).unwrap();
-        assert_eq!(state.apply(to_second(vec![3..4])), Err(Refused::ToDraining { to: 1, node: 2 }));
+        assert_eq!(state.apply(to_second(ranges([3]))), Err(Refused::ToDraining { to: 1, node: 2 }));
     }
 
     #[test]
@@ -688,6 +719,8 @@ mod tests {
         assert_eq!(state.apply(Command::Remove { node: 1 }), Err(Refused::StillOwns { node: 1, shards: 16 }));
         state.apply(Command::Remove { node: 2 }).unwrap();
         assert_eq!(state.apply(Command::Remove { node: 2 }), Err(Refused::NoSuchNode(2)));
+        let back = Admission { number: Some(2), ..admission(2, &["a"]) };
+        assert_eq!(state.apply(Command::Admit(back)), Err(Refused::Removed(2)));
         assert_eq!(admit(&mut state, 2, &["a"]), Ok(Outcome::Admitted { node: 3, devices: vec![2] }));
     }
 

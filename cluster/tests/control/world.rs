@@ -66,7 +66,9 @@ impl World {
         let timing = self.0.lock().unwrap().timing;
         let calls = Arc::new(From { world: self.clone(), address: address.into() });
         let network = Arc::new(Random(self.clone()));
-        let control = Control::start(Options { number, log, disk: Arc::new(Quick), calls, network, timing }).await?;
+        let control =
+            Control::start(Options { number, log: Arc::new(log), disk: Arc::new(Quick), calls, network, timing })
+                .await?;
         control.advertise(address);
         self.0.lock().unwrap().there.insert(address.into(), control.clone());
         Ok(control)
@@ -215,8 +217,14 @@ pub fn admission(number: u64) -> Command {
         types: BTreeMap::new(),
         draining: false,
     };
-    let device = AboutDevice { name: "cpu0".into(), kind: "cpu".into(), workers: 1, memory_bytes: None };
-    Command::Admit(Admission { cluster: CLUSTER, member, devices: vec![device], fresh: false })
+    let device = AboutDevice {
+        name: "cpu0".into(),
+        kind: "cpu".into(),
+        workers: 1,
+        memory_bytes: None,
+        place: Default::default(),
+    };
+    Command::Admit(Admission { number: None, cluster: CLUSTER, member, devices: vec![device], fresh: false })
 }
 
 /// A command that shows in the state: token `n` is used.

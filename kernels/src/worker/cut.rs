@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
+use super::switch::{HandedOver, Switch};
 use super::{Due, Step, Worker};
 use crate::bell::wake;
 use crate::checkpoint::{self, Cut, Kind as RecordKind, Record, Splitter};
@@ -22,7 +23,7 @@ use crate::staging::{self, Reader, Writer};
 use crate::table::{Slot, prefetch_slot, state_of};
 
 /// Bytes that a worker streams in one step, and takes in one step of a restore: a message may come meanwhile.
-const STREAM_BYTES: usize = 64 * 1024;
+pub(super) const STREAM_BYTES: usize = 64 * 1024;
 /// How many slots ahead of the one that is copied are being fetched.
 const PREFETCHED: usize = 12;
 /// Memory kept for the next cut's copy, where the last one took no more. Memory that the system must give first takes several
@@ -34,8 +35,17 @@ const STAGED_BYTES_KEPT: usize = 4 << 20;
 pub(super) struct Meeting {
     stand: AtomicU64,
     noted: AtomicU64,
+    /// Of switches at which shards left: workers that have handed over what they had for others.
+    pub(super) handed: AtomicU64,
+    pub(super) handed_over: HandedOver,
     /// Workers that have loaded what they begin with.
     ready: AtomicU64,
+}
+
+impl Meeting {
+    pub(super) fn of(workers: usize) -> Meeting {
+        Meeting { handed_over: HandedOver::new((0..workers).map(|_| Vec::new()).collect()), ..Meeting::default() }
+    }
 }
 
 /// What has changed since the last cut.
@@ -48,20 +58,23 @@ pub(super) struct Changes {
 }
 
 pub(super) struct Cuts {
-    meeting: Arc<Meeting>,
+    pub(super) meeting: Arc<Meeting>,
     /// The newest cut that this worker took part in, and how many those are.
     epoch: u64,
     count: u64,
+    /// How many of them were switches at which shards left the device.
+    partings: u64,
+    pub(super) switch: Option<Switch>,
     stage: Stage,
     staged: Vec<u8>,
     streamed: usize,
     up: Writer,
-    down: Reader,
+    pub(super) down: Reader,
     /// When it came to stand, until it is known how long.
     stood_us: Option<u64>,
     loading: Option<Loading>,
-    /// Messages that it began with: the first of its run queue. Who sent them may be another worker's actor by now, so until
-    /// they are run nothing else may come in.
+    /// Messages that it began with, or that came by a switch: of those ever pushed to its run queue, up to this one. Who sent
+    /// them may be another worker's actor by now, so until they are run nothing else may come in.
     restored: u64,
     up_yet: bool,
 }
@@ -75,6 +88,8 @@ enum Stage {
     Noted {
         inbox_end: u64,
     },
+    /// At a switch: it has captured and handed over, and waits until all workers have.
+    HandedOver,
 }
 
 /// What came down so far of what a new host begins with.
@@ -92,6 +107,8 @@ impl Cuts {
             meeting,
             epoch: node.epoch.load(Acquire),
             count: 0,
+            partings: 0,
+            switch: None,
             stage: Stage::Running,
             staged: Vec::new(),
             streamed: 0,
@@ -102,6 +119,11 @@ impl Cuts {
             restored: 0,
             up_yet: false,
         }
+    }
+
+    /// Has nothing else come in until what is in the run queue now has been run.
+    pub(super) fn protect(&mut self, here: &Queue) {
+        self.restored = here.pushed();
     }
 
     /// Whether messages that it began with are still in its run queue.
@@ -153,6 +175,10 @@ impl Worker {
         if wanted == self.cuts.epoch {
             return None;
         }
+        let switches = self.segment.node().switch.load(Relaxed) == wanted;
+        if switches && self.cuts.stage == Stage::Running && !self.receive() {
+            return None;
+        }
         let workers = u64::from(self.segment.shape().workers);
         // All have met as often as this worker has cut, and once more.
         let all = (self.cuts.count + 1) * workers;
@@ -169,11 +195,24 @@ impl Worker {
             self.cuts.stage = Stage::Noted { inbox_end: self.siblings[self.index].sent() };
             self.cuts.meeting.noted.fetch_add(1, AcqRel);
         }
-        let Stage::Noted { inbox_end } = self.cuts.stage else { unreachable!("it was noted just above") };
-        if self.cuts.meeting.noted.load(Acquire) < all {
+        if let Stage::Noted { inbox_end } = self.cuts.stage {
+            if self.cuts.meeting.noted.load(Acquire) < all {
+                return Some(self.stand_still());
+            }
+            let leaving = if switches { self.prepare_to_leave() } else { Vec::new() };
+            self.capture(wanted, inbox_end);
+            if switches && self.leave(leaving) {
+                self.cuts.partings += 1;
+                self.cuts.stage = Stage::HandedOver;
+                self.has_handed_over();
+            }
+        }
+        if self.cuts.stage == Stage::HandedOver && !self.all_have_handed_over(self.cuts.partings) {
             return Some(self.stand_still());
         }
-        self.capture(wanted, inbox_end);
+        if switches {
+            self.enter();
+        }
         self.cuts.stage = Stage::Running;
         self.cuts.count += 1;
         self.cuts.epoch = wanted;
@@ -249,7 +288,7 @@ impl Worker {
         let mut timers: Vec<&Due> = self.timers.iter().collect();
         timers.sort_by_key(|due| (due.at_us, due.header.hlc));
         timers.iter().for_each(|due| checkpoint::push_timer(out, due.at_us, &due.header, &due.payload));
-        for queue in [&self.outbox.replies, &self.outbox.away] {
+        for queue in [&self.outbox.replies, &self.outbox.away, &self.outbox.parked] {
             queue.for_each(|header, payload| checkpoint::push_message(out, RecordKind::Out, 0, header, payload));
         }
         let (ingress, egress, hlc) = (self.ingress.taken(), self.egress.pushed(), self.outbox.hlc.0);
@@ -302,7 +341,8 @@ impl Worker {
         false
     }
 
-    fn take_in(&mut self, record: Record<'_>) {
+    /// Takes in a record of what it begins with, or of what arrives. Returns the actor's slot, where it is one.
+    pub(super) fn take_in(&mut self, record: Record<'_>) -> Option<NonNull<Slot>> {
         match record {
             Record::Actor { id, handled, faults, state } => {
                 let type_index =
@@ -318,22 +358,26 @@ impl Worker {
                 let held = unsafe { &mut *slot.as_ptr() };
                 (held.handled, held.faults) = (handled, faults);
                 self.hot[type_index].actors += 1;
+                return Some(slot);
             }
             Record::Queued { header, payload, .. } => {
-                self.cuts.restored += 1;
                 self.outbox.here.push(&header, payload);
+                self.cuts.protect(&self.outbox.here);
             }
             Record::Timer { due_us, header, payload } => {
                 self.timers.push(Due { at_us: due_us, header, payload: payload.into() });
             }
             Record::Out { header, payload } => match header.kind() {
                 Some(Kind::Reply | Kind::Error | Kind::Inspected) => self.outbox.replies.push(&header, payload),
+                // Its receiver may have come to this device since.
+                Some(Kind::Tell) => self.outbox.road_to(header.to().key).push(&header, payload),
                 _ => self.outbox.away.push(&header, payload),
             },
             Record::Cut(cut) => self.outbox.hlc = self.outbox.hlc.max(Hlc(cut.hlc)),
             // What a checkpoint's base had before, and what is the node's own: neither comes down.
             Record::Removed { .. } | Record::Node { .. } => {}
         }
+        None
     }
 }
 

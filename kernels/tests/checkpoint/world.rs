@@ -50,7 +50,7 @@ pub enum Engine {
 }
 
 impl Engine {
-    fn workers(self) -> u32 {
+    pub fn workers(self) -> u32 {
         match self {
             Engine::Cpu { workers } | Engine::Emulated { workers, .. } => workers,
         }
@@ -99,6 +99,10 @@ pub fn bells(count: usize) -> Bells {
 impl Device {
     /// Rings, queues and staging that are always full.
     pub fn new(registry: &Arc<Registry>, engine: Engine) -> Device {
+        Device::with_owners(registry, engine, &Owners::all_here(engine.workers() as usize))
+    }
+
+    pub fn with_owners(registry: &Arc<Registry>, engine: Engine, owners: &Owners) -> Device {
         let count = engine.workers();
         let shape = Shape {
             workers: count,
@@ -114,7 +118,7 @@ impl Device {
             Engine::Cpu { .. } => shape,
             Engine::Emulated { lanes, .. } => Shape { lanes, framing: Framing::Flits as u32, ..shape },
         };
-        let segment = Segment::create(shape, registry.layout_hash(), &Owners::all_here(count as usize)).unwrap();
+        let segment = Segment::create(shape, registry.layout_hash(), owners).unwrap();
         let link = Link::new(segment.clone(), bells(count as usize).workers);
         Device { engine, link, segment, running: Running::Nobody }
     }
@@ -147,6 +151,12 @@ impl Device {
     /// Whether a kernel has ended.
     pub fn is_over(&self) -> bool {
         matches!(&self.running, Running::Kernel(host) if host.is_over())
+    }
+
+    /// A step of this worker of a CPU device.
+    pub fn step_worker(&mut self, worker: usize, now_us: u64) {
+        let Running::Workers(workers) = &mut self.running else { panic!("no workers run the device") };
+        workers[worker].step(now_us);
     }
 
     /// A step of one worker, or a moment for a kernel.
@@ -377,6 +387,6 @@ impl World {
     }
 }
 
-fn encoded_len(bytes: &[u8]) -> usize {
+pub fn encoded_len(bytes: &[u8]) -> usize {
     8 + (u32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize).next_multiple_of(8)
 }

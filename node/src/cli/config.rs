@@ -37,5 +37,5 @@ pub fn check(file: Option<&Path>, globals: &Globals, output: Output) -> Result<u
 }
 
 pub fn overrides(globals: &Globals) -> Overrides {
-    Overrides { data_dir: globals.data_dir.clone(), listen: None }
+    Overrides { data_dir: globals.data_dir.clone(), listen: None, join: Vec::new() }
 }

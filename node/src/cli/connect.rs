@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use ringhold_cluster::control::admin;
 use ringhold_cluster::network::RealNetwork;
 use ringhold_cluster::tls::{Files, Identity, Role};
 use ringhold_cluster::wire::{
@@ -126,6 +127,16 @@ impl Connection {
     /// Returns the names of the device's backends that had been left alone.
     pub async fn retry(&self, device: &str) -> Result<Vec<String>, Failure> {
         request!(self, Request::Retry { device: device.into() }, Retrying)
+    }
+
+    /// Asks about the cluster, or changes it.
+    pub async fn cluster(&self, request: admin::Request) -> Result<admin::Response, Failure> {
+        request!(self, Request::Cluster(request), Cluster)
+    }
+
+    /// How long the command may take.
+    pub fn limit(&self) -> Duration {
+        self.limit
     }
 
     pub async fn health(&self) -> Result<Health, Failure> {

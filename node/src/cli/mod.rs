@@ -4,6 +4,7 @@
 //! happens. Logs and messages about errors go to stderr in either case. `exit` has the exit codes.
 
 mod actor;
+mod cluster;
 mod config;
 mod connect;
 mod deadletter;
@@ -82,6 +83,10 @@ enum Command {
     #[command(subcommand)]
     Node(NodeCommand),
 
+    /// Look after the cluster that the node belongs to, at any of its nodes
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+
     /// Show the node: its devices, its clients, what it could not deliver
     Status,
 
@@ -129,6 +134,88 @@ enum NodeCommand {
         /// The address to listen at, in place of the configured one; port 0 takes any free port
         #[arg(long, value_name = "IP:PORT")]
         listen: Option<SocketAddr>,
+
+        /// Nodes of a cluster to join, in place of the configured ones; a node that belongs to it already goes on there
+        #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+        join: Vec<String>,
+
+        /// A file with a token of that cluster (`ringhold cluster token`), for a node without certificates of it; - reads stdin
+        #[arg(long, value_name = "FILE", requires = "join")]
+        token: Option<PathBuf>,
+    },
+
+    /// Give a node nothing more to own, so that it can be removed
+    Drain {
+        /// Its number or name: see `ringhold cluster nodes`
+        node: String,
+
+        /// Let it be given shards again
+        #[arg(long)]
+        undo: bool,
+    },
+
+    /// Take a node that owns nothing out of the cluster; it cannot come back but as a new one
+    Remove {
+        /// Its number or name: see `ringhold cluster nodes`
+        node: String,
+
+        /// Do it without asking
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum ClusterCommand {
+    /// Make a data folder the first node's of a new cluster; `ringhold node start` does so by itself where there is none
+    Init,
+
+    /// Show the cluster: who leads, who votes, and whether a majority agrees
+    Status,
+
+    /// List the nodes
+    Nodes,
+
+    /// List the devices of all nodes
+    Devices,
+
+    /// Show which device owns which shards
+    Shards,
+
+    /// Show what would be best moved between the devices of each node, and why; nothing is moved
+    Plan,
+
+    /// Move what `plan` says
+    Rebalance {
+        /// Do it without asking
+        #[arg(long)]
+        yes: bool,
+    },
+
+    /// Move shards to another device of their node, while both are at work
+    Migrate {
+        /// Which: 7, or 0-63,128-191; all of one device
+        shards: String,
+
+        /// The device's number: see `ringhold cluster devices`
+        #[arg(long)]
+        to: u16,
+    },
+
+    /// List the settings that hold for the whole cluster, or set some
+    Settings {
+        /// What to set
+        #[arg(value_name = "NAME=VALUE")]
+        set: Vec<String>,
+    },
+
+    /// Make a token by which one node can join, once
+    ///
+    /// Whoever has it can become a node of the cluster: give it on as you would a password.
+    Token {
+        /// How long it is good: 10m, 1h
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time)]
+        valid: Duration,
     },
 }
 
@@ -348,7 +435,12 @@ fn run(cli: Cli, registry: Registry, output: Output) -> Result<u8, Failure> {
     let globals = &cli.globals;
     match cli.command {
         Command::Demo(options) => demo::run(&options, globals, registry, output),
-        Command::Node(NodeCommand::Start { listen }) => node::start(globals, listen, registry, output),
+        Command::Node(NodeCommand::Start { listen, join, token }) => {
+            node::start(globals, node::Start { listen, join, token }, registry, output)
+        }
+        Command::Node(NodeCommand::Drain { node, undo }) => cluster::drain(globals, &node, !undo, output),
+        Command::Node(NodeCommand::Remove { node, yes }) => cluster::remove(globals, &node, yes, output),
+        Command::Cluster(command) => cluster::run(&command, globals, output),
         Command::Status => status::status(globals, output),
         Command::Devices { command: None } => devices::run(globals, output),
         Command::Devices { command: Some(DevicesCommand::Retry { device }) } => {

@@ -20,8 +20,20 @@ use crate::device::machine::Machine;
 use crate::logs;
 use crate::node::{Environment, Node};
 
-pub fn start(globals: &Globals, listen: Option<SocketAddr>, registry: Registry, output: Output) -> Result<u8, Failure> {
-    let overrides = Overrides { listen, ..config::overrides(globals) };
+/// How a node is started.
+pub struct Start {
+    pub listen: Option<SocketAddr>,
+    pub join: Vec<String>,
+    pub token: Option<PathBuf>,
+}
+
+pub fn start(
+    globals: &Globals,
+    Start { listen, join, token }: Start,
+    registry: Registry,
+    output: Output,
+) -> Result<u8, Failure> {
+    let overrides = Overrides { listen, join, ..config::overrides(globals) };
     let config = Config::load(globals.config.as_deref(), &overrides)?;
     logs::start(&Log { level: logs::raised(config.log.level, globals.verbose), ..config.log.clone() });
     warn_of_wide_messages(&config, &registry);
@@ -32,7 +44,12 @@ pub fn start(globals: &Globals, listen: Option<SocketAddr>, registry: Registry, 
         .enable_all()
         .build()
         .map_err(|error| failed(&format!("the node cannot start its threads: {error}")))?;
-    runtime.block_on(serve(&config, registry, output))
+    runtime.block_on(async {
+        if let Some(token) = &token {
+            super::cluster::enrol(&config, token).await?;
+        }
+        serve(&config, registry, output).await
+    })
 }
 
 async fn serve(config: &Config, registry: Registry, output: Output) -> Result<u8, Failure> {

@@ -82,9 +82,10 @@ impl Error {
     /// Whether trying again, unchanged, cannot help.
     pub fn is_final(&self) -> bool {
         match self {
-            Error::Refused { refused, .. } => {
-                !matches!(refused, Refused::TooManySessions { .. } | Refused::Overloaded(_) | Refused::Stopping)
-            }
+            Error::Refused { refused, .. } => !matches!(
+                refused,
+                Refused::TooManySessions { .. } | Refused::Overloaded(_) | Refused::Stopping | Refused::Starting(_)
+            ),
             Error::CertificateRequired { .. }
             | Error::CertificateRefused { .. }
             | Error::ForeignNode { .. }

@@ -173,15 +173,27 @@ impl NoneWould {
     }
 }
 
-/// Tries each address once, in order.
+/// Tries each address once, in order; then those that nodes there have named.
 async fn connect_any(options: &Options, lane: &Lane) -> Result<Connected, NoneWould> {
     let mut none = NoneWould { error: Error::NoAddress, hopeless: true };
-    for address in &options.addresses {
-        match options.network.resolve(address).await {
-            Err(e) => none.add(Error::resolve(address, &e)),
-            Ok(sockets) => match connect_first_of(options, lane, address, sockets).await {
+    let mut addresses = options.addresses.clone();
+    let mut tried = 0;
+    while let Some(address) = addresses.get(tried).cloned() {
+        tried += 1;
+        match options.network.resolve(&address).await {
+            Err(e) => none.add(Error::resolve(&address, &e)),
+            Ok(sockets) => match connect_first_of(options, lane, &address, sockets).await {
                 Ok(connected) => return Ok(connected),
-                Err(errors) => errors.into_iter().for_each(|error| none.add(error)),
+                Err(errors) => {
+                    for error in errors {
+                        if let Error::Refused { refused: wire::Refused::Elsewhere { address }, .. } = &error
+                            && !addresses.contains(address)
+                        {
+                            addresses.push(address.clone());
+                        }
+                        none.add(error);
+                    }
+                }
             },
         }
     }
@@ -617,6 +629,7 @@ pub(super) fn request_name(request: &Request) -> &'static str {
         Request::RetryDeadLetters { .. } => "to send dead letters again",
         Request::DropDeadLetters { .. } => "to drop dead letters",
         Request::Drain { .. } => "a drain",
+        Request::Cluster(_) => "something of its cluster",
     }
 }
 

@@ -15,7 +15,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rule::{Address, AutoOr, Choice, Name, Names, Optional, PathTo, PowerOfTwo, Range, Rule, Span, Spans};
+use rule::{
+    Address, AutoOr, Choice, HostPort, HostPorts, Name, Names, Optional, PathTo, PowerOfTwo, Range, Rule, Span, Spans,
+};
 
 /// Everything a node can be told. `Config::default()` runs a node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,6 +42,12 @@ pub struct Node {
     pub cluster: String,
     pub data_dir: PathBuf,
     pub listen: SocketAddr,
+    /// `HOST:PORT` where other nodes reach it; where it is `None`, where it listens.
+    pub advertise: Option<String>,
+    /// What fails together with it.
+    pub zone: Option<String>,
+    /// Nodes of the cluster to join, `HOST:PORT`; with none, a node without a cluster founds one.
+    pub join: Vec<String>,
     pub drain_timeout: Duration,
 }
 
@@ -214,6 +222,9 @@ impl Default for Node {
             cluster: "ringhold".into(),
             data_dir: "ringhold-data".into(),
             listen: LISTEN,
+            advertise: None,
+            zone: None,
+            join: Vec::new(),
             drain_timeout: Duration::from_secs(30),
         }
     }
@@ -338,7 +349,12 @@ impl Config {
         let node = &mut self.node;
         v.section("node", "The node itself.");
         v.field("name", &mut node.name, Optional(Name, "node-1"), "For people. Unset: the host's name.");
-        v.field("cluster", &mut node.cluster, Name, "The cluster it belongs to. Clients can insist on it.");
+        v.field(
+            "cluster",
+            &mut node.cluster,
+            Name,
+            "The name of the cluster that it founds, or joins. Clients can insist on it.",
+        );
         v.field(
             "data_dir",
             &mut node.data_dir,
@@ -346,7 +362,25 @@ impl Config {
             "Certificates, the node's id and its dead letters. Made if it does not exist. Relative paths start at \
              the folder in which the node is started.",
         );
-        v.field("listen", &mut node.listen, Address, "Where clients reach it, by QUIC (UDP).");
+        v.field("listen", &mut node.listen, Address, "Where clients and other nodes reach it, by QUIC (UDP).");
+        v.field(
+            "advertise",
+            &mut node.advertise,
+            Optional(HostPort, "node-1.example:7420"),
+            "What other nodes are told to reach it at. Unset: where it listens, and where that is every address, the host's name.",
+        );
+        v.field(
+            "zone",
+            &mut node.zone,
+            Optional(Name, "rack-4"),
+            "What fails together: nodes of one zone are not chosen to stand in for each other where others can be.",
+        );
+        v.field(
+            "join",
+            &mut node.join,
+            HostPorts,
+            "Nodes of the cluster to join; some that can be reached are enough. Once the node belongs to a cluster it knows the              others by itself. Empty: a node without a cluster founds one.",
+        );
         v.field(
             "drain_timeout",
             &mut node.drain_timeout,
@@ -690,6 +724,8 @@ pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     /// `--listen`; port 0 takes any free port.
     pub listen: Option<SocketAddr>,
+    /// `--join`; empty leaves what the file says.
+    pub join: Vec<String>,
 }
 
 impl Overrides {
@@ -701,6 +737,10 @@ impl Overrides {
         if let Some(listen) = self.listen {
             config.node.listen = listen;
             lines.forget("node.listen");
+        }
+        if !self.join.is_empty() {
+            config.node.join = self.join.clone();
+            lines.forget("node.join");
         }
     }
 }

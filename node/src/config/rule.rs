@@ -244,6 +244,69 @@ impl Rule<SocketAddr> for Address {
     }
 }
 
+/// The name or address of a host, and a port.
+#[derive(Clone, Copy)]
+pub struct HostPort;
+
+/// Whether this is `HOST:PORT`, with a port from 1 to 65535.
+fn is_host_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    let named = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let is_host = !host.is_empty() && host.len() <= 253 && (bracketed || host.chars().all(named));
+    is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+const HOST_PORT: &str = "the name or IP address of a host and a port from 1 to 65535, \"HOST:PORT\"";
+
+impl Rule<String> for HostPort {
+    fn text(&self) -> String {
+        HOST_PORT.into()
+    }
+
+    fn read(&self, found: &DeValue<'_>) -> Result<String, Option<String>> {
+        found.as_str().map(String::from).ok_or(None)
+    }
+
+    fn check(&self, value: &String) -> Result<(), String> {
+        if is_host_port(value) { Ok(()) } else { Err(format!("write {}", quoted(&host_port_near(value)))) }
+    }
+
+    fn write(&self, value: &String) -> Option<String> {
+        Some(quoted(value))
+    }
+}
+
+/// What was meant, perhaps.
+fn host_port_near(text: &str) -> String {
+    let with_port = format!("{}:7420", text.trim_end_matches(':'));
+    if is_host_port(&with_port) { with_port } else { "node-1.example:7420".into() }
+}
+
+/// A list of these.
+pub struct HostPorts;
+
+impl Rule<Vec<String>> for HostPorts {
+    fn text(&self) -> String {
+        format!("a list, each {HOST_PORT}")
+    }
+
+    fn read(&self, found: &DeValue<'_>) -> Result<Vec<String>, Option<String>> {
+        Names.read(found)
+    }
+
+    fn check(&self, value: &Vec<String>) -> Result<(), String> {
+        match value.iter().find(|text| !is_host_port(text)) {
+            None => Ok(()),
+            Some(bad) => Err(format!("write {} for {}", quoted(&host_port_near(bad)), quoted(bad))),
+        }
+    }
+
+    fn write(&self, value: &Vec<String>) -> Option<String> {
+        Names.write(value)
+    }
+}
+
 fn address_fix(text: &str) -> Option<String> {
     let (host, port) = text.rsplit_once(':').unwrap_or((text, "7420"));
     if !port.bytes().all(|b| b.is_ascii_digit()) {

@@ -52,6 +52,9 @@ fn every_field_is_printed_documented_and_read_back() {
             data_dir: "d".into(),
             listen: "[::1]:9".parse().unwrap(),
             drain_timeout: Duration::from_millis(90_001),
+            advertise: Some("node-7.example:7420".into()),
+            zone: Some("rack-4".into()),
+            join: vec!["10.0.0.1:7420".into(), "b.example:7420".into()],
         },
         tls: Tls::default(),
         devices: Devices(vec![
@@ -289,7 +292,8 @@ fn flags_win_over_the_file_and_lose_its_line() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("node.toml");
     fs::write(&path, "[node]\nlisten = \"10.0.0.1:1\"\ndata_dir = \"a\"\n").unwrap();
-    let overrides = Overrides { data_dir: Some(path.clone()), listen: Some("127.0.0.1:0".parse().unwrap()) };
+    let overrides =
+        Overrides { data_dir: Some(path.clone()), listen: Some("127.0.0.1:0".parse().unwrap()), join: Vec::new() };
     let Err(Error::Invalid(invalid)) = Config::load(Some(&path), &overrides) else { panic!("a file is no folder") };
     assert_eq!(invalid.problems.len(), 1, "{invalid}");
     assert_eq!((invalid.problems[0].field.as_str(), invalid.problems[0].line), ("node.data_dir", None));

@@ -16,7 +16,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::door::Outcome;
 use super::mistake::{self, Mistake};
+use super::switch::{Carried, LeftLane, Switch};
 use super::{Device, Outlet};
+use crate::shards::ShardSet;
 
 /// Who does work that may wait for a disk.
 pub trait Jobs: Send + Sync {
@@ -81,8 +83,8 @@ pub struct Figures {
 }
 
 /// See the module's documentation.
-pub(super) struct Keeper {
-    options: Options,
+pub(crate) struct Keeper {
+    pub(super) options: Options,
     /// There may be more of a cut to collect.
     pub staged: Notify,
     /// A checkpoint should not wait for its time.
@@ -99,6 +101,9 @@ pub(super) struct Keeper {
     open: Mutex<Option<u64>>,
     /// The last attempt failed after the device was cut, so the next one has everything.
     whole_next: Mutex<bool>,
+    /// The last checkpoint has actors of shards that are another device's by now, or lacks some that the host began with: the next
+    /// one has everything.
+    stale: Arc<AtomicBool>,
     compacting: Arc<AtomicBool>,
 }
 
@@ -129,8 +134,10 @@ const DISK_LIMIT: Duration = Duration::from_secs(30);
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
 impl Keeper {
-    pub fn new(options: Options) -> Keeper {
+    /// `stale`: the checkpoint that the device begins with has what is another one's by now.
+    pub fn new(options: Options, stale: bool) -> Keeper {
         Keeper {
+            stale: Arc::new(AtomicBool::new(stale)),
             one: Arc::default(),
             next_epoch: AtomicU64::new(options.newest + 1),
             options,
@@ -145,7 +152,7 @@ impl Keeper {
         }
     }
 
-    async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(super) async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let result = Arc::new(Mutex::new(None));
         let to = result.clone();
         let mut job = self.options.jobs.run(Box::new(move || *to.lock() = Some(job())));
@@ -164,26 +171,30 @@ impl Keeper {
 const CHUNK_BYTES: usize = 256 << 10;
 
 /// Reads a checkpoint for a device of so many lanes, of which `lane_of` says where each record goes. What a lane begins with is
-/// passed on in order, as it is read; it ends with a cut's record. Returns how many actors there are.
+/// passed on in order, as it is read; it ends with a cut's record. What the device is to take in beside it goes behind what it
+/// has. Returns how many actors there are, and whether there are others of which no lane is.
 ///
 /// # Errors
 /// That the checkpoint cannot be read, or that nobody wants it any more.
+#[expect(clippy::too_many_arguments)]
 fn read(
     store: &Checkpoints,
     device: &str,
     epoch: u64,
+    adoptions: &[Carried],
     now_us: u64,
     lanes: usize,
     lane_of: impl Fn(&Record<'_>) -> Option<usize>,
     pass_on: impl Fn(usize, Vec<u8>) -> Result<(), Error>,
-) -> Result<u64, Error> {
+) -> Result<(u64, bool), Error> {
     let (mut first, mut then) = (vec![Vec::new(); lanes], vec![Vec::new(); lanes]);
-    let (mut actors, mut hlc) = (0, 0);
+    let (mut actors, mut hlc, mut stale) = (0, 0, false);
     if epoch > 0 {
         let made_us = store.chain(device, epoch)?.first().map_or(0, |manifest| manifest.at_us);
         store.visit(device, epoch, |_, record, bytes| {
             match record {
                 Record::Cut(cut) => hlc = hlc.max(cut.hlc),
+                Record::Actor { .. } if lane_of(&record).is_none() => stale = true,
                 Record::Actor { .. } => actors += 1,
                 _ => {}
             }
@@ -205,12 +216,39 @@ fn read(
             }
         })?;
     }
+    for adoption in adoptions {
+        let (cut_us, _) = adoption.head().ok_or_else(|| no_adoption(device))?;
+        adoption.each::<Error>(|record, bytes| {
+            if let Record::Cut(cut) = record {
+                hlc = hlc.max(cut.hlc);
+            }
+            let Some(lane) = lane_of(record) else { return Ok(()) };
+            match *record {
+                Record::Queued { .. } => then[lane].extend_from_slice(bytes),
+                Record::Timer { due_us, header, payload } => {
+                    checkpoint::push_timer(&mut first[lane], due_again_us(due_us, cut_us, now_us), &header, payload);
+                }
+                _ => first[lane].extend_from_slice(bytes),
+            }
+            Ok(())
+        })?;
+    }
     for (lane, (mut last, then)) in first.into_iter().zip(then).enumerate() {
         last.extend(then);
         checkpoint::push_cut(&mut last, &Cut { epoch, lane: lane as u32, ingress: 0, egress: 0, hlc });
         pass_on(lane, last)?;
     }
-    Ok(actors)
+    Ok((actors, stale))
+}
+
+fn no_adoption(device: &str) -> Error {
+    Error::Part { device: device.into(), why: "what moved to it is none of what this build carries" }
+}
+
+/// What a device is to take in beside a checkpoint that has the adoptions up to this number.
+fn adoptions(store: &Checkpoints, device: &str, after: u64) -> Result<Vec<(u64, Carried)>, checkpoints::Error> {
+    let found = store.adoptions_after(device, after)?;
+    Ok(found.into_iter().map(|(number, bytes)| (number, Carried(bytes))).collect())
 }
 
 /// When a timer of a checkpoint is due: when it was, unless the clock has been set back since. It does not wait for longer than it
@@ -315,7 +353,13 @@ impl Device {
         let keeper = self.keeper.as_ref().expect("only a device that keeps makes checkpoints");
         // Two at a time would cut the device twice; and no host begins before it is known with what.
         let _one = keeper.one.lock().await;
-        self.checkpoint_alone(keeper, outlet).await
+        self.checkpoint_alone(keeper, outlet, None).await
+    }
+
+    /// Makes a checkpoint at which the device goes on with other shards. No other is being made.
+    pub(crate) async fn switch(&self, outlet: &dyn Outlet, switch: &mut Switch) -> Result<(), Error> {
+        let keeper = self.keeper.as_ref().expect("only a device that keeps gives and takes shards");
+        self.checkpoint_alone(keeper, outlet, Some(switch)).await
     }
 
     /// Makes the checkpoint from which the device is to go on elsewhere, while that is `wanted`, and holds back whatever it sends
@@ -335,13 +379,18 @@ impl Device {
             }
             door.hold_all(true);
         }
-        self.checkpoint_alone(keeper, &*outlet).await?;
+        self.checkpoint_alone(keeper, &*outlet, None).await?;
         Ok(one)
     }
 
-    async fn checkpoint_alone(&self, keeper: &Keeper, outlet: &dyn Outlet) -> Result<(), Error> {
+    async fn checkpoint_alone(
+        &self,
+        keeper: &Keeper,
+        outlet: &dyn Outlet,
+        switch: Option<&mut Switch>,
+    ) -> Result<(), Error> {
         let made = match self.throw_away_open_cut(keeper).await {
-            Ok(()) => self.make(keeper, outlet).await,
+            Ok(()) => self.make(keeper, outlet, switch).await,
             ended => ended,
         };
         if let Err(Error::HostEnded) = made {
@@ -376,10 +425,10 @@ impl Device {
         }
     }
 
-    async fn make(&self, keeper: &Keeper, outlet: &dyn Outlet) -> Result<(), Error> {
+    async fn make(&self, keeper: &Keeper, outlet: &dyn Outlet, mut switch: Option<&mut Switch>) -> Result<(), Error> {
         let began = Instant::now();
-        let whole = *keeper.whole_next.lock();
-        let (epoch, base, lanes) = {
+        let whole = *keeper.whole_next.lock() || keeper.stale.load(SeqCst);
+        let (epoch, base, lanes, mut down) = {
             let mut door = self.door.lock();
             if !door.has_host() || !door.link().is_running() {
                 return Err(Error::HostEnded);
@@ -387,15 +436,25 @@ impl Device {
             let base = door.epoch();
             let epoch = keeper.next_epoch.fetch_add(1, SeqCst);
             let whole = whole || base == 0;
-            door.link().ask_cut(epoch, whole);
+            let down = match &switch {
+                Some(switch) => {
+                    door.link().ask_switch(epoch, whole, &switch.owners);
+                    switch.down(door.link(), epoch)
+                }
+                None => {
+                    door.link().ask_cut(epoch, whole);
+                    VecDeque::new()
+                }
+            };
             // Until there is a checkpoint of it, what it took from the lists of what has changed is in none.
             *keeper.open.lock() = Some(epoch);
             *keeper.whole_next.lock() = true;
-            (epoch, (!whole).then_some(base), door.link().lanes())
+            (epoch, (!whole).then_some(base), door.link().lanes(), down)
         };
-        let (store, name) = (keeper.options.store.clone(), self.name.clone());
-        let mut draft = keeper.run(move || store.begin(&name, epoch, base)).await?;
         let mut parts: Vec<Collecting> = (0..lanes).map(|_| Collecting::default()).collect();
+        let leaving = switch.as_ref().and_then(|switch| switch.leaving.clone());
+        let (store, name) = (keeper.options.store.clone(), self.name.clone());
+        let mut draft = keeper.run(move || store.begin(&name, epoch, base)).await;
         let mut bytes = 0u64;
         while parts.iter().any(|part| !part.whole) {
             {
@@ -404,6 +463,11 @@ impl Device {
                     *keeper.awaited.lock() = None;
                     return Err(Error::HostEnded);
                 }
+                // The workers wait for what arrives, and have made no cut before they have it.
+                for (lane, down) in down.iter_mut().enumerate().filter(|(_, down)| !down.is_empty()) {
+                    let sent = door.link().send_down(lane, down);
+                    down.drain(..sent);
+                }
                 for (lane, part) in parts.iter_mut().enumerate().filter(|(_, part)| !part.whole) {
                     part.whole = door.link().collect_cut(lane, epoch, &mut part.bytes, COLLECT_BYTES);
                 }
@@ -411,46 +475,77 @@ impl Device {
             let collected: usize = parts.iter().map(|part| part.bytes.len()).sum();
             if collected == 0 {
                 *keeper.awaited.lock() = Some(bytes);
+                let look_every = if down.iter().all(Vec::is_empty) { LOOK_EVERY } else { Duration::from_millis(1) };
                 tokio::select! {
                     biased;
                     () = keeper.staged.notified() => {}
-                    () = sleep(LOOK_EVERY) => {}
+                    () = sleep(look_every) => {}
                 }
                 continue;
             }
             *keeper.awaited.lock() = None;
             bytes += collected as u64;
             for part in &mut parts {
-                part.look()?;
+                part.look(leaving.as_ref())?;
             }
             let mut taken: Vec<Vec<u8>> = parts.iter_mut().map(|part| std::mem::take(&mut part.bytes)).collect();
-            draft = keeper
-                .run(move || {
-                    for (lane, bytes) in taken.drain(..).enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
-                        draft.append(Part::Lane(lane as u32), &bytes)?;
-                    }
-                    Ok::<Draft, checkpoints::Error>(draft)
-                })
-                .await?;
+            draft = match draft {
+                Ok(mut draft) => {
+                    let append = move || {
+                        for (lane, bytes) in taken.drain(..).enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
+                            draft.append(Part::Lane(lane as u32), &bytes)?;
+                        }
+                        Ok::<Draft, checkpoints::Error>(draft)
+                    };
+                    keeper.run(append).await
+                }
+                // What leaves is nowhere else: all of the cut is collected, though there will be no checkpoint of it.
+                Err(e) if switch.is_some() => Err(e),
+                Err(e) => return Err(e.into()),
+            };
         }
         *keeper.open.lock() = None;
+        let mut opened = false;
+        if let Some(switch) = &mut switch {
+            switch.done = true;
+            switch.left = parts.iter_mut().map(|part| std::mem::take(&mut part.left)).collect();
+            // Before anything that may wait for the disk.
+            opened = switch.opens;
+            switch.opened = opened.then(Instant::now);
+            if switch.returns {
+                // The next one has everything.
+                return Ok(());
+            }
+        }
+        if draft.is_err() && opened {
+            self.door.lock().open_shards();
+            outlet.room();
+        }
+        let mut draft = draft?;
         let cuts: Vec<Cut> = parts.iter().map(|part| part.cut.expect("a whole part ends with its cut")).collect();
         let (mut out, mut part) = (Outcome::default(), Vec::new());
-        let pause = {
+        let (adopted, pause) = {
             let mut door = self.door.lock();
             if !door.has_host() {
                 return Err(Error::HostEnded);
             }
             door.close_cut(&cuts, &mut part, &mut out);
-            Duration::from_nanos(door.link().pause_ns())
+            let adopted = door.closing_adopted();
+            if opened {
+                door.open_shards();
+            }
+            (adopted, Duration::from_nanos(door.link().pause_ns()))
         };
         outlet.carry(self, &mut out);
+        if opened {
+            outlet.room();
+        }
         bytes += part.len() as u64;
         let about = About {
             at_us: self.network.steady_us(),
             types: self.registry.types().iter().map(Type::from).collect(),
             lanes: lanes as u32,
-            node: Vec::new(),
+            node: adopted.to_le_bytes().into(),
         };
         let committed = keeper
             .run(move || {
@@ -458,19 +553,30 @@ impl Device {
                 draft.commit(about)
             })
             .await;
-        {
+        let adopted_before = {
             let mut door = self.door.lock();
+            let (_, before) = door.adopted();
             match &committed {
                 Ok(_) => door.commit(&mut out),
                 Err(_) => door.give_back(),
             }
             door.let_in();
-        }
+            before
+        };
         committed?;
         outlet.carry(self, &mut out);
         outlet.committed(self);
         outlet.room();
         *keeper.whole_next.lock() = false;
+        if base.is_none() {
+            keeper.stale.store(false, SeqCst);
+        }
+        if adopted > adopted_before {
+            let (store, name) = (keeper.options.store.clone(), self.name.clone());
+            if let Err(e) = keeper.run(move || store.forget_adoptions(&name, adopted)).await {
+                tracing::warn!(device = self.name, "what has moved here is kept longer than need be: {e}");
+            }
+        }
         let mut figures = keeper.figures.lock();
         figures.count += 1;
         (figures.epoch, figures.bytes, figures.pause) = (epoch, bytes, pause);
@@ -479,7 +585,8 @@ impl Device {
     }
 }
 
-/// What of a device's checkpoint is its door's: takes it up, and says what is to be handed on.
+/// What of a device's checkpoint is its door's: takes it up, and says what is to be handed on. So too what moved to the device
+/// after that checkpoint; what was about to, and did not, is forgotten.
 ///
 /// # Errors
 /// That the checkpoint cannot be read, or holds what is not this binary's.
@@ -488,14 +595,33 @@ pub(super) fn take_up(
     device: &str,
     epoch: u64,
     registry: &Registry,
+    own: &ShardSet,
     door: &mut super::Door,
 ) -> Result<Outcome, Error> {
     let mut out = Outcome::default();
-    options.store.check_types(device, epoch, registry)?;
-    options.store.visit(device, epoch, |_, record, _| {
+    let store = &options.store;
+    store.check_types(device, epoch, registry)?;
+    if let Some(manifest) = store.chain(device, epoch)?.first() {
+        // Those of older builds say nothing.
+        door.begin_adopted(store.about(manifest)?.node.first_chunk().map_or(0, |number| u64::from_le_bytes(*number)));
+    }
+    store.visit(device, epoch, |_, record, _| {
         let taken = door.take_up(&record, &mut out);
         taken.map_err(|why| Error::Part { device: device.into(), why })
     })?;
+    let (_, durable) = door.adopted();
+    store.forget_adoptions(device, durable)?;
+    for (number, carried) in adoptions(store, device, durable)? {
+        let (_, shards) = carried.head().ok_or_else(|| no_adoption(device))?;
+        if own.and(&shards).is_empty() {
+            store.forget_adoption(device, number)?;
+            continue;
+        }
+        door.begin_to_adopt(number, &shards);
+        carried
+            .each::<Error>(|record, _| door.adopt(record).map_err(|why| Error::Part { device: device.into(), why }))?;
+        tracing::info!(device, number, shards = shards.len(), "shards had moved here that no checkpoint has yet");
+    }
     Ok(out)
 }
 
@@ -503,9 +629,9 @@ impl Device {
     /// Sends the host of the present term what it begins with. Returns early where the host ends meanwhile.
     pub(super) async fn restore(self: Arc<Device>, term: u64) -> Result<(), Error> {
         let keeper = self.keeper.as_ref().expect("only a device that keeps restores");
-        let (epoch, lanes, router) = {
+        let (epoch, lanes, router, lacks_after) = {
             let mut door = self.door.lock();
-            (door.epoch(), door.link().lanes(), door.link().router())
+            (door.epoch(), door.link().lanes(), door.link().router(), door.lacks_after())
         };
         let (store, name) = (keeper.options.store.clone(), self.name.clone());
         let epoch = match epoch {
@@ -515,7 +641,31 @@ impl Device {
         let (to, mut chunks) = mpsc::unbounded_channel();
         let pass_on = move |lane, bytes| to.send((lane, bytes)).map_err(|_| Error::HostEnded);
         let now_us = self.network.steady_us();
-        let read = move || read(&store, &name, epoch, now_us, lanes, |record| router.lane_of_record(record), pass_on);
+        let adoptions = match lacks_after {
+            Some(number) if !mistake::is_made(Mistake::ForgetsAdoptions) => {
+                let (store, name) = (store.clone(), name.clone());
+                keeper.run(move || adoptions(&store, &name, number)).await?
+            }
+            _ => Vec::new(),
+        };
+        {
+            // Before it can be cut.
+            let mut door = self.door.lock();
+            if !door.has_host() || door.link().term() != term {
+                return Ok(());
+            }
+            adoptions.iter().for_each(|(number, _)| door.has_adopted(*number));
+            // To the workers nothing has changed since they began; but the last checkpoint has none of these.
+            keeper.stale.fetch_or(!adoptions.is_empty(), SeqCst);
+        }
+        let adoptions: Vec<Carried> = adoptions.into_iter().map(|(_, carried)| carried).collect();
+        let stale = keeper.stale.clone();
+        let read = move || {
+            let lane_of = |record: &Record<'_>| router.lane_of_record(record);
+            let (actors, is_stale) = read(&store, &name, epoch, &adoptions, now_us, lanes, lane_of, pass_on)?;
+            stale.fetch_or(is_stale, SeqCst);
+            Ok::<u64, Error>(actors)
+        };
         let device = self.clone();
         let reading = tokio::spawn(async move {
             let keeper = device.keeper.as_ref().expect("it has just been asked for");
@@ -577,14 +727,19 @@ struct Collecting {
     splitter: Splitter,
     cut: Option<Cut>,
     whole: bool,
+    /// What of it leaves.
+    left: LeftLane,
 }
 
 impl Collecting {
-    fn look(&mut self) -> Result<(), checkpoint::Error> {
-        let cut = &mut self.cut;
-        self.splitter.feed(&self.bytes, |record, _| {
+    fn look(&mut self, leaving: Option<&ShardSet>) -> Result<(), checkpoint::Error> {
+        let Collecting { cut, left, .. } = self;
+        self.splitter.feed(&self.bytes, |record, bytes| {
             if let Record::Cut(found) = record {
                 *cut = Some(found);
+            }
+            if let Some(leaving) = leaving {
+                left.look(leaving, &record, bytes);
             }
             Ok(())
         })
@@ -615,7 +770,7 @@ mod tests {
     async fn a_disk_that_does_not_answer_is_told_of_and_waited_for() {
         let store = Checkpoints::open(Arc::new(InMemory::default()), checkpoints::Options::default()).unwrap();
         let options = Options { store, jobs: Arc::new(Slow), interval: Duration::from_secs(1), newest: 0 };
-        let keeper = Arc::new(Keeper::new(options));
+        let keeper = Arc::new(Keeper::new(options, false));
         let running = tokio::spawn({
             let keeper = keeper.clone();
             async move { keeper.run(|| 7).await }

@@ -21,6 +21,12 @@ pub enum Mistake {
     TakesTwiceFromClients,
     /// What a device of the node sends another again is done again.
     TakesTwiceFromDevices,
+    /// A shard that moves takes no marks of clients along.
+    LeavesMarks,
+    /// A host begins without what has moved to its device since its checkpoint.
+    ForgetsAdoptions,
+    /// Shards that leave do so without what their actors had sent and was held.
+    LeavesHeld,
 }
 
 #[cfg(feature = "mistakes")]

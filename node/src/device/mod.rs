@@ -16,6 +16,7 @@ mod rate;
 mod retained;
 pub mod supervise;
 pub mod supervisor;
+pub(crate) mod switch;
 mod watch;
 
 use std::sync::Arc;
@@ -30,9 +31,11 @@ use ringhold_cluster::wire::{
 };
 use ringhold_kernels::clock_host::Known as KnownClock;
 use ringhold_kernels::link::Reading;
+use ringhold_kernels::outbox::Owners;
 use ringhold_kernels::registry::Registry;
 use ringhold_kernels::segment::{self, Pulse, Shape};
-use tokio::sync::Notify;
+use ringhold_storage::checkpoints::Checkpoints;
+use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::time::Instant;
 
 use door::{Door, Keeping, Outcome};
@@ -42,6 +45,7 @@ use rate::Rate;
 use supervise::Backend;
 
 use crate::config;
+use crate::shards::Shards;
 use crate::shed::DeviceSignals;
 
 /// A device of this node. Shared by its tasks and the router.
@@ -50,6 +54,10 @@ pub struct Device {
     /// Its place among the devices of the node.
     pub index: u16,
     pub door: Mutex<Door>,
+    /// Which device owns which shards.
+    shards: Arc<Shards>,
+    /// Held from taking messages out of the door until they are where they belong.
+    pub(crate) carry: Mutex<()>,
     serving: Mutex<Serving>,
     registry: Arc<Registry>,
     network: Arc<dyn Network>,
@@ -132,30 +140,38 @@ pub struct About {
     pub overflow: config::Overflow,
     /// Where checkpoints are made: how, and what the door keeps for it.
     pub keeps: Option<(keeper::Options, Keeping)>,
+    /// Which device owns which shards.
+    pub shards: Arc<Shards>,
 }
 
 impl Device {
     /// A device that is not started yet, with a segment for hosts of this backend.
     pub fn new(
-        About { name, index, overflow, keeps }: About,
+        About { name, index, overflow, keeps, shards }: About,
         backend: &Backend,
         registry: &Arc<Registry>,
         network: Arc<dyn Network>,
     ) -> Result<Arc<Device>, Error> {
         let (options, keeping) = keeps.unzip();
         let epoch = keeping.as_ref().map_or(0, |keeping: &Keeping| keeping.epoch);
-        let mut door = Door::new(backend.link(&name, registry)?, overflow, keeping);
+        let owners = shards.deal(index, backend.shape.workers as usize);
+        let mut door = Door::new(backend.link(&name, registry, &owners)?, overflow, keeping);
         let taken_up = match &options {
-            Some(options) if epoch > 0 => keeper::take_up(options, &name, epoch, registry, &mut door),
+            Some(options) if epoch > 0 => {
+                keeper::take_up(options, &name, epoch, registry, &shards.owned_by(index), &mut door)
+            }
             _ => Ok(Outcome::default()),
         };
         let taken_up = taken_up.map_err(|e| Error::Checkpoint(name.clone(), e))?;
+        let stale = door.has_passed_over();
         let device = Device {
-            keeper: options.map(Keeper::new),
+            keeper: options.map(|options| Keeper::new(options, stale)),
             taken_up: Mutex::new(taken_up),
             name,
             index,
+            shards,
             door: Mutex::new(door),
+            carry: Mutex::default(),
             serving: Mutex::new(Serving {
                 name: backend.name.clone(),
                 kind: backend.kind,
@@ -188,6 +204,11 @@ impl Device {
         outlet.carry(self, &mut self.taken_up.lock());
     }
 
+    /// Its shards, dealt out to so many workers.
+    fn deal(&self, workers: u32) -> Owners {
+        self.shards.deal(self.index, workers as usize)
+    }
+
     /// Asks the device to finish what it has and end.
     pub fn stop(&self) {
         self.stop.notify_one();
@@ -216,6 +237,7 @@ impl Device {
         let mut out = Outcome::default();
         loop {
             self.carrying.store(true, SeqCst);
+            let carry = self.carry.lock();
             let (collected, room) = {
                 let mut door = self.door.lock();
                 let collected = door.collect(&mut out);
@@ -230,6 +252,7 @@ impl Device {
             if collected > 0 {
                 outlet.carry(&self, &mut out);
             }
+            drop(carry);
             self.carrying.store(false, SeqCst);
             if room {
                 outlet.room();
@@ -287,6 +310,38 @@ impl Device {
         let known = self.known.lock();
         let left = known.backends.iter().filter(|backend| backend.breaker != BreakerState::Closed);
         left.map(|backend| backend.name.clone()).collect()
+    }
+
+    /// Has no checkpoint be made, and no host begin, until the guard is dropped; waits for one that is under way.
+    ///
+    /// # Panics
+    /// Where the device makes none.
+    pub(crate) async fn hold_checkpoints(&self) -> OwnedMutexGuard<()> {
+        self.keeper().one.clone().lock_owned().await
+    }
+
+    /// Does a job on the store, elsewhere, for this device by its name.
+    pub(crate) async fn on_store<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Checkpoints, &str) -> T + Send + 'static,
+    ) -> T {
+        let (store, name) = (self.keeper().options.store.clone(), self.name.clone());
+        self.keeper().run(move || job(&store, &name)).await
+    }
+
+    fn keeper(&self) -> &Keeper {
+        self.keeper.as_ref().expect("only devices that keep give and take shards")
+    }
+
+    /// Of what kind the backend is that runs it now.
+    pub(crate) fn serving_kind(&self) -> config::DeviceKind {
+        self.serving.lock().kind
+    }
+
+    /// Whether its host is up and not known to have ended.
+    pub(crate) fn has_running_host(&self) -> bool {
+        let mut door = self.door.lock();
+        door.has_host() && door.link().is_running()
     }
 
     /// The process that the device runs in, while it runs in one.
@@ -391,6 +446,7 @@ impl Device {
             dead_letters: totals.dead,
             unhandled,
             clock: segment.clock().read().map(|clock| clock_status(&clock, at_us)),
+            shards: self.shards.owned_by(self.index).len() as u32,
             checkpoints: self.keeper.as_ref().map(|keeper| {
                 let figures = keeper.figures.lock().clone();
                 CheckpointStatus {
@@ -455,7 +511,6 @@ mod tests {
     use ringhold_kernels::clock_host::ClockHost;
     use ringhold_kernels::clock_map::Options;
 
-    use ringhold_kernels::outbox::Owners;
     use ringhold_kernels::segment::Segment;
 
     use super::host::{DeviceBells, DeviceHost, NotifyBell};
@@ -497,12 +552,12 @@ mod tests {
             name: "x".into(),
             kind: config::DeviceKind::Cpu,
             shape: Shape { types: 0, ..Shape::default() },
-            owners: Owners::all_here(1),
             host: Box::new(NoHost),
             limits,
             unusable: None,
         };
-        let about = About { name: "x".into(), index: 0, overflow: config::Overflow::Block, keeps: None };
+        let shards = Arc::new(Shards::new(&crate::shards::dealt(1)));
+        let about = About { name: "x".into(), index: 0, overflow: config::Overflow::Block, keeps: None, shards };
         let made = Device::new(about, &backend, &registry, Arc::new(RealNetwork));
         let device = made.map_err(|e| e.to_string()).unwrap();
         let segment = device.door.lock().link().segment().clone();

@@ -34,7 +34,6 @@ pub struct Backend {
     pub name: String,
     pub kind: DeviceKind,
     pub shape: Shape,
-    pub owners: Owners,
     pub host: Box<dyn DeviceHost>,
     pub limits: Limits,
     /// Why it cannot be had when the node starts.
@@ -42,9 +41,9 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// A segment for its hosts, and the node's end of it.
-    pub(super) fn link(&self, device: &str, registry: &Registry) -> Result<Link, Error> {
-        let segment = Segment::create(self.shape, registry.layout_hash(), &self.owners);
+    /// A segment for its hosts, whose workers own shards like this, and the node's end of it.
+    pub(super) fn link(&self, device: &str, registry: &Registry, owners: &Owners) -> Result<Link, Error> {
+        let segment = Segment::create(self.shape, registry.layout_hash(), owners);
         let segment = segment.map_err(|e| Error::Segment(device.into(), e))?;
         Ok(Link::new(segment, self.host.bells().workers))
     }
@@ -361,7 +360,8 @@ impl Care {
     /// Has the device go on in a new segment, for hosts of this backend. The last host is lost.
     fn take_up(&mut self, to: usize) -> Result<(), Error> {
         let device = self.device.clone();
-        let link = self.backends[to].link(&device.name, &device.registry)?;
+        let link =
+            self.backends[to].link(&device.name, &device.registry, &device.deal(self.backends[to].shape.workers))?;
         let mut door = device.door.lock();
         door.rehouse(link);
         self.serve(to);
@@ -509,6 +509,9 @@ impl Care {
         if trial.term <= self.device.door.lock().link().term() {
             // The host beside it has had a successor, whose term is this one's.
             self.abandon_trial().await;
+        } else if *trial.link.owners() != self.device.deal(trial.link.segment().shape().workers) {
+            // Shards have come or gone since its segment was made.
+            self.abandon_trial().await;
         } else if let Some(cut) = trial.cut.take_if(|cut| cut.is_finished()) {
             match cut.await.map_err(|e| e.to_string()).and_then(|made| made.map_err(|e| e.to_string())) {
                 Ok(one) => self.move_to_trial(one).await,
@@ -531,7 +534,9 @@ impl Care {
     fn begin_trial(&mut self, backend: usize) {
         let device = self.device.clone();
         let tried = &mut self.backends[backend];
-        let begun = tried.link(&device.name, &device.registry).map_err(|e| e.to_string()).and_then(|mut link| {
+        let owners = device.deal(tried.shape.workers);
+        let link = tried.link(&device.name, &device.registry, &owners);
+        let begun = link.map_err(|e| e.to_string()).and_then(|mut link| {
             let term = device.door.lock().begin_beside(&mut link);
             let pid = tried.host.start(link.segment()).map_err(|e| format!("cannot be started: {e}"))?;
             Ok((link, term, pid))

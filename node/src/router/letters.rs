@@ -94,22 +94,21 @@ impl Router {
             // Or it would be put aside at once, as what is like it is.
             header = header.sent_again();
         }
-        let device = &self.devices[self.device_of(to)];
         if self.sheds() >= Level::Tells {
             return Err(Reason::Overloaded);
         }
         loop {
             let mut letters = Vec::new();
-            let admitted = {
-                let mut door = device.door.lock();
+            let (device, admitted) = {
+                let (device, mut door) = self.door_of(to).ok_or(Reason::NoDevice)?;
                 let admitted = door.admit(&header, &letter.payload, None, self.now(), &mut letters);
                 door.link().ring();
-                admitted
+                (device, admitted)
             };
             self.keep(&device.name, letters);
             match admitted {
                 // A tell has no answer; it is here.
-                Admitted::Taken | Admitted::Answered(..) => return Ok(()),
+                Admitted::Taken | Admitted::Answered(..) | Admitted::Unknown => return Ok(()),
                 Admitted::Refused(reason) => return Err(reason),
                 Admitted::Full if Instant::now() >= deadline => return Err(Reason::DeadlineExceeded),
                 Admitted::Full => sleep(SETTLE_EVERY).await,

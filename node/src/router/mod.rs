@@ -1,11 +1,11 @@
 //! From a client's message to a device's door, and from a device to who waits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use ringhold_cluster::frame::{client_id, session_and_number};
 use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_cluster::wire::{
@@ -20,14 +20,18 @@ use ringhold_storage::dead_letters::{self, DeadLetters};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
+use crate::cluster::Cluster;
 use crate::device::door::{Admitted, Door, Known, Letter, Outcome, Sender};
 use crate::device::keeper::Jobs;
 use crate::device::lanes::Away;
 use crate::device::{Device, Outlet};
 use crate::health::Pulse;
 use crate::server::{self, About, Client, Doors, Gone, Remembered, Session, Sessions};
+use crate::shards::{ELSEWHERE, ShardTable, Shards};
 
 mod letters;
+pub mod migrate;
+mod placing;
 mod pressure;
 
 /// Knows which device owns which shard, and who waits for what.
@@ -36,8 +40,17 @@ pub struct Router {
     registry: Arc<Registry>,
     slot_bytes: u32,
     devices: Vec<Arc<Device>>,
-    /// Which device owns each shard.
-    owners: Arc<[u16]>,
+    shards: Arc<Shards>,
+    /// Who says so durably which device owns each shard, where that may change.
+    table: Option<Arc<dyn ShardTable>>,
+    /// Held while shards move.
+    migrating: Arc<tokio::sync::Mutex<()>>,
+    /// When shards have moved.
+    moved: Mutex<BTreeMap<u32, Instant>>,
+    /// For what goes on though nobody waits for it.
+    me: Weak<Router>,
+    /// What the node belongs to.
+    cluster: Option<Arc<Cluster>>,
     sessions: Arc<Sessions>,
     letters: Arc<dyn DeadLetters>,
     letters_lost: AtomicU64,
@@ -75,19 +88,22 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     pub slot_bytes: u32,
     pub devices: Vec<Arc<Device>>,
-    /// Which device owns each shard.
-    pub owners: Arc<[u16]>,
+    pub shards: Arc<Shards>,
+    /// Who says so durably which device owns each shard; `None` where nothing is kept.
+    pub table: Option<Arc<dyn ShardTable>>,
     pub sessions: Arc<Sessions>,
     pub letters: Arc<dyn DeadLetters>,
     pub network: Arc<dyn Network>,
     /// Who reads dead letters.
     pub jobs: Arc<dyn Jobs>,
+    /// What the node belongs to; `None` where it stands alone.
+    pub cluster: Option<Arc<Cluster>>,
 }
 
 impl Router {
-    pub fn new(parts: Parts) -> Router {
-        let Parts { name, registry, slot_bytes, devices, owners, sessions, letters, network, jobs } = parts;
-        assert_eq!(owners.len(), SHARDS, "every shard has an owner");
+    pub fn new(parts: Parts) -> Arc<Router> {
+        let Parts { name, registry, slot_bytes, devices, shards, table, sessions, letters, network, jobs, cluster } =
+            parts;
         for (from, to) in pairs(&devices) {
             let taken = to.door.lock().taken_from(from.index);
             from.door.lock().skip_away(to.index, taken);
@@ -95,12 +111,17 @@ impl Router {
         // Answers to questions of an earlier start may still come out of a checkpoint.
         let mut first_ticket = [0; 4];
         network.random(&mut first_ticket);
-        Router {
+        Arc::new_cyclic(|me: &Weak<Router>| Router {
             name,
             registry,
             slot_bytes,
             devices,
-            owners,
+            shards,
+            table,
+            migrating: Arc::default(),
+            moved: Mutex::default(),
+            me: me.clone(),
+            cluster,
             sessions,
             letters,
             letters_lost: AtomicU64::new(0),
@@ -116,15 +137,22 @@ impl Router {
             draining: AtomicBool::new(false),
             drain_asked: Notify::new(),
             started: Instant::now(),
-        }
+        })
+    }
+
+    /// Which device has which shard now.
+    pub fn shards(&self) -> &Shards {
+        &self.shards
     }
 
     pub fn devices(&self) -> &[Arc<Device>] {
         &self.devices
     }
 
-    fn device_of(&self, to: ActorId) -> usize {
-        self.owners[shard_of(to.key)] as usize
+    /// The place of the device that has an actor's shard; `None` where it is of another node.
+    fn device_of(&self, to: ActorId) -> Option<usize> {
+        let owner = self.shards.of(to.key);
+        (owner != ELSEWHERE).then_some(usize::from(owner))
     }
 
     fn now(&self) -> Hlc {
@@ -185,18 +213,40 @@ impl Router {
         let mut letters = Vec::new();
         let mut rest = batch;
         while let Some((header, payload, after)) = split_first(rest) {
-            self.devices[self.device_of(header.to())].door.lock().pass_on(&header, payload, &mut letters);
+            match self.door_of(header.to()) {
+                Some((_, mut door)) => door.pass_on(&header, payload, &mut letters),
+                None => self.turn_away(&header, payload, Reason::NoDevice, &mut letters),
+            }
             rest = after;
         }
         self.keep("", letters);
+    }
+
+    /// The device that has an actor's shard, and its door, locked: as long as it is, the shard does not move.
+    /// `None` where it is of another node.
+    fn door_of(&self, to: ActorId) -> Option<(&Device, MutexGuard<'_, Door>)> {
+        loop {
+            let number = self.device_of(to)?;
+            let door = self.devices[number].door.lock();
+            if self.device_of(to) == Some(number) {
+                return Some((&self.devices[number], door));
+            }
+        }
     }
 
     /// The same for what is numbered.
     fn pass_on_numbered(&self, from: &Device, batch: &[Away]) {
         let mut letters = Vec::new();
         for away in batch {
-            let to = &self.devices[usize::from(away.device)];
-            to.door.lock().pass_on_numbered(from.index, away, &mut letters);
+            // Its number is of the lane to the device that had the shard, which may have moved since.
+            let taken = self.devices[usize::from(away.device)].door.lock().takes(from.index, away.number);
+            if !taken {
+                continue;
+            }
+            match self.door_of(away.header.to()) {
+                Some((_, mut door)) => door.pass_on(&away.header, &away.payload, &mut letters),
+                None => self.turn_away(&away.header, &away.payload, Reason::NoDevice, &mut letters),
+            }
         }
         self.keep("", letters);
     }
@@ -205,6 +255,25 @@ impl Router {
     fn let_go(&self, from: &Device, to: &Device) {
         let covered = to.door.lock().covered_from(from.index);
         from.door.lock().cover_away(to.index, covered);
+    }
+
+    /// Tells a client again the answers to asks that came before; those that still wait will get theirs. `first` is the first
+    /// message that has yet to come on the session's connection, or one before.
+    fn tell_again(&self, session: &Arc<Session>, first: u64, mut asks: BTreeSet<u64>) {
+        // All of them, in their order: an ask that moves is seen at one of its two devices, and its answer is told here or later.
+        let mut doors: Vec<MutexGuard<'_, Door>> = self.devices.iter().map(|device| device.door.lock()).collect();
+        for door in &mut doors {
+            door.clients().attach(session.number(), first);
+            asks.retain(|number| match door.known(session.number(), *number) {
+                Known::Waits => false,
+                Known::Answered(answer, payload) => {
+                    session.answer(answer, &payload);
+                    false
+                }
+                Known::Nothing => true,
+            });
+        }
+        asks.into_iter().for_each(|number| session.answer(server::lost(session, number), &[]));
     }
 
     /// Hands answers to sessions, and the node's own to whoever of its tasks waits.
@@ -231,6 +300,9 @@ impl Router {
         let Some(actor) = self.registry.get(id.type_id) else {
             return Err(Failed::new(Reason::UnknownType, format!("no actor type {:?} is registered here", id.type_id)));
         };
+        let Some(device) = self.device_of(id).map(|number| &self.devices[number]) else {
+            return self.inspect_elsewhere(id).await;
+        };
         for _ in 0..INSPECT_TRIES {
             let (mut state, mut first) = (Vec::new(), None);
             while let Some((about, bytes)) = self.inspect_part(id, state.len() as u32).await.map(Some)? {
@@ -243,7 +315,7 @@ impl Router {
                     return Ok(ActorState {
                         type_id: id.type_id,
                         key: id.key.into(),
-                        device: self.devices[self.device_of(id)].name.clone(),
+                        device: device.name.clone(),
                         worker: about.worker,
                         handled: about.handled,
                         faults: about.faults,
@@ -258,28 +330,41 @@ impl Router {
         ))
     }
 
+    /// Asks the node that has the actor.
+    async fn inspect_elsewhere(&self, id: ActorId) -> Result<ActorState, Failed> {
+        let nobody = || Failed::new(Reason::NoDevice, "no device owns the actor's shard");
+        let cluster = self.cluster.as_ref().ok_or_else(nobody)?;
+        let request = Request::Inspect { type_id: id.type_id, key: id.key.into() };
+        match cluster.ask_owner(shard_of(id.key), request).await.ok_or_else(nobody)?? {
+            Response::Inspected(state) => Ok(state),
+            Response::Failed(failed) => Err(failed),
+            _ => Err(Failed::text("the node that has the actor answered another question")),
+        }
+    }
+
     async fn inspect_part(&self, id: ActorId, offset: u32) -> Result<(Inspected, Vec<u8>), Failed> {
         let ticket = self.next_ticket.fetch_add(1, SeqCst);
         let (send, receive) = oneshot::channel();
         self.pending.lock().insert(ticket, send);
         let header = Header::new(Kind::Inspect, id, client_id(OWN_SESSION, ticket), 4, self.now());
-        let device = &self.devices[self.device_of(id)];
         let deadline = Instant::now() + INSPECT_DEADLINE;
         let mut letters = vec![];
-        loop {
-            let admitted = {
-                let mut door = device.door.lock();
+        let device = loop {
+            let (device, admitted) = {
+                let Some((device, mut door)) = self.door_of(id) else {
+                    return Err(Failed::new(Reason::NoDevice, "the actor has just moved to another node: ask again"));
+                };
                 let admitted = door.admit(&header, &offset.to_le_bytes(), None, self.now(), &mut letters);
                 door.link().ring();
-                admitted
+                (device, admitted)
             };
             match admitted {
-                Admitted::Taken | Admitted::Answered(..) => break,
+                Admitted::Taken | Admitted::Answered(..) | Admitted::Unknown => break device,
                 Admitted::Refused(reason) => return Err(Failed::new(reason, reason.to_string())),
-                Admitted::Full if Instant::now() >= deadline => break,
+                Admitted::Full if Instant::now() >= deadline => break device,
                 Admitted::Full => tokio::time::sleep(SETTLE_EVERY).await,
             }
-        }
+        };
         self.keep(&device.name, letters);
         let answer = tokio::time::timeout_at(deadline, receive).await;
         self.pending.lock().remove(&ticket);
@@ -407,11 +492,18 @@ impl Doors for Router {
         while let Some((first, _, _)) = split_first(rest)
             && !full
         {
-            let number = self.device_of(first.to());
+            let Some(number) = self.device_of(first.to()) else {
+                let Some((header, payload, after)) = split_first(rest) else { break };
+                self.turn_away(&header, payload, Reason::NoDevice, &mut letters);
+                rest = after;
+                continue;
+            };
             let device = &self.devices[number];
             let mut door = device.door.lock();
+            let mut unknown = None;
+            // None at all where its shard has just moved.
             while let Some((header, payload, after)) = split_first(rest)
-                && self.device_of(header.to()) == number
+                && self.device_of(header.to()) == Some(number)
             {
                 let sender = sender(session, &header);
                 let admitted = match self.shed(shed, &header) {
@@ -440,11 +532,19 @@ impl Doors for Router {
                         full = true;
                         break;
                     }
+                    Admitted::Unknown => {
+                        (unknown, rest) = (Some(sender.number), after);
+                        break;
+                    }
                 }
                 rest = after;
             }
             door.link().ring();
             device.look_for_early(&door);
+            drop(door);
+            if let Some(number) = unknown {
+                self.tell_again(session, number + 1, [number].into());
+            }
         }
         self.keep("", letters);
         batch.len() - rest.len()
@@ -470,10 +570,14 @@ impl Doors for Router {
         let mut letters = Vec::new();
         let (mut rest, mut refused) = (batch, 0);
         while let Some((header, payload, after)) = split_first(rest) {
-            let device = &self.devices[self.device_of(header.to())];
-            let admitted = device.door.lock().turn_away(&header, sender(session, &header), reason, self.now());
+            let sender = sender(session, &header);
+            let admitted = match self.door_of(header.to()) {
+                Some((_, mut door)) => door.turn_away(&header, sender, reason, self.now()),
+                None => Admitted::Refused(Reason::NoDevice),
+            };
             match admitted {
                 Admitted::Taken | Admitted::Full => {}
+                Admitted::Unknown => self.tell_again(session, sender.number + 1, [sender.number].into()),
                 Admitted::Answered(answer, payload) => session.answer(answer, &payload),
                 Admitted::Refused(reason) => self.turn_away(&header, payload, reason, &mut letters),
             }
@@ -516,20 +620,7 @@ impl Doors for Router {
     }
 
     fn attach(&self, session: &Arc<Session>, first: u64, waiting: &mut dyn Iterator<Item = u64>) {
-        let mut unknown: BTreeSet<u64> = waiting.collect();
-        for device in &self.devices {
-            let mut door = device.door.lock();
-            door.clients().attach(session.number(), first);
-            unknown.retain(|number| match door.known(session.number(), *number) {
-                Known::Waits => false,
-                Known::Answered(answer, payload) => {
-                    session.answer(answer, &payload);
-                    false
-                }
-                Known::Nothing => true,
-            });
-        }
-        unknown.into_iter().for_each(|number| session.answer(server::lost(session, number), &[]));
+        self.tell_again(session, first, waiting.collect());
     }
 
     fn release(&self, client: u32, number: u64) {
@@ -573,12 +664,21 @@ impl Doors for Router {
                     self.drain_asked.notify_one();
                     Response::Draining
                 }
+                Request::Cluster(request) => match self.about_cluster(request).await {
+                    Ok(response) => Response::Cluster(response),
+                    Err(failed) => Response::Failed(failed),
+                },
             }
         })
     }
 
     fn refuses_session(&self) -> Option<String> {
         self.refuses_new_session()
+    }
+
+    fn elsewhere(&self) -> Option<String> {
+        let owns_any = (0..SHARDS).any(|shard| self.shards.of_shard(shard) != ELSEWHERE);
+        (!owns_any).then(|| self.cluster.as_ref()?.owners_address()).flatten()
     }
 
     fn about(&self) -> About {

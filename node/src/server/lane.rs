@@ -81,7 +81,7 @@ async fn read(
         let checked = frame::check_from_client(body, header.count, session.number(), received, payload_bytes_max)?;
         if header.release > released {
             released = header.release;
-            shared.doors.release(session.number(), released);
+            shared.doors().release(session.number(), released);
         }
         received += u64::from(header.count);
         counters.frames_in.fetch_add(1, Relaxed);
@@ -91,9 +91,9 @@ async fn read(
         counters.messages_in.fetch_add(u64::from(header.count) - refused, Relaxed);
         counters.asks_in.fetch_add(u64::from(checked.asks), Relaxed);
         session.taken.store(received, Release);
-        session.cover(shared.doors.covered(session.number(), received));
+        session.cover(shared.doors().covered(session.number(), received));
         if header.flags & FLAG_HURRY != 0 {
-            shared.doors.hurry();
+            shared.doors().hurry();
         }
         // The answers to asks bear the mark; tells have nothing else that would say that they are taken.
         if checked.asks < header.count {
@@ -109,7 +109,7 @@ async fn admit(body: &[u8], session: &Arc<Session>, shared: &Shared) -> u64 {
         if shared.refusing.is_set() {
             return refuse(rest, session, shared);
         }
-        let taken = shared.doors.admit(session, rest);
+        let taken = shared.doors().admit(session, rest);
         debug_assert!(taken <= rest.len() && taken.is_multiple_of(8));
         rest = &rest[taken..];
         if rest.is_empty() {
@@ -120,7 +120,7 @@ async fn admit(body: &[u8], session: &Arc<Session>, shared: &Shared) -> u64 {
         tokio::select! {
             biased;
             () = shared.refusing.wait() => {}
-            () = shared.doors.room() => {}
+            () = shared.doors().room() => {}
             () = tokio::time::sleep(ROOM_RETRY) => {}
         }
         session.held_back.store(false, SeqCst);
@@ -129,7 +129,7 @@ async fn admit(body: &[u8], session: &Arc<Session>, shared: &Shared) -> u64 {
 
 /// Turns away what comes to a node that stops.
 fn refuse(batch: &[u8], session: &Arc<Session>, shared: &Shared) -> u64 {
-    let refused = shared.doors.refuse(session, batch, Reason::Stopping);
+    let refused = shared.doors().refuse(session, batch, Reason::Stopping);
     shared.counters.refused_stopping.fetch_add(refused, Relaxed);
     refused
 }

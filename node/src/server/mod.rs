@@ -12,26 +12,30 @@ mod lane;
 mod session;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream};
 use ringhold_cluster::counters::{Counters, bump};
+use ringhold_cluster::enrol::{self, EnrolRefused};
+use ringhold_cluster::fault::{Fault, Served, control_fault, preamble, silence};
 use ringhold_cluster::frame::client_id;
 use ringhold_cluster::network::{BoxFuture, Network};
-use ringhold_cluster::tls::Identity;
+use ringhold_cluster::peers::{self, PeerRefused, Peers};
+use ringhold_cluster::tls::{self, Identity, JOIN_NAME};
 use ringhold_cluster::transport::{self, Lost};
 use ringhold_cluster::wire::{
-    self, Close, ControlError, Greeting, Hello, LayoutMismatch, NodeName, PREAMBLE_BYTES, Preamble, Refused, Request,
-    Response, Resumed, StreamKind, TypeLayout, VERSION, VERSION_MIN, Welcome,
+    self, Close, ControlError, Greeting, Hello, LayoutMismatch, NodeName, Refused, Request, Response, Resumed,
+    StreamKind, TypeLayout, VERSION, VERSION_MIN, Welcome,
 };
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::ActorId;
 use ringhold_kernels::message::{self, Header, Kind, Reason};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use clients::{CLIENT_KEPT, CLIENTS_MAX, Client, Gone, Remembered};
 pub use session::{Session, Sessions};
@@ -112,6 +116,11 @@ pub trait Doors: Send + Sync + 'static {
     /// What a hello is compared with.
     fn about(&self) -> About;
 
+    /// The address of the node to go to instead, where no actor is here.
+    fn elsewhere(&self) -> Option<String> {
+        None
+    }
+
     /// Why no new session is let in now, if none is. Whoever asks does so for one that it refuses then.
     fn refuses_session(&self) -> Option<String> {
         None
@@ -141,10 +150,14 @@ pub struct Options {
     pub network: Arc<dyn Network>,
     /// At most [`wire::SESSIONS_MAX`] makes sense.
     pub sessions_max: usize,
+    /// For other nodes that connect; without, none are let in.
+    pub peers: Option<Peers>,
 }
 
 /// How often a session that is held back asks the doors again though nobody said that there is room.
 const ROOM_RETRY: Duration = Duration::from_millis(20);
+/// How long a client waits for a node that is not open yet.
+const OPENING_LIMIT: Duration = Duration::from_secs(2);
 /// How long a drain waits for clients to finish their lanes before it refuses what still comes.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// Admin requests of all sessions that wait for something at a time, and how long another waits for its turn.
@@ -152,8 +165,6 @@ const WAITING_REQUESTS_MAX: usize = 64;
 const REQUEST_TURN_LIMIT: Duration = Duration::from_secs(2);
 /// How long a client may take to read the answer to a request.
 const RESPONSE_DEADLINE: Duration = Duration::from_secs(60);
-/// How long a refused client may take to read why.
-const REFUSAL_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A running server. Clones are the same server.
 #[derive(Clone)]
@@ -163,10 +174,15 @@ pub struct Server {
 }
 
 struct Shared {
-    doors: Arc<dyn Doors>,
+    /// Nothing before [`Server::open`].
+    doors: OnceLock<Arc<dyn Doors>>,
+    opened: Signal,
+    /// What the node waits for before it opens, for people.
+    waits_for: Mutex<String>,
     sessions: Arc<Sessions>,
     counters: Arc<Counters>,
     sessions_max: usize,
+    peers: Option<Peers>,
     address: SocketAddr,
     network: Arc<dyn Network>,
     handshakes: AtomicUsize,
@@ -219,22 +235,25 @@ impl Signal {
 impl Server {
     /// Listens, and serves until [`Server::drain`].
     pub fn start(options: Options, sessions: Arc<Sessions>, doors: Arc<dyn Doors>) -> Result<Server, transport::Error> {
+        let server = Server::listen(options, sessions)?;
+        server.open(doors);
+        Ok(server)
+    }
+
+    /// Listens. Clients wait until [`Server::open`]; those that have waited for long are refused, and told what the node waits for.
+    pub fn listen(options: Options, sessions: Arc<Sessions>) -> Result<Server, transport::Error> {
         let counters = sessions.counters().clone();
         let endpoint = transport::server_endpoint(&options.network, options.listen, &options.identity, &counters)?;
         let address =
             endpoint.local_addr().map_err(|source| transport::Error::Bind { address: options.listen, source })?;
-        let mut first_number = [0; 4];
-        options.network.random(&mut first_number);
-        sessions.clients.lock().begin(
-            doors.remembered(),
-            u32::from_le_bytes(first_number),
-            options.network.steady_us(),
-        );
         let shared = Arc::new(Shared {
-            doors,
+            doors: OnceLock::new(),
+            opened: Signal::default(),
+            waits_for: Mutex::default(),
             sessions,
             counters,
             sessions_max: options.sessions_max,
+            peers: options.peers,
             address,
             network: options.network,
             handshakes: AtomicUsize::new(0),
@@ -250,6 +269,25 @@ impl Server {
             }
         });
         Ok(Server { endpoint, shared })
+    }
+
+    /// Lets clients in, to these doors. Once.
+    pub fn open(&self, doors: Arc<dyn Doors>) {
+        let shared = &self.shared;
+        let mut first_number = [0; 4];
+        shared.network.random(&mut first_number);
+        shared.sessions.clients.lock().begin(
+            doors.remembered(),
+            u32::from_le_bytes(first_number),
+            shared.network.steady_us(),
+        );
+        assert!(shared.doors.set(doors).is_ok(), "a server is opened once");
+        shared.opened.set();
+    }
+
+    /// What the node waits for before it opens, for clients that come meanwhile.
+    pub fn waits_for(&self, what: String) {
+        *self.shared.waits_for.lock() = what;
     }
 
     /// Where it listens; the port is the real one where 0 was asked for.
@@ -284,7 +322,7 @@ impl Server {
         let unanswered = shared.sessions.asks_waiting();
         self.endpoint.close(Close::Stopping.code(), b"the node is stopping");
         // The close itself should reach the clients; one that is gone is not waited for.
-        let _ = timeout(REFUSAL_DEADLINE, self.endpoint.wait_idle()).await;
+        let _ = timeout(wire::REFUSAL_DEADLINE, self.endpoint.wait_idle()).await;
         Drained { complete, unanswered }
     }
 }
@@ -297,6 +335,12 @@ impl Drop for Server {
 }
 
 impl Shared {
+    /// # Panics
+    /// Before the server is opened: no client is past its greeting then.
+    fn doors(&self) -> &Arc<dyn Doors> {
+        self.doors.get().expect("clients are let in once the server is open")
+    }
+
     async fn all_finished(&self) {
         loop {
             let progress = self.progress.notified();
@@ -320,7 +364,8 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
             let _ = incoming.retry();
             continue;
         }
-        let connections_max = shared.sessions_max + 2 * wire::HANDSHAKES_MAX;
+        let peers_max = if shared.peers.is_some() { wire::PEERS_MAX } else { 0 };
+        let connections_max = shared.sessions_max + peers_max + 2 * wire::HANDSHAKES_MAX;
         if shared.draining.is_set()
             || under_way >= 2 * wire::HANDSHAKES_MAX
             || endpoint.open_connections() >= connections_max
@@ -358,34 +403,31 @@ fn count_refusal(error: &ConnectionError, counters: &Counters) {
     });
 }
 
-/// Why a connection is closed by the node.
-struct Fault {
-    close: Close,
-    text: String,
+/// Who has connected, by what its first stream says.
+enum First {
+    Client(SendStream, RecvStream, Hello),
+    Peer(SendStream, RecvStream),
+    /// A node that is to join.
+    Newcomer(SendStream, RecvStream),
 }
-
-impl Fault {
-    fn new(close: Close, text: impl Into<String>) -> Fault {
-        Fault { close, text: text.into() }
-    }
-}
-
-/// Nothing: the connection is gone, or is about to be closed for a fault.
-type Served = Result<(), Option<Fault>>;
 
 /// From the connection to its end.
 async fn greet(connection: Connection, shared: &Arc<Shared>) {
     let counters = &shared.counters;
     let greeting = async {
         let (send, mut recv) = connection.accept_bi().await.map_err(|_| None)?;
-        let kind = preamble(&mut recv, counters).await?;
-        if kind != StreamKind::Control {
-            bump(&counters.bad_preambles);
-            return Err(Some(Fault::new(Close::Preamble, "the first stream must be the control stream")));
+        match preamble(&mut recv, counters).await?.kind {
+            StreamKind::Control => {
+                let hello = wire::receive(&mut recv, wire::HELLO_BYTES_MAX).await;
+                Ok(First::Client(send, recv, hello.map_err(|e| control_fault(&e, counters))?))
+            }
+            StreamKind::Peer => Ok(First::Peer(send, recv)),
+            StreamKind::Enrol => Ok(First::Newcomer(send, recv)),
+            StreamKind::Request | StreamKind::Lane | StreamKind::PeerRequest => {
+                bump(&counters.bad_preambles);
+                Err(Some(Fault::new(Close::Preamble, "the first stream must be the control stream")))
+            }
         }
-        let hello: Hello =
-            wire::receive(&mut recv, wire::HELLO_BYTES_MAX).await.map_err(|e| control_fault(e, counters))?;
-        Ok((send, recv, hello))
     };
     let greeted = match timeout(wire::GREETING_DEADLINE, greeting).await {
         Ok(greeted) => greeted,
@@ -394,21 +436,57 @@ async fn greet(connection: Connection, shared: &Arc<Shared>) {
             Err(Some(Fault::new(Close::TooSlow, "no hello came in time")))
         }
     };
-    let (mut send, recv, hello) = match greeted {
-        Ok(greeted) => greeted,
-        Err(fault) => return end(&connection, fault),
+    match greeted {
+        Ok(First::Client(send, recv, hello)) => client(&connection, send, recv, hello, shared).await,
+        Ok(First::Peer(send, recv)) => {
+            let served = match &shared.peers {
+                Some(peers) => peers.serve(&connection, send, recv, counters).await,
+                None => {
+                    bump(&counters.refused_peers);
+                    peers::refuse(&connection, send, &PeerRefused::Alone).await;
+                    Ok(())
+                }
+            };
+            end(&connection, served.err().flatten());
+        }
+        Ok(First::Newcomer(send, recv)) => {
+            let served = match &shared.peers {
+                Some(peers) => peers.enrol(&connection, send, recv, counters).await,
+                None => {
+                    bump(&counters.refused_enrolments);
+                    enrol::refuse(&connection, send, EnrolRefused::Alone).await;
+                    Ok(())
+                }
+            };
+            end(&connection, served.err().flatten());
+        }
+        Err(fault) => end(&connection, fault),
+    }
+}
+
+/// From a client's hello to the end of its connection.
+async fn client(connection: &Connection, mut send: SendStream, recv: RecvStream, hello: Hello, shared: &Arc<Shared>) {
+    let counters = &shared.counters;
+    if tls::peer_bears(connection, JOIN_NAME) {
+        bump(&counters.refused_hello);
+        return refuse(connection, &mut send, Refused::Token).await;
+    }
+    let opened = timeout(OPENING_LIMIT, shared.opened.wait()).await.is_ok();
+    let admitted = match opened {
+        true => admit_client(&hello, shared),
+        false => Err(Refused::Starting(shared.waits_for.lock().clone())),
     };
-    match admit_client(&hello, shared) {
-        Err(refused) => refuse(&connection, &mut send, refused).await,
+    match admitted {
+        Err(refused) => refuse(connection, &mut send, refused).await,
         Ok((welcome, arrival)) => {
-            let session = begin_session(&welcome, arrival, &hello, &connection, shared);
+            let session = begin_session(&welcome, arrival, &hello, connection, shared);
             bump(&counters.sessions);
-            let served = serve(&connection, welcome, send, recv, &session, shared).await;
+            let served = serve(connection, welcome, send, recv, &session, shared).await;
             let unanswered = session.close();
             shared.sessions.remove(&session);
             let done = connection.close_reason().is_some_and(|reason| is_done(&reason));
             let gone = shared.sessions.clients.lock().leave(&arrival, done, shared.network.steady_us());
-            gone.into_iter().for_each(|gone| shared.doors.forget(gone));
+            gone.into_iter().for_each(|gone| shared.doors().forget(gone));
             shared.progress.notify_one();
             match &served {
                 Err(Some(_)) => bump(&counters.sessions_broken),
@@ -421,7 +499,7 @@ async fn greet(connection: Connection, shared: &Arc<Shared>) {
                 },
             }
             tracing::debug!(session = session.number(), unanswered, "session ended");
-            end(&connection, served.err().flatten());
+            end(connection, served.err().flatten());
         }
     }
 }
@@ -441,22 +519,21 @@ fn begin_session(
 ) -> Arc<Session> {
     let session = Session::new(welcome, arrival, hello, connection.remote_address(), shared.counters.clone());
     let session = Arc::new(session);
-    shared.doors.detach(arrival.client, arrival.connection);
+    shared.doors().detach(arrival.client, arrival.connection);
     if let Some(followed) = shared.sessions.insert(session.clone()) {
         followed.replace();
     }
     // Of a client that it has forgotten, the node has no answers; and that one knows.
     if arrival.resumed == Resumed::Known {
         session.expect_answers(hello.lane.waiting.len() as u32);
-        shared.doors.attach(&session, hello.lane.first, &mut hello.lane.waiting());
+        shared.doors().attach(&session, hello.lane.first, &mut hello.lane.waiting());
     }
     session
 }
 
 fn end(connection: &Connection, fault: Option<Fault>) {
     if let Some(fault) = fault {
-        tracing::debug!(address = %connection.remote_address(), close = ?fault.close, "{}", fault.text);
-        connection.close(fault.close.code(), fault.text.as_bytes());
+        fault.end(connection);
     }
 }
 
@@ -470,7 +547,7 @@ async fn refuse(connection: &Connection, send: &mut SendStream, refused: Refused
             let _ = send.stopped().await;
         }
     };
-    let _ = timeout(REFUSAL_DEADLINE, tell).await;
+    let _ = timeout(wire::REFUSAL_DEADLINE, tell).await;
     connection.close(Close::Refused.code(), text.as_bytes());
 }
 
@@ -486,7 +563,7 @@ fn admit_client(hello: &Hello, shared: &Shared) -> Result<(Welcome, Arrival), Re
             node_max: VERSION,
         });
     }
-    let about = shared.doors.about();
+    let about = shared.doors().about();
     let node_hash = |name: &str| about.types.iter().find(|t| t.name == name).map(|t| t.layout_hash);
     let mut mismatches = Vec::new();
     let mut unknown_types = Vec::new();
@@ -519,8 +596,10 @@ fn admit_client(hello: &Hello, shared: &Shared) -> Result<(Welcome, Arrival), Re
         None
     } else if shared.sessions.len() >= shared.sessions_max {
         Some(Refused::TooManySessions { sessions_max: shared.sessions_max as u32 })
+    } else if let Some(address) = shared.doors().elsewhere().filter(|_| !hello.admin) {
+        Some(Refused::Elsewhere { address })
     } else {
-        shared.doors.refuses_session().map(Refused::Overloaded)
+        shared.doors().refuses_session().map(Refused::Overloaded)
     };
     if let Some(refused) = refused {
         bump(&counters.refused_hello);
@@ -529,7 +608,7 @@ fn admit_client(hello: &Hello, shared: &Shared) -> Result<(Welcome, Arrival), Re
     let before = hello.lane.before.as_ref().filter(|before| before.node == about.node.id).map(|before| before.born);
     let mut gone = Vec::new();
     let arrival = shared.sessions.clients.lock().arrive(&hello.lane, before, shared.network.steady_us(), &mut gone);
-    gone.into_iter().for_each(|gone| shared.doors.forget(gone));
+    gone.into_iter().for_each(|gone| shared.doors().forget(gone));
     let welcome = Welcome {
         version: VERSION.min(hello.version_max),
         node: about.node,
@@ -587,21 +666,6 @@ async fn serve(
     }
 }
 
-/// Resolves once nothing has come from the peer for [`wire::IDLE_TIMEOUT`], or a little longer.
-///
-/// QUIC's own idle timeout is at least three times its probe timeout (RFC 9000, 10.1), and one late acknowledgement makes
-/// that half a minute. A peer that lives is heard from more often: it acknowledges keep-alives.
-async fn silence(connection: &Connection) {
-    let mut heard = (connection.stats().udp_rx.datagrams, Instant::now());
-    while heard.1.elapsed() < wire::IDLE_TIMEOUT {
-        sleep(wire::KEEP_ALIVE / 2).await;
-        let datagrams = connection.stats().udp_rx.datagrams;
-        if datagrams != heard.0 {
-            heard = (datagrams, Instant::now());
-        }
-    }
-}
-
 async fn stream(
     send: SendStream,
     mut recv: RecvStream,
@@ -611,7 +675,7 @@ async fn stream(
 ) -> Served {
     let counters = &shared.counters;
     let kind = match timeout(wire::GREETING_DEADLINE, preamble(&mut recv, counters)).await {
-        Ok(kind) => kind?,
+        Ok(preamble) => preamble?.kind,
         Err(_) => {
             bump(&counters.too_slow);
             return Err(Some(Fault::new(Close::TooSlow, "a stream's preamble did not come in time")));
@@ -622,6 +686,10 @@ async fn stream(
             bump(&counters.bad_preambles);
             Err(Some(Fault::new(Close::Preamble, "a second control stream")))
         }
+        StreamKind::Peer | StreamKind::PeerRequest | StreamKind::Enrol => {
+            bump(&counters.bad_preambles);
+            Err(Some(Fault::new(Close::Preamble, "a stream that only nodes open")))
+        }
         StreamKind::Request => request(send, recv, &session, &shared).await,
         StreamKind::Lane if !session.take_lane() => {
             bump(&counters.too_many_streams);
@@ -631,38 +699,10 @@ async fn stream(
     }
 }
 
-async fn preamble(recv: &mut RecvStream, counters: &Counters) -> Result<StreamKind, Option<Fault>> {
-    let mut bytes = [0; PREAMBLE_BYTES];
-    if let Err(e) = wire::read_exact(recv, &mut bytes).await {
-        return Err(match e {
-            ControlError::Connection(_) => None,
-            e => {
-                bump(&counters.bad_preambles);
-                Some(Fault::new(Close::Preamble, format!("no whole preamble: {e}")))
-            }
-        });
-    }
-    match Preamble::from_bytes(bytes) {
-        Ok(preamble) => Ok(preamble.kind),
-        Err(e) => {
-            bump(&counters.bad_preambles);
-            Err(Some(Fault::new(Close::Preamble, e.to_string())))
-        }
-    }
-}
-
-fn control_fault(error: ControlError, counters: &Counters) -> Option<Fault> {
-    if matches!(error, ControlError::Connection(_)) {
-        return None;
-    }
-    bump(&counters.bad_controls);
-    Some(Fault::new(Close::Control, error.to_string()))
-}
-
 async fn request(mut send: SendStream, mut recv: RecvStream, session: &Arc<Session>, shared: &Arc<Shared>) -> Served {
     let counters = &shared.counters;
     let request = match timeout(wire::GREETING_DEADLINE, wire::receive(&mut recv, wire::REQUEST_BYTES_MAX)).await {
-        Ok(request) => request.map_err(|e| control_fault(e, counters))?,
+        Ok(request) => request.map_err(|e| control_fault(&e, counters))?,
         Err(_) => {
             bump(&counters.too_slow);
             return Err(Some(Fault::new(Close::TooSlow, "a request did not come in time")));
@@ -673,10 +713,10 @@ async fn request(mut send: SendStream, mut recv: RecvStream, session: &Arc<Sessi
     let mut response = match request {
         // These wait for nothing, and tell what is wrong where others do not get their turn.
         Request::Status | Request::Devices | Request::Health | Request::ActorTypes => {
-            shared.doors.request(request).await
+            shared.doors().request(request).await
         }
         request => match timeout(REQUEST_TURN_LIMIT, shared.waiting_requests.acquire()).await {
-            Ok(_turn) => shared.doors.request(request).await,
+            Ok(_turn) => shared.doors().request(request).await,
             Err(_) => Response::Failed(wire::Failed::new(
                 Reason::Overloaded,
                 format!("the node has {WAITING_REQUESTS_MAX} admin requests under way already: try again"),

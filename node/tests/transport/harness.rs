@@ -13,6 +13,7 @@ use ringhold::server::{self, About, Doors, Server, Session, Sessions};
 use ringhold_cluster::counters::Counters;
 use ringhold_cluster::frame::{FRAME_HEADER_BYTES, FrameHeader, session_and_number};
 use ringhold_cluster::network::{BoxFuture, Network, RealNetwork};
+use ringhold_cluster::peers::Peers;
 use ringhold_cluster::tls::{Authority, Identity, NODE_NAME, Role};
 use ringhold_cluster::transport;
 use ringhold_cluster::wire::{
@@ -336,12 +337,18 @@ pub fn hello() -> Hello {
 }
 
 pub fn serve(network: &Arc<dyn Network>, authority: &Authority, doors: Arc<EchoDoors>, listen: SocketAddr) -> Server {
-    let options = server::Options {
-        listen,
-        identity: authority.identity(Role::Node, &**network).unwrap(),
-        network: network.clone(),
-        sessions_max: 8,
-    };
+    let identity = authority.identity(Role::Node, &**network).unwrap();
+    serve_as(network, identity, doors, listen, None)
+}
+
+pub fn serve_as(
+    network: &Arc<dyn Network>,
+    identity: Identity,
+    doors: Arc<EchoDoors>,
+    listen: SocketAddr,
+    peers: Option<Peers>,
+) -> Server {
+    let options = server::Options { listen, identity, network: network.clone(), sessions_max: 8, peers };
     Server::start(options, Arc::new(Sessions::default()), doors).unwrap()
 }
 

@@ -141,6 +141,7 @@ fn speed_beside_a_bare_stream() {
         identity: node(),
         network: network.clone(),
         sessions_max: 8,
+        peers: None,
     };
     let doors = Arc::new(Counting::default());
     let ours: Server = on_a_thread({

@@ -292,8 +292,15 @@ impl World {
             types: BTreeMap::new(),
             draining: false,
         };
-        let device = AboutDevice { name: "cpu0".into(), kind: "cpu".into(), workers: 1, memory_bytes: None };
-        let admit = Command::Admit(Admission { cluster: CLUSTER, member, devices: vec![device], fresh: false });
+        let device = AboutDevice {
+            name: "cpu0".into(),
+            kind: "cpu".into(),
+            workers: 1,
+            memory_bytes: None,
+            place: Default::default(),
+        };
+        let admit =
+            Command::Admit(Admission { cluster: CLUSTER, number: None, member, devices: vec![device], fresh: false });
         match self.settle(admit).await? {
             Outcome::Admitted { node, .. } => Some(node.into()),
             Outcome::Done => None,

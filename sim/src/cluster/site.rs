@@ -189,7 +189,8 @@ impl Site {
         };
         let calls = Arc::new(From { wires: world.wires.clone(), number: self.number });
         let (network, timing) = (self.network.clone(), self.timing);
-        let options = Options { number: self.number, log, disk: Arc::new(handle.clone()), calls, network, timing };
+        let options =
+            Options { number: self.number, log: Arc::new(log), disk: Arc::new(handle.clone()), calls, network, timing };
         match Control::start(options).await {
             Err(_) if !handle.has_power() => std::future::pending().await,
             started => started.map_err(|e| e.to_string()),

@@ -128,7 +128,12 @@ impl Judge<'_> {
         let Does::Follow(next) = operation.does else { return false };
         let held = self.evidence.plan.is_committed(operation.to.type_id);
         let kept = held || (self.evidence.failures == 0 && !self.evidence.crashed);
-        !kept && self.device_of(operation.to) != self.device_of(next)
+        let apart = match self.evidence.plan.moves {
+            // They may have been anywhere, but those of one shard together.
+            Some(_) => shard_of(operation.to.key) != shard_of(next.key),
+            None => self.device_of(operation.to) != self.device_of(next),
+        };
+        !kept && apart
     }
 
     /// Everything was put where it was sent to, and once.

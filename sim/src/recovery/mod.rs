@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use ringhold::client::{Client, Error, Options as ClientOptions};
 use ringhold::device::mistake::{self, Mistake};
 use ringhold::node::{Environment, Node, Storage};
+use ringhold::shards::ShardSet;
 use ringhold::{ActorId, Registry};
 use ringhold_cluster::network::Network;
 use ringhold_cluster::tls::{Authority, Identity, Role};
@@ -71,10 +72,13 @@ pub struct Figures {
     pub writes_without_room: u64,
     pub reconnects: u64,
     pub clock_jumps: u64,
+    /// Times that shards moved from one device to another, and that it was called off.
+    pub migrations: u64,
+    pub migrations_called_off: u64,
 }
 
 impl Figures {
-    pub fn named(&self) -> [(&'static str, u64); 10] {
+    pub fn named(&self) -> [(&'static str, u64); 12] {
         [
             ("answers", self.answers),
             ("device_restarts", self.device_restarts),
@@ -86,6 +90,8 @@ impl Figures {
             ("no_room_on_disk", self.writes_without_room),
             ("reconnects", self.reconnects),
             ("clock_jumps", self.clock_jumps),
+            ("migrations", self.migrations),
+            ("migrations_called_off", self.migrations_called_off),
         ]
     }
 }
@@ -126,6 +132,7 @@ async fn simulate(seed: u64, options: Options) -> Report<Figures> {
         devices: Vec::new(),
         logs: Vec::new(),
         clients: Vec::new(),
+        moves: Arc::default(),
         violations: Vec::new(),
         figures: Figures::default(),
     };
@@ -154,6 +161,8 @@ struct World {
     logs: Vec<Log>,
     /// Clients that have done what they wanted: what they keep, they send again where the node dies.
     clients: Vec<Client>,
+    /// How often shards have moved, and how often that was called off.
+    moves: Arc<Mutex<(u64, u64)>>,
     violations: Vec<String>,
     figures: Figures,
 }
@@ -262,6 +271,7 @@ impl World {
     /// A start of the node, until the clients have done all they wanted and it has handled that.
     async fn live(&mut self, site: &Site, handle: Handle, working: &mut JoinSet<Client>) -> Option<Node> {
         let node = self.start(site, handle).await?;
+        let _moving = self.begin_moves(&node);
         self.probe(site).await;
         while let Some(client) = working.join_next().await {
             self.clients.push(client.expect("a client's panic is noted where it happens"));
@@ -279,6 +289,37 @@ impl World {
         }
         self.settle(&node).await;
         Some(node)
+    }
+
+    /// Has shards move between the devices of a node from now on, until what this returns is dropped.
+    fn begin_moves(&self, node: &Node) -> JoinSet<()> {
+        let mut moving = JoinSet::new();
+        if let Some(moves) = self.plan.moves {
+            let (router, trace, counts) = (node.router().clone(), self.trace.clone(), self.moves.clone());
+            let names: Vec<String> = router.devices().iter().map(|device| device.name.clone()).collect();
+            let mut random = Random::new(self.seed, Stream::Moves, self.devices.len() as u64);
+            moving.spawn(async move {
+                loop {
+                    let pause_us = random.between(1, moves.pause_max.as_micros() as u64);
+                    sleep(Duration::from_micros(pause_us)).await;
+                    let from = random.below(names.len() as u64) as u16;
+                    let to = (u64::from(from) + random.between(1, names.len() as u64 - 1)) as usize % names.len();
+                    let own = router.shards().owned_by(from);
+                    let shards: ShardSet = own.iter().filter(|_| random.per_mille(moves.shards_per_mille)).collect();
+                    if shards.is_empty() {
+                        continue;
+                    }
+                    trace.event(format_args!("{} shards move from device {from} to {to}", shards.len()));
+                    let moved = router.migrate(shards, &names[to]).await;
+                    match &moved {
+                        Ok(_) => counts.lock().0 += 1,
+                        Err(_) => counts.lock().1 += 1,
+                    }
+                    trace.event(format_args!("that came to {:?}", moved.map_err(|e| e.to_string())));
+                }
+            });
+        }
+        moving
     }
 
     /// Starts the node on what its disk has.
@@ -315,7 +356,9 @@ impl World {
                 identity: site.identity.clone(),
                 dead_letters: site.letters.clone(),
                 checkpoints: Some(store),
+                shards: None,
                 jobs: Arc::new(handle),
+                control: None,
                 folder: None,
             },
         };
@@ -415,6 +458,7 @@ impl World {
             node.drain().await;
         }
         let crashed = self.devices.iter().flat_map(|devices| devices.crashed()).any(|crashed| crashed);
+        (self.figures.migrations, self.figures.migrations_called_off) = *self.moves.lock();
         self.figures.device_moves = self.devices.iter().map(|devices| devices.moves()).sum();
         self.figures.device_restarts = self
             .devices

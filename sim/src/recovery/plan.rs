@@ -29,6 +29,16 @@ pub struct Plan {
     pub clients: Vec<Client>,
     /// The client that comes each time that the node starts again.
     pub newcomer: Client,
+    /// How shards move between the devices, where they do.
+    pub moves: Option<Moves>,
+}
+
+/// Shards move all the time, with pauses between.
+#[derive(Clone, Copy, Debug)]
+pub struct Moves {
+    pub pause_max: Duration,
+    /// Out of a thousand shards of a device, so many move at a time.
+    pub shards_per_mille: u64,
 }
 
 /// When the power of the node's machine fails.
@@ -63,7 +73,12 @@ impl Plan {
         let mut random = Random::new(seed, Stream::Plan, 1);
         let r = &mut random;
         let ms = Duration::from_millis;
-        let devices = r.pick(&[1, 1, 2, 2]);
+        let mut devices = r.pick(&[1, 1, 2, 2]);
+        let m = &mut Random::new(seed, Stream::Plan, 2);
+        let moves = m.per_mille(500).then(|| {
+            devices = m.pick(&[2, 2, 3]);
+            Moves { pause_max: ms(m.pick(&[5, 50, 300])), shards_per_mille: m.pick(&[200, 500, 1_000]) }
+        });
         let interval = ms(r.pick(&[5, 10, 30, 80, 200]));
         let committed = if r.per_mille(800) { vec!["journal".to_owned()] } else { vec![] };
         let config = Config {
@@ -167,7 +182,7 @@ impl Plan {
             .collect();
         let newcomer =
             Client { operations: 12, asks_per_mille: 900, pause_per_mille: 0, pause_max: Duration::ZERO, asks_max: 12 };
-        Plan { config, failures, devices, disk, clock_jumps, weather, clients, newcomer }
+        Plan { config, failures, devices, disk, clock_jumps, weather, clients, newcomer, moves }
     }
 
     /// Whether nothing that this type sends goes out before it is durable.

@@ -240,7 +240,9 @@ impl World {
                 identity,
                 dead_letters: letters.clone(),
                 checkpoints: None,
+                shards: None,
                 jobs: Arc::new(ringhold::device::keeper::Blocking),
+                control: None,
                 folder: None,
             },
         };

@@ -195,7 +195,7 @@ impl Drop for Draft {
 
 impl Store {
     /// What was written before the store was opened anew need not be there, though a later sync succeeds.
-    fn check_open(&self, reopened: u64) -> Result<(), Error> {
+    pub(super) fn check_open(&self, reopened: u64) -> Result<(), Error> {
         match self.blocks.reopened() == reopened {
             true => Ok(()),
             false => Err(Error::Reopened),

@@ -281,6 +281,10 @@ impl<'a> Reader<'a> {
         Some(taken)
     }
 
+    pub fn u16(&mut self) -> Option<u16> {
+        self.take(2).map(|bytes| u16::from_le_bytes(bytes.try_into().expect("two bytes")))
+    }
+
     pub fn u32(&mut self) -> Option<u32> {
         self.take(4).map(|bytes| u32::from_le_bytes(bytes.try_into().expect("four bytes")))
     }

@@ -12,6 +12,7 @@
 
 mod draft;
 mod layout;
+mod moves;
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -26,6 +27,7 @@ pub use draft::Draft;
 pub(crate) use layout::{ABOUT, Reader};
 pub use layout::{About, DEVICE_NAME_BYTES_MAX, FORMAT, Manifest, PARTS_MAX, Part, Type};
 use layout::{FORMAT_KEY, PartInfo, chunk_key, chunk_name, manifest_of, set_of, unseal};
+pub use moves::Ownership;
 
 /// What can be configured.
 #[derive(Clone, Debug)]
@@ -116,6 +118,11 @@ pub enum Error {
     Device(String),
     #[error("{part} of checkpoint {epoch} of `{device}` is given what is no record: {source}")]
     Records { device: String, epoch: u64, part: Part, source: checkpoint::Error },
+    #[error(
+        "the table of which device has which shards is damaged ({0}): nothing else says it; take the last export to a new \
+         folder, or another folder"
+    )]
+    ShardTable(String),
     #[error("checkpoint {epoch} of `{device}` has more than {PARTS_MAX} parts")]
     Parts { device: String, epoch: u64 },
     #[error("checkpoint {epoch} of `{device}` holds actors that this binary runs otherwise: {}", list(mismatches))]

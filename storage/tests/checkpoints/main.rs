@@ -8,3 +8,4 @@ mod disk;
 mod exported;
 mod flow;
 mod model;
+mod moves;

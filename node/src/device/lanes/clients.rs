@@ -9,6 +9,7 @@ use ringhold_kernels::message::{Header, append, split_first};
 
 use super::{Mark, NotWhole, record, u64_at};
 use crate::device::mistake::{self, Mistake};
+use crate::shards::ShardSet;
 
 /// Answers kept for one client: as many as it can wait for. It reads them in the order in which they were given, so what it has
 /// not read is among these.
@@ -49,6 +50,10 @@ pub struct ClientLanes {
 struct ClientLane {
     client: Client,
     mark: Mark,
+    /// Shards that came from another device with a mark of their own.
+    apart: Vec<Apart>,
+    /// All its messages up to the largest mark here have come since the node's start, or need not.
+    caught_up: bool,
     /// Which of its connections is the present one.
     connection: u64,
     /// The last message that came on it. The answers to later ones are only kept: they come again first.
@@ -59,10 +64,96 @@ struct ClientLane {
     answer_bytes: usize,
 }
 
+/// A mark that counts for some shards instead of the lane's.
+///
+/// A client's messages come in their order, so as long as a node lives one mark would do for all its devices: what is at or
+/// below the largest of theirs has come. After its death each device goes back to its own checkpoint, and what a client
+/// sends again then is new to one and old to another. A shard that moves before that is over takes the mark along of the
+/// device that it leaves. It is dropped with the first message that is above all marks, for then all below has come.
+struct Apart {
+    shards: ShardSet,
+    mark: Mark,
+}
+
 impl ClientLane {
     fn new(client: Client, mark: Mark) -> ClientLane {
         let (answers, given) = (BTreeMap::new(), VecDeque::new());
-        ClientLane { client, mark, connection: 0, heard: 0, answers, given, answer_bytes: 0 }
+        let (apart, caught_up) = (Vec::new(), mark.taken == 0);
+        ClientLane { client, mark, apart, caught_up, connection: 0, heard: 0, answers, given, answer_bytes: 0 }
+    }
+
+    fn marks(&self) -> impl Iterator<Item = &Mark> {
+        std::iter::once(&self.mark).chain(self.apart.iter().map(|apart| &apart.mark))
+    }
+
+    fn marks_mut(&mut self) -> impl Iterator<Item = &mut Mark> {
+        std::iter::once(&mut self.mark).chain(self.apart.iter_mut().map(|apart| &mut apart.mark))
+    }
+
+    /// The mark that counts for an actor.
+    fn mark_for(&mut self, to: Key) -> &mut Mark {
+        match self.apart.iter_mut().find(|apart| apart.shards.has(to)) {
+            Some(apart) => &mut apart.mark,
+            None => &mut self.mark,
+        }
+    }
+
+    /// The last of its messages that was taken here.
+    fn newest(&self) -> u64 {
+        self.marks().map(|mark| mark.taken).max().expect("there is one at least")
+    }
+
+    /// All messages up to the largest mark have come: one mark does. It covers what all covered.
+    fn catch_up(&mut self) {
+        self.caught_up = true;
+        let taken = self.newest();
+        let covered = self.marks().map(|mark| mark.covered).min().expect("there is one at least");
+        let closing = self.marks().map(|mark| mark.closing).min().expect("there is one at least");
+        self.mark = Mark { taken, covered, closing };
+        self.apart.clear();
+    }
+
+    /// Has a mark count for these shards, in which all up to it is in a durable checkpoint.
+    fn set_apart(&mut self, shards: ShardSet, taken: u64) {
+        self.let_go_of(&shards);
+        // Shards of one mark go on together, for from here on what comes for them comes here in its order.
+        if taken == self.mark.taken {
+            return;
+        }
+        self.caught_up = false;
+        match self.apart.iter_mut().find(|apart| apart.mark.taken == taken) {
+            Some(apart) => {
+                apart.shards = apart.shards.or(&shards);
+                apart.mark.closing = None;
+            }
+            None => self.apart.push(Apart { shards, mark: Mark::durable(taken) }),
+        }
+    }
+
+    fn let_go_of(&mut self, shards: &ShardSet) {
+        self.apart.iter_mut().for_each(|apart| apart.shards = apart.shards.without(shards));
+        self.apart.retain(|apart| !apart.shards.is_empty());
+    }
+
+    /// Has what comes for these shards be new, unless one mark does for all.
+    fn begin_apart(&mut self, shards: &ShardSet) {
+        if !self.caught_up {
+            self.set_apart(shards.clone(), 0);
+        }
+    }
+
+    /// The marks that count for these shards.
+    fn marks_of(&self, shards: &ShardSet) -> Vec<(ShardSet, u64)> {
+        let mut rest = shards.clone();
+        let mut marks = Vec::new();
+        for apart in &self.apart {
+            let found = rest.and(&apart.shards);
+            rest = rest.without(&found);
+            marks.push((found, apart.mark.taken));
+        }
+        marks.push((rest, self.mark.taken));
+        marks.retain(|(shards, _)| !shards.is_empty());
+        marks
     }
 
     fn keep(&mut self, number: u64, header: &Header, payload: &[u8]) {
@@ -123,22 +214,25 @@ impl ClientLanes {
         }
     }
 
-    /// Looks at a message of a client's connection.
-    pub fn look(&mut self, client: u32, connection: u64, number: u64) -> Seen {
+    /// Looks at a message of a client's connection, for an actor of this key.
+    pub fn look(&mut self, client: u32, connection: u64, number: u64, to: Key) -> Seen {
         let Some(lane) = self.lanes.get_mut(&client).filter(|lane| lane.connection == connection) else {
             return Seen::Elsewhere;
         };
         lane.heard = lane.heard.max(number);
-        match number > lane.mark.taken || mistake::is_made(Mistake::TakesTwiceFromClients) {
+        match number > lane.mark_for(to).taken || mistake::is_made(Mistake::TakesTwiceFromClients) {
             true => Seen::New,
             false => Seen::Before,
         }
     }
 
     /// Takes in that a message was let in, or turned away for good.
-    pub fn take(&mut self, client: u32, number: u64, now_us: u64) {
+    pub fn take(&mut self, client: u32, number: u64, to: Key, now_us: u64) {
         if let Some(lane) = self.lanes.get_mut(&client) {
-            lane.mark.takes(number);
+            if !lane.caught_up && number > lane.newest() {
+                lane.catch_up();
+            }
+            lane.mark_for(to).takes(number);
             lane.client.seen_us = now_us;
             self.moved += 1;
         }
@@ -149,7 +243,7 @@ impl ClientLanes {
         let (client, low) = session_and_number(header.to());
         // The node's own questions are of no client, and those of a client that was forgotten are of none any more.
         let Some(lane) = self.lanes.get_mut(&client) else { return true };
-        let number = whole_number(lane.mark.taken, low);
+        let number = whole_number(lane.newest(), low);
         lane.keep(number, header, payload);
         number <= lane.heard
     }
@@ -177,20 +271,70 @@ impl ClientLanes {
 
     /// A message of this client from which on some may be in no durable checkpoint; `None` if all that was taken is in one.
     pub fn uncovered(&self, client: u32) -> Option<u64> {
-        let mark = self.lanes.get(&client)?.mark;
-        (mark.covered < mark.taken).then_some(mark.covered + 1)
+        let marks = self.lanes.get(&client)?.marks();
+        marks.filter(|mark| mark.covered < mark.taken).map(|mark| mark.covered + 1).min()
+    }
+
+    /// Takes over what another device of the node, which had these shards, has taken of its clients' messages to them. All of
+    /// that is in a durable checkpoint.
+    pub fn take_over(&mut self, from: &ClientLanes, shards: &ShardSet) {
+        if mistake::is_made(Mistake::LeavesMarks) {
+            return;
+        }
+        let unknown = |number: &u32| !from.lanes.contains_key(number);
+        self.lanes.iter_mut().filter(|(number, _)| unknown(number)).for_each(|(_, lane)| lane.begin_apart(shards));
+        for (number, theirs) in &from.lanes {
+            let new = || ClientLane::new(theirs.client, Mark::default());
+            let lane = self.lanes.entry(*number).or_insert_with(new);
+            // On one connection whatever the one has heard of, the other would have.
+            if lane.connection == 0 {
+                lane.connection = theirs.connection;
+            }
+            if lane.connection == theirs.connection {
+                lane.heard = lane.heard.max(theirs.heard);
+            }
+            match lane.caught_up && theirs.caught_up {
+                true => lane.mark.taken = lane.mark.taken.max(theirs.newest()),
+                false => theirs.marks_of(shards).into_iter().for_each(|(shards, taken)| lane.set_apart(shards, taken)),
+            }
+            self.moved += 1;
+        }
+    }
+
+    /// Takes in that these shards came from a device that has taken nothing for them of any client, but of those of which it is
+    /// said in what follows.
+    pub fn begin_apart(&mut self, shards: &ShardSet) {
+        self.lanes.values_mut().for_each(|lane| lane.begin_apart(shards));
+    }
+
+    /// Takes in that these shards are another device's.
+    pub fn let_go_of(&mut self, shards: &ShardSet) {
+        self.lanes.values_mut().for_each(|lane| lane.let_go_of(shards));
+    }
+
+    /// Adds what another device is to know of these shards, for [`ClientLanes::take_up`].
+    pub fn carry_off(&self, shards: &ShardSet, mut record: impl FnMut(u8, &[u8])) {
+        let mut body = Vec::new();
+        for lane in self.lanes.values() {
+            for (shards, taken) in lane.marks_of(shards) {
+                push_client(&mut body, &lane.client, taken);
+                body.extend(shards.to_bytes());
+                record(record::APART, &body);
+            }
+        }
     }
 
     /// Adds what a checkpoint is to know, record by record.
     pub fn close(&mut self, mut record: impl FnMut(u8, &[u8])) {
         let mut body = Vec::new();
         for lane in self.lanes.values_mut() {
-            let Client { number, id, born, seen_us } = lane.client;
-            body.clear();
-            body.extend(u64::from(number).to_le_bytes());
-            [lane.mark.close(), born, seen_us].iter().for_each(|word| body.extend(word.to_le_bytes()));
-            body.extend(id);
+            push_client(&mut body, &lane.client, lane.mark.close());
             record(record::CLIENT, &body);
+            for apart in &mut lane.apart {
+                push_client(&mut body, &lane.client, apart.mark.close());
+                body.extend(apart.shards.to_bytes());
+                record(record::APART, &body);
+            }
             for number in &lane.given {
                 let Some((header, payload)) = lane.answers.get(number) else { continue };
                 body.clear();
@@ -206,12 +350,12 @@ impl ClientLanes {
 
     /// Takes in that the checkpoint is durable.
     pub fn commit(&mut self) {
-        self.lanes.values_mut().for_each(|lane| lane.mark.commit());
+        self.lanes.values_mut().flat_map(ClientLane::marks_mut).for_each(Mark::commit);
     }
 
     /// Takes in that there is no such checkpoint.
     pub fn give_back(&mut self) {
-        self.lanes.values_mut().for_each(|lane| lane.mark.give_back());
+        self.lanes.values_mut().flat_map(ClientLane::marks_mut).for_each(Mark::give_back);
     }
 
     /// Takes up a record of a checkpoint. `Err`: it is none of this kind, or not whole.
@@ -221,7 +365,7 @@ impl ClientLanes {
 
     fn read(&mut self, kind: u8, body: &[u8]) -> Option<()> {
         match kind {
-            record::CLIENT => {
+            record::CLIENT | record::APART => {
                 let number = u32::try_from(u64_at(body, 0)?).ok()?;
                 let client = Client {
                     number,
@@ -229,7 +373,17 @@ impl ClientLanes {
                     born: u64_at(body, 16)?,
                     seen_us: u64_at(body, 24)?,
                 };
-                self.lanes.insert(number, ClientLane::new(client, Mark::durable(u64_at(body, 8)?)));
+                let taken = u64_at(body, 8)?;
+                if kind == record::CLIENT {
+                    self.lanes.insert(number, ClientLane::new(client, Mark::durable(taken)));
+                    return Some(());
+                }
+                let shards = ShardSet::from_bytes(body.get(48..)?.first_chunk()?);
+                // Of one that has been forgotten since nothing will come any more.
+                if self.lanes.contains_key(&number) || client.born > self.forgotten {
+                    let lane = self.lanes.entry(number).or_insert_with(|| ClientLane::new(client, Mark::default()));
+                    lane.set_apart(shards, taken);
+                }
             }
             record::ANSWER => {
                 let number = u64_at(body, 0)?;
@@ -242,6 +396,14 @@ impl ClientLanes {
         }
         Some(())
     }
+}
+
+fn push_client(body: &mut Vec<u8>, client: &Client, taken: u64) {
+    let Client { number, id, born, seen_us } = client;
+    body.clear();
+    body.extend(u64::from(*number).to_le_bytes());
+    [taken, *born, *seen_us].iter().for_each(|word| body.extend(word.to_le_bytes()));
+    body.extend(id);
 }
 
 /// The key by which a client's message is known in its device.

@@ -28,6 +28,8 @@ pub mod record {
     pub const DEVICE: u8 = 12;
     /// The youngest client that was forgotten: born u64.
     pub const FORGOTTEN: u8 = 13;
+    /// A mark that a client has for some shards apart: as `CLIENT`, then the shards, a bit for each.
+    pub const APART: u8 = 14;
 }
 
 /// A mark, and how much of it a durable checkpoint has.

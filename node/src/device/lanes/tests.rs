@@ -2,10 +2,14 @@
 
 use ringhold_cluster::frame::client_id;
 use ringhold_kernels::hlc::Hlc;
-use ringhold_kernels::id::ActorId;
+use ringhold_kernels::id::{ActorId, Key};
 use ringhold_kernels::message::{Header, Kind};
+use ringhold_kernels::outbox::shard_of;
+
+use std::collections::BTreeMap;
 
 use super::*;
+use crate::shards::ShardSet;
 
 /// Splitmix64.
 struct Random(u64);
@@ -22,6 +26,7 @@ impl Random {
 
 type Records = Vec<(u8, Vec<u8>)>;
 
+const ANY: Key = Key(0);
 const CLIENT: Client = Client { number: 7, id: [3; 16], born: 5, seen_us: 0 };
 
 /// A device to which a client sends, with its checkpoints.
@@ -65,9 +70,9 @@ impl Receiver {
     }
 
     fn take(&mut self, number: u64) -> Seen {
-        let seen = self.lanes.look(CLIENT.number, self.connection, number);
+        let seen = self.lanes.look(CLIENT.number, self.connection, number, ANY);
         if seen == Seen::New {
-            self.lanes.take(CLIENT.number, number, 1);
+            self.lanes.take(CLIENT.number, number, ANY, 1);
             self.did.push(number);
             let (header, payload) = answer(number);
             assert!(self.lanes.answer(&header, &payload), "it was heard of on this connection");
@@ -146,10 +151,10 @@ fn what_comes_on_a_connection_that_was_followed_by_another_is_left_to_that_one()
     device.connect(1);
     assert_eq!(device.take(1), Seen::New);
     device.connect(2);
-    assert_eq!(device.lanes.look(CLIENT.number, 1, 2), Seen::Elsewhere);
+    assert_eq!(device.lanes.look(CLIENT.number, 1, 2, ANY), Seen::Elsewhere);
     // Its answer is kept until it comes again.
     let (header, payload) = answer(2);
-    device.lanes.take(CLIENT.number, 2, 1);
+    device.lanes.take(CLIENT.number, 2, ANY, 1);
     assert!(!device.lanes.answer(&header, &payload));
     assert_eq!(device.take(2), Seen::Before);
     assert_eq!(device.lanes.answered(CLIENT.number, 2), Some((header, &payload[..])));
@@ -315,4 +320,125 @@ fn two_devices_hear_of_each_other_once_though_their_node_dies() {
             assert_eq!(devices[at].lanes.bytes(), 0, "seed {seed}: nothing is kept for ever");
         }
     }
+}
+
+/// A device of several, with what its actors have been told.
+#[derive(Default)]
+struct Owning {
+    lanes: ClientLanes,
+    did: BTreeMap<u64, Vec<u64>>,
+    durable: (BTreeMap<u64, Vec<u64>>, Records),
+    /// What has come to it since its last checkpoint.
+    adoptions: Vec<(ShardSet, Records, BTreeMap<u64, Vec<u64>>)>,
+}
+
+impl Owning {
+    fn checkpoint(&mut self) {
+        let mut records = Vec::new();
+        self.lanes.close(|kind, body| records.push((kind, body.to_vec())));
+        self.lanes.commit();
+        self.durable = (self.did.clone(), records);
+        self.adoptions.clear();
+    }
+
+    fn die(&mut self, owns: impl Fn(u64) -> bool) {
+        self.lanes = ClientLanes::default();
+        self.did = self.durable.0.clone();
+        self.did.retain(|key, _| owns(*key));
+        let mut all = self.durable.1.clone();
+        for (shards, records, did) in &self.adoptions {
+            all.drain(..).for_each(|(kind, body)| self.lanes.take_up(kind, &body).unwrap());
+            self.lanes.begin_apart(shards);
+            all.extend(records.iter().cloned());
+            self.did.extend(did.iter().filter(|(key, _)| owns(**key)).map(|(key, did)| (*key, did.clone())));
+        }
+        all.into_iter().for_each(|(kind, body)| self.lanes.take_up(kind, &body).unwrap());
+    }
+}
+
+/// Shards move between devices, while a client sends, and while it sends again what was not durable when all of them died.
+#[test]
+fn a_shard_that_moves_hears_of_each_message_once_though_its_node_dies() {
+    const DEVICES: usize = 3;
+    const KEYS: u64 = 12;
+    let mut again = 0;
+    for seed in 0..400 {
+        let random = &mut Random(seed);
+        let mut devices: Vec<Owning> = (0..DEVICES).map(|_| Owning::default()).collect();
+        let mut owner: Vec<usize> = (0..KEYS).map(|key| key as usize % DEVICES).collect();
+        // To which key each message goes, by its number less one; the next to come on the connection; what need not come again.
+        let (mut sent, mut next, mut covered, mut connection): (Vec<u64>, usize, u64, u64) = (Vec::new(), 0, 0, 0);
+        let connect = |devices: &mut Vec<Owning>, connection: &mut u64, covered: u64| {
+            *connection += 1;
+            for device in devices {
+                device.lanes.detach(CLIENT, *connection);
+                device.lanes.attach(CLIENT.number, covered + 1);
+            }
+            covered as usize
+        };
+        let mut away = true;
+        for step in 0..500 {
+            match random.below(if step > 460 { 1 } else { 16 }) {
+                0..9 => {
+                    if std::mem::take(&mut away) {
+                        next = connect(&mut devices, &mut connection, covered);
+                    }
+                    if next == sent.len() {
+                        sent.push(random.below(KEYS));
+                    } else {
+                        again += 1;
+                    }
+                    let (key, number) = (sent[next], next as u64 + 1);
+                    let device = &mut devices[owner[key as usize]];
+                    if device.lanes.look(CLIENT.number, connection, number, Key(key)) == Seen::New {
+                        device.lanes.take(CLIENT.number, number, Key(key), 1);
+                        device.did.entry(key).or_default().push(number);
+                    }
+                    next += 1;
+                }
+                9 | 10 => devices[random.below(DEVICES as u64) as usize].checkpoint(),
+                11 if away => {}
+                11 => {
+                    let uncovered = devices.iter().filter_map(|device| device.lanes.uncovered(CLIENT.number)).min();
+                    covered = covered.max(uncovered.map_or(next as u64, |first| first - 1).min(next as u64));
+                }
+                12 => away = true,
+                13 => {
+                    for (index, device) in devices.iter_mut().enumerate() {
+                        device.die(|key| owner[key as usize] == index);
+                    }
+                    away = true;
+                }
+                _ => {
+                    let from = random.below(DEVICES as u64) as usize;
+                    let to = (from + 1 + random.below(2) as usize) % DEVICES;
+                    let keys: Vec<u64> =
+                        (0..KEYS).filter(|key| owner[*key as usize] == from && random.below(2) == 0).collect();
+                    let shards: ShardSet = keys.iter().map(|key| shard_of(Key(*key))).collect();
+                    devices[to].checkpoint();
+                    devices[from].checkpoint();
+                    let mut records = Vec::new();
+                    devices[from].lanes.carry_off(&shards, |kind, body| records.push((kind, body.to_vec())));
+                    let mut did = BTreeMap::new();
+                    for key in keys {
+                        owner[key as usize] = to;
+                        did.extend(devices[from].did.remove(&key).map(|did| (key, did)));
+                    }
+                    let [source, target] = devices.get_disjoint_mut([from, to]).unwrap();
+                    target.lanes.take_over(&source.lanes, &shards);
+                    source.lanes.let_go_of(&shards);
+                    target.did.extend(did.clone());
+                    target.adoptions.push((shards, records, did));
+                }
+            }
+            if next == sent.len() && !away {
+                for key in 0..KEYS {
+                    let wanted = (1u64..).zip(&sent).filter(|(_, to)| **to == key).map(|(number, _)| number);
+                    let did = devices[owner[key as usize]].did.get(&key).map(Vec::as_slice).unwrap_or_default();
+                    assert!(wanted.eq(did.iter().copied()), "seed {seed}, step {step}: key {key} has {did:?}");
+                }
+            }
+        }
+    }
+    assert!(again > 10_000, "{again}");
 }

@@ -126,7 +126,9 @@ fn serve_node(
         identity: authority.identity(Role::Node, &*network)?,
         dead_letters: Arc::new(InMemory::new(0)),
         checkpoints: None,
+        shards: None,
         jobs: Arc::new(Blocking),
+        control: None,
         folder: None,
     };
     let (to_client, address) = mpsc::channel();

@@ -2,6 +2,8 @@
 //!
 //! No clock, task or socket in it: the caller brings the time and carries away what comes out.
 
+mod moves;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -10,7 +12,6 @@ use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::{ActorId, Key, TypeId};
 use ringhold_kernels::link::{Link, Reading, Refused};
 use ringhold_kernels::message::{Header, Kind, Reason, append, split_first};
-use ringhold_kernels::outbox::shard_of;
 use ringhold_kernels::queue::Queue;
 use ringhold_kernels::segment::Pulse;
 use ringhold_kernels::suspects::{self, Suspect};
@@ -23,6 +24,9 @@ use super::mistake::{self, Mistake};
 use super::poison::Poison;
 use super::retained::Retained;
 use crate::config::Overflow;
+use crate::shards::Shards;
+use moves::Moving;
+pub use moves::{Left, Taken};
 
 /// Messages taken out of a device in one go, from each worker.
 const COLLECT_MAX: usize = 1024;
@@ -36,6 +40,10 @@ pub struct Door {
     waiting_max: usize,
     /// From other devices of this node. They go in before anything new from outside.
     transit: Queue,
+    /// What was let in before for shards that take nothing now, whoever sent it.
+    blocked: Queue,
+    /// Shards that are about to leave, or to arrive.
+    moving: Option<Moving>,
     desk: Desk,
     /// To and from the other devices of this node.
     lanes: DeviceLanes,
@@ -66,7 +74,7 @@ pub struct Keeping {
     /// The checkpoint that the first host begins with; 0 is the empty one that a new device begins with.
     pub epoch: u64,
     /// Which device owns each shard.
-    pub owners: Arc<[u16]>,
+    pub shards: Arc<Shards>,
 }
 
 struct Kept {
@@ -75,6 +83,15 @@ struct Kept {
     /// A cut whose checkpoint is being made durable.
     closing: Option<Closing>,
     poison: Poison,
+    /// For other devices: messages that the last checkpoint has, and that have no number yet. The next one numbers them.
+    unnumbered: VecDeque<(Header, Vec<u8>)>,
+    /// The last adoption that the device's host has taken in, and that of the last durable checkpoint.
+    adopted: u64,
+    adopted_durably: u64,
+    /// The last adoption that there is.
+    adoption: u64,
+    /// The checkpoint that was taken up has actors of shards that have moved to another device since.
+    passed_over: bool,
 }
 
 /// What a checkpoint covers, once it is durable.
@@ -86,6 +103,11 @@ struct Closing {
     outputs: Vec<(usize, Held)>,
     /// Likewise, for actors of other devices: with its lane, and its number in the egress ring.
     away: Vec<(usize, u64, Away)>,
+    /// Of those, what an earlier checkpoint had without a number.
+    again: Vec<Away>,
+    /// Of shards that leave by this cut: what they have sent to other devices, and leaves with them.
+    leaving: Vec<(usize, Held)>,
+    adopted: u64,
 }
 
 /// What is kept of one lane.
@@ -119,8 +141,8 @@ impl Kept {
 }
 
 /// Which device what was held goes to, if it goes to one.
-fn goes_to(owners: &[u16], header: &Header) -> Option<u16> {
-    header.is(Kind::Tell).then(|| owners[shard_of(header.to().key)])
+fn goes_to(shards: &Shards, header: &Header) -> Option<u16> {
+    header.is(Kind::Tell).then(|| shards.of(header.to().key))
 }
 
 const ELSEWHERE: &str = "it holds actors that belong to another device now: start with as many devices as there were, in the same \
@@ -130,7 +152,7 @@ const ELSEWHERE: &str = "it holds actors that belong to another device now: star
 mod node_record {
     /// A message that had been admitted and that no worker had taken: for its lane, in order.
     pub const ADMITTED: u8 = 7;
-    /// A message that was held back for the checkpoint that has this record.
+    /// A message that was held back for the checkpoint that has this record; one for another device has no number yet.
     pub const HELD: u8 = 8;
 }
 
@@ -175,8 +197,11 @@ pub enum Admitted {
     Taken,
     /// It is an ask that came before, and this is the answer.
     Answered(Header, Vec<u8>),
-    /// There is no room now, and the policy is to wait.
+    /// There is no room now, and the policy is to wait; or its shard is on its way.
     Full,
+    /// It is an ask that came before, when its shard may have been another device's: what became of it, one of the others may
+    /// know.
+    Unknown,
     /// It is not let in: its asker is owed an error, or it is a dead letter.
     Refused(Reason),
 }
@@ -230,13 +255,25 @@ impl Door {
         let shape = *link.segment().shape();
         let lanes = || (0..link.lanes()).map(|_| KeptLane::default()).collect();
         Door {
-            kept: keeping.map(|keeping| Kept { keeping, lanes: lanes(), closing: None, poison: Poison::default() }),
+            kept: keeping.map(|keeping| Kept {
+                keeping,
+                lanes: lanes(),
+                closing: None,
+                poison: Poison::default(),
+                unnumbered: VecDeque::new(),
+                adopted: 0,
+                adopted_durably: 0,
+                adoption: 0,
+                passed_over: false,
+            }),
             has_host: false,
             holds_all: false,
             overflow,
             waiting: Queue::default(),
             waiting_max: shape.ingress_slots as usize * shape.workers as usize,
             transit: Queue::default(),
+            blocked: Queue::default(),
+            moving: None,
             desk: Desk::default(),
             lanes: DeviceLanes::default(),
             asks_max: (shape.egress_slots / 2) as usize,
@@ -281,20 +318,20 @@ impl Door {
         now: Hlc,
         admit: impl FnOnce(&mut Door) -> Admitted,
     ) -> Admitted {
-        match self.desk.clients.look(client, connection, number) {
+        match self.desk.clients.look(client, connection, number, header.to().key) {
             Seen::New => {}
             Seen::Before if is_ask(header) => {
                 return match self.desk.known(client, number) {
                     Known::Waits => Admitted::Taken,
                     Known::Answered(header, payload) => Admitted::Answered(header, payload),
-                    Known::Nothing => Admitted::Answered(error_to(header, Reason::ConnectionLost, self.clock), vec![]),
+                    Known::Nothing => Admitted::Unknown,
                 };
             }
             Seen::Before | Seen::Elsewhere => return Admitted::Taken,
         }
         let admitted = admit(self);
         if admitted != Admitted::Full {
-            self.desk.clients.take(client, number, now.us());
+            self.desk.clients.take(client, number, header.to().key, now.us());
         }
         if let Admitted::Refused(reason) = admitted
             && is_ask(header)
@@ -308,6 +345,9 @@ impl Door {
     fn admit_new(&mut self, header: &Header, payload: &[u8], now: Hlc, letters: &mut Vec<Letter>) -> Admitted {
         if let Some(reason) = self.closed {
             return self.refuse(reason);
+        }
+        if self.takes_none(header) {
+            return Admitted::Full;
         }
         let asks = is_ask(header);
         if asks && self.desk.asks.len() >= self.asks_max {
@@ -386,15 +426,16 @@ impl Door {
             return letters.push(Letter::new(header, payload, reason));
         }
         self.clock = self.clock.merge(Hlc(header.hlc));
+        if self.takes_none(header) {
+            return self.blocked.push(header, payload);
+        }
         self.transit.push(header, payload);
         self.let_in();
     }
 
-    /// The same for a message that is numbered. One that has come before is dropped.
-    pub fn pass_on_numbered(&mut self, from: u16, away: &Away, letters: &mut Vec<Letter>) {
-        if self.lanes.takes(from, away.number) {
-            self.pass_on(&away.header, &away.payload, letters);
-        }
+    /// Whether a numbered message from another device of this node, to be passed on, has not come before.
+    pub fn takes(&mut self, from: u16, number: u64) -> bool {
+        self.lanes.takes(from, number)
     }
 
     /// Moves what waits into the rings, as far as there is room; the bell tells when there is more.
@@ -439,9 +480,12 @@ impl Door {
     /// Takes what the device has sent. Returns how many messages there were.
     pub fn collect(&mut self, out: &mut Outcome) -> usize {
         let first = out.letters.len();
-        let Door { link, kept, desk, holds_all, .. } = self;
+        let Door { link, kept, desk, holds_all, moving, .. } = self;
+        let moving = moving.as_ref();
         let collected = link.drain_lanes(COLLECT_MAX, |lane, number, header, payload| match kept {
-            Some(kept) if *holds_all || kept.holds(header) => {
+            Some(kept)
+                if *holds_all || kept.holds(header) || moving.is_some_and(|moving| moving.leaves_with(header)) =>
+            {
                 kept.lanes[lane].held.push_back(Held { in_ring: number, header: *header, payload: payload.to_vec() });
             }
             _ => desk.hand_on(header, payload, out),
@@ -474,6 +518,7 @@ impl Door {
         };
         self.link.for_each_waiting(&mut note);
         self.waiting.for_each(&mut note);
+        self.blocked.for_each(&mut note);
         let forgotten = |key: &u64| self.kept.is_none() && !queued.contains(key);
         let mut lost: Vec<u64> = self.desk.asks.iter().copied().filter(forgotten).collect();
         // A set has no order, and a run must repeat.
@@ -517,7 +562,7 @@ impl Door {
             asks.into_iter().for_each(|key| self.desk.fail(key, reason, self.clock, out));
             return;
         }
-        let Door { link, waiting, transit, desk, .. } = self;
+        let Door { link, waiting, transit, blocked, desk, .. } = self;
         let mut give_up = |header: &Header, payload: &[u8]| {
             desk.count(reason);
             if is_ask(header) {
@@ -526,7 +571,7 @@ impl Door {
             out.letters.push(Letter::new(header, payload, reason));
         };
         link.for_each_waiting(&mut give_up);
-        for queue in [transit, waiting] {
+        for queue in [transit, blocked, waiting] {
             queue.drain(|header, payload| {
                 give_up(header, payload);
                 true
@@ -540,7 +585,9 @@ impl Door {
             return true;
         }
         let held = self.kept.iter().flat_map(|kept| &kept.lanes).any(|lane| !lane.held.is_empty());
-        !held && self.transit.is_empty() && self.waiting.is_empty() && self.unsent() == 0 && self.link.is_quiet()
+        let waits = !(self.transit.is_empty() && self.blocked.is_empty() && self.waiting.is_empty());
+        let unnumbered = self.kept.as_ref().is_some_and(|kept| !kept.unnumbered.is_empty());
+        !held && !waits && !unnumbered && self.moving.is_none() && self.unsent() == 0 && self.link.is_quiet()
     }
 
     /// Begins the term of a new host: from the last checkpoint, where there are any.
@@ -664,9 +711,9 @@ impl Door {
         self.covers().then(|| self.desk.clients.uncovered(client)).flatten()
     }
 
-    /// Grows with each message of a client that was taken.
+    /// Grows with each message of a client that was taken, and with each adoption.
     pub fn moved(&self) -> u64 {
-        self.desk.clients.moved()
+        self.desk.clients.moved() + self.adopted().0
     }
 
     /// Whether there will be checkpoints to wait for.
@@ -700,7 +747,8 @@ impl Door {
     /// Whether a checkpoint should not wait: outputs are held for it, or it keeps half of what it may.
     pub fn wants_checkpoint(&self) -> bool {
         self.kept.as_ref().is_some_and(|kept| {
-            kept.lanes.iter().any(|lane| !lane.held.is_empty()) || kept.bytes() >= kept.keeping.retained_bytes_max / 2
+            let held = kept.lanes.iter().any(|lane| !lane.held.is_empty()) || !kept.unnumbered.is_empty();
+            held || kept.bytes() >= kept.keeping.retained_bytes_max / 2
         })
     }
 
@@ -711,14 +759,15 @@ impl Door {
     pub fn take_up(&mut self, record: &Record<'_>, out: &mut Outcome) -> Result<(), &'static str> {
         let Door { link, kept, desk, lanes, .. } = self;
         let kept = kept.as_mut().expect("only a door that keeps has a checkpoint");
-        // Whatever belongs to an actor must have a lane here, or it would be left out in silence.
+        // Whatever belongs to an actor must have a lane here, or it would be left out in silence; unless its shard has moved since.
         let of = match record {
             Record::Actor { id, .. } => Some(id.key),
             Record::Queued { header, .. } => Some(header.to().key),
             _ => None,
         };
-        if of.is_some_and(|key| link.lane_of(key).is_none()) {
-            return Err(ELSEWHERE);
+        if let Some(key) = of.filter(|key| link.lane_of(*key).is_none()) {
+            kept.passed_over = true;
+            return if kept.keeping.shards.has_moved(key) { Ok(()) } else { Err(ELSEWHERE) };
         }
         match record {
             Record::Queued { header, .. } if is_ask(header) => {
@@ -733,7 +782,7 @@ impl Door {
         let Record::Node { kind, body } = record else { return Ok(()) };
         let not_whole = |_| "a record of the node's lanes is not whole";
         match *kind {
-            lanes::record::CLIENT | lanes::record::ANSWER | lanes::record::FORGOTTEN => {
+            lanes::record::CLIENT | lanes::record::APART | lanes::record::ANSWER | lanes::record::FORGOTTEN => {
                 return desk.clients.take_up(*kind, body).map_err(not_whole);
             }
             lanes::record::DEVICE | lanes::record::AWAY => {
@@ -745,11 +794,20 @@ impl Door {
         let (header, payload, _) = split_first(body).ok_or("a record of the node is no message")?;
         match *kind {
             node_record::ADMITTED => {
-                let lane = link.lane_of(header.to().key).ok_or(ELSEWHERE)?;
+                let Some(lane) = link.lane_of(header.to().key) else {
+                    return if kept.keeping.shards.has_moved(header.to().key) { Ok(()) } else { Err(ELSEWHERE) };
+                };
                 if is_ask(&header) {
                     desk.asks.insert(header.from().key.0);
                 }
                 kept.lanes[lane].log.push(&header, payload);
+                Ok(())
+            }
+            node_record::HELD if header.is(Kind::Tell) => {
+                // Where its sender has moved since, it has gone with it.
+                if link.lane_of(header.from().key).is_some() {
+                    kept.unnumbered.push_back((header, payload.to_vec()));
+                }
                 Ok(())
             }
             node_record::HELD => {
@@ -771,7 +829,7 @@ impl Door {
         while cuts.iter().any(|cut| self.link.taken(cut.lane as usize) < cut.egress) {
             assert!(self.collect(out) > 0, "a lane had put its messages into its ring before it was cut");
         }
-        let Door { kept, desk, lanes, transit, waiting, .. } = self;
+        let Door { kept, desk, lanes, transit, blocked, waiting, moving, .. } = self;
         let Some(kept) = kept else { return };
         // Whatever was admitted is with a worker that was cut, or is added below.
         desk.clients.close(|kind, body| checkpoint::push_node(part, kind, body));
@@ -782,7 +840,10 @@ impl Door {
             append(&mut body, header, payload);
             checkpoint::push_node(part, kind, &body);
         };
-        let (mut marks, mut outputs) = (Vec::new(), Vec::new());
+        let (mut marks, mut outputs, mut leaving) = (Vec::new(), Vec::new(), Vec::new());
+        let shards = kept.keeping.shards.clone();
+        let number = |(header, payload): (Header, Vec<u8>)| lanes.number(shards.of(header.to().key), header, payload);
+        let again: Vec<Away> = kept.unnumbered.drain(..).map(number).collect();
         for cut in cuts {
             let number = cut.lane as usize;
             let lane = &mut kept.lanes[number];
@@ -791,7 +852,11 @@ impl Door {
             marks.push((number, mark));
             while let Some(held) = lane.held.pop_front_if(|held| held.in_ring < cut.egress) {
                 let Held { in_ring, header, payload } = held;
-                match goes_to(&kept.keeping.owners, &header) {
+                match goes_to(&shards, &header) {
+                    Some(_) if moving.as_ref().is_some_and(|moving| moving.leaves_with(&header)) => {
+                        record(node_record::HELD, &header, &payload);
+                        leaving.push((number, Held { in_ring, header, payload }));
+                    }
                     Some(device) => away.push((number, in_ring, lanes.number(device, header, payload))),
                     None => {
                         record(node_record::HELD, &header, &payload);
@@ -800,27 +865,34 @@ impl Door {
                 }
             }
         }
-        for queue in [transit, waiting] {
+        for queue in [transit, blocked, waiting] {
             queue.for_each(|header, payload| record(node_record::ADMITTED, header, payload));
         }
-        lanes.close(away.iter().map(|(_, _, away)| away), |kind, body| checkpoint::push_node(part, kind, body));
+        let numbered = again.iter().chain(away.iter().map(|(_, _, away)| away));
+        lanes.close(numbered, |kind, body| checkpoint::push_node(part, kind, body));
         let epoch = cuts.first().map_or(0, |cut| cut.epoch);
-        kept.closing = Some(Closing { epoch, marks, outputs, away });
+        kept.closing = Some(Closing { epoch, marks, outputs, away, again, leaving, adopted: kept.adopted });
     }
 
     /// Takes in that the checkpoint of the cut that was closed is durable: what was held for it goes on, and what it covers is
     /// not kept. Its host may have ended since.
     pub fn commit(&mut self, out: &mut Outcome) {
         let first = out.letters.len();
-        let Door { kept, desk, lanes, .. } = self;
+        let Door { kept, desk, lanes, moving, .. } = self;
         let Some(kept) = kept else { return };
-        let Some(Closing { epoch, marks, outputs, away }) = kept.closing.take() else { return };
+        let Some(closing) = kept.closing.take() else { return };
+        let Closing { epoch, marks, outputs, away, again, leaving, adopted } = closing;
         kept.keeping.epoch = epoch;
+        kept.adopted_durably = adopted;
+        if let Some(moving) = moving {
+            moving.outs.extend(leaving.into_iter().map(|(_, Held { header, payload, .. })| (header, payload)));
+        }
         for (_, Held { header, payload, .. }) in outputs {
             desk.hand_on(&header, &payload, out);
         }
         desk.clients.commit();
-        lanes.commit(away.iter().map(|(_, _, away)| away));
+        lanes.commit(again.iter().chain(away.iter().map(|(_, _, away)| away)));
+        out.numbered.extend(again);
         out.numbered.extend(away.into_iter().map(|(_, _, away)| away));
         for (lane, mark) in marks {
             let log = &mut kept.lanes[lane].log;
@@ -836,14 +908,15 @@ impl Door {
     /// Takes in that there is no such checkpoint: what was held for it waits for the next one, or is made again.
     pub fn give_back(&mut self) {
         let Some(kept) = &mut self.kept else { return };
-        let Some(Closing { outputs, away, .. }) = kept.closing.take() else { return };
+        let Some(Closing { outputs, away, again, leaving, .. }) = kept.closing.take() else { return };
         self.desk.clients.give_back();
         self.lanes.give_back();
+        kept.unnumbered = again.into_iter().map(|Away { header, payload, .. }| (header, payload)).collect();
         if self.has_host {
             let away = away
                 .into_iter()
                 .map(|(lane, in_ring, Away { header, payload, .. })| (lane, Held { in_ring, header, payload }));
-            let mut held: Vec<_> = outputs.into_iter().chain(away).collect();
+            let mut held: Vec<_> = outputs.into_iter().chain(away).chain(leaving).collect();
             held.sort_by_key(|(_, held)| std::cmp::Reverse(held.in_ring));
             held.into_iter().for_each(|(lane, held)| kept.lanes[lane].held.push_front(held));
         }
@@ -861,7 +934,7 @@ impl Door {
             return 0;
         }
         let inside: u64 = self.link.read().iter().map(|r| r.queued + r.ingress_waiting).sum();
-        inside + (self.transit.len() + self.waiting.len()) as u64
+        inside + (self.transit.len() + self.blocked.len() + self.waiting.len()) as u64
     }
 
     pub fn readings(&self) -> Vec<Reading> {

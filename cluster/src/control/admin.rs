@@ -1,0 +1,160 @@
+//! What operators ask of a cluster, at any of its nodes, and the answers: see [`crate::wire::Request::Cluster`].
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::state::{DeviceNumber, NodeNumber};
+use crate::placement::Plan;
+
+/// A question about the cluster, or a change to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// How the cluster does; a majority of its voters is asked whether that is the newest, for so long.
+    Status { within_ms: u64 },
+    /// Who owns which shard.
+    Shards,
+    /// Sets a setting.
+    Set { name: String, value: String },
+    /// Nothing more is given to a node, or it may be again.
+    Drain { node: NodeNumber, draining: bool },
+    /// A node is no member any more.
+    Remove { node: NodeNumber },
+    /// Makes a token by which one node can join, good for so long.
+    Token { valid_s: u64 },
+    /// What would be best moved between the devices of a node, or of each that answers; nothing is moved.
+    Plan { node: Option<NodeNumber> },
+    /// Moves shards, all of which one device has, to another device of its node.
+    Migrate { shards: Vec<Range<u32>>, to: DeviceNumber },
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    Status(Box<Status>),
+    Shards(Vec<Owned>),
+    Done,
+    /// The token as text, and when it expires: seconds since the Unix epoch.
+    Token {
+        text: String,
+        expires_s: u64,
+    },
+    Plans(Vec<NodePlan>),
+    Migrated(Migrated),
+}
+
+/// A cluster at one moment, as the node knows it that was asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub name: String,
+    /// A UUID.
+    pub id: String,
+    /// The node that was asked.
+    pub asked: NodeNumber,
+    pub leader: Option<NodeNumber>,
+    /// Grows with each election.
+    pub term: u64,
+    /// Whether a majority of the voters has said just now that this is the newest state.
+    pub agreed: bool,
+    /// Why not, where it has not.
+    pub why_not: String,
+    /// The last entries of the log that this node has, has applied, and has in its last snapshot.
+    pub last_log: u64,
+    pub applied: u64,
+    pub snapshot: u64,
+    pub shards: u32,
+    pub nodes: Vec<Node>,
+    pub devices: Vec<Device>,
+    pub types: Vec<ActorType>,
+    pub settings: Vec<Setting>,
+}
+
+/// A node in a [`Status`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    pub number: NodeNumber,
+    /// A UUID.
+    pub id: String,
+    pub name: String,
+    pub address: String,
+    pub zone: String,
+    pub release: String,
+    pub role: Role,
+    pub draining: bool,
+    /// How long ago the leader last heard of it; 0 for itself. `None`: the leader has not heard of it, or could not be asked.
+    pub heard_ms: Option<u64>,
+    pub devices: u32,
+    pub shards: u32,
+}
+
+/// A node's part in agreeing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It is not given the log yet.
+    #[default]
+    Joining,
+    /// It is told what the voters agree on.
+    Learner,
+    Voter,
+    Leader,
+}
+
+/// A device in a [`Status`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    pub number: DeviceNumber,
+    pub node: NodeNumber,
+    pub name: String,
+    pub kind: String,
+    pub workers: u32,
+    pub memory_bytes: Option<u64>,
+    pub shards: u32,
+}
+
+/// An actor type in a [`Status`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActorType {
+    pub name: String,
+    pub layout_hash: u64,
+    pub nodes: Vec<NodeNumber>,
+}
+
+/// A setting in a [`Status`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    pub name: String,
+    pub value: String,
+    pub about: String,
+    /// What it may be.
+    pub rule: String,
+}
+
+/// Shards that belong to one device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owned {
+    /// `None`: nobody owns them.
+    pub device: Option<DeviceNumber>,
+    pub shards: Vec<Range<u32>>,
+    /// The largest of their terms.
+    pub term: u64,
+}
+
+/// What would be best moved between the devices of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodePlan {
+    pub node: NodeNumber,
+    pub plan: Result<Plan, String>,
+}
+
+/// Shards that have moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Migrated {
+    pub shards: u32,
+    /// Of all that was carried.
+    pub bytes: u64,
+    /// How long no message was let in for them.
+    pub stood_us: u64,
+    /// From begin to end.
+    pub took_us: u64,
+}

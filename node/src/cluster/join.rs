@@ -1,0 +1,339 @@
+//! How a node comes to belong to a cluster: it founds one, joins one, or goes on in the one that it belongs to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringhold_cluster::control::state::{
+    self, Admission, Command, DeviceNumber, Member, Outcome, Refused, State, id_text,
+};
+use ringhold_cluster::control::{self, Blocking, Control};
+use ringhold_cluster::network::Network;
+use ringhold_cluster::peers::{CallError, PeerRefused};
+use ringhold_storage::raft_log::{self, RaftLog};
+use tokio::time::{Instant, sleep};
+
+use super::message::{self, Join, Joined, Message, NotJoined, Reply};
+use super::{Belongs, Cluster, Options, Peering};
+use crate::server::Server;
+
+/// Under which name the log keeps what a node belongs to.
+const RECORD: &str = "member";
+/// How long a node tries to join before it gives up: whom it is to join may only be starting.
+const JOIN_LIMIT: Duration = Duration::from_secs(60);
+/// One attempt at one node.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How long another process has to say that it has this node's id.
+const PRESENT_LIMIT: Duration = Duration::from_secs(1);
+/// How long a node waits for the log before it asks whether it is wanted at all.
+const LOG_LIMIT: Duration = Duration::from_secs(2);
+/// How often a node that waits says so in its log.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// Why a node does not belong to its cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Log(#[from] raft_log::Error),
+    #[error(transparent)]
+    Control(#[from] control::Error),
+    #[error(
+        "the data folder's record of its cluster cannot be read ({0}): restore the folder from a backup, or join with an empty one"
+    )]
+    Record(String),
+    #[error("the cluster does not take this node: {0}")]
+    Refused(#[from] Refused),
+    #[error("node {address} does not take this one: {why}")]
+    NotJoined { address: String, why: NotJoined },
+    #[error(transparent)]
+    Stranger(CallError),
+    #[error("node {address} refuses this one: {why}")]
+    Unwanted { address: String, why: PeerRefused },
+    #[error("no cluster could be joined in {} s: {}", JOIN_LIMIT.as_secs(), each(.0))]
+    Unreachable(Vec<(String, String)>),
+    #[error(
+        "the data folder belongs to cluster `{name}` already, which this node has founded and which has no other member: to join another, \
+         start with an empty data folder (`--data-dir`)"
+    )]
+    FoundedOwn { name: String },
+    #[error("the data folder belongs to cluster `{name}` already ({id}): use an empty one for another cluster")]
+    Belongs { name: String, id: String },
+    #[error("node {number} was removed from cluster `{name}`: to join again, start it with an empty data folder")]
+    Removed { number: u32, name: String },
+    #[error(
+        "another process is this node already (id {id}), at {address}: stop it. If the data folder was copied, only one of the two may be \
+         used: start the other with an empty one"
+    )]
+    Duplicate { id: String, address: String },
+}
+
+fn each(attempts: &[(String, String)]) -> String {
+    attempts.iter().map(|(address, why)| format!("{address}: {why}")).collect::<Vec<_>>().join("; ")
+}
+
+/// See [`Cluster::start`]. Returns the numbers of the node's devices, in their order.
+pub(super) async fn start(cluster: &Cluster, server: &Server) -> Result<Vec<DeviceNumber>, Error> {
+    let options = &cluster.options;
+    let joining = Joining { cluster, options, server };
+    let belongs = match record(&options.log)? {
+        Some(belongs) => belongs,
+        None if options.join.is_empty() => found_as(&options.log, &options.node.cluster, &*options.network)?,
+        None => joining.join().await?,
+    };
+    cluster.known.lock().belongs = Some(belongs.clone());
+    let control = Control::start(control::Options {
+        number: belongs.number.into(),
+        log: options.log.clone(),
+        disk: Arc::new(Blocking),
+        calls: Arc::new(Peering(cluster.peers.clone())),
+        network: options.network.clone(),
+        timing: control::Timing::default(),
+    })
+    .await?;
+    control.advertise(&cluster.address());
+    // Nobody else sets it.
+    let _ = cluster.control.set(control);
+    if belongs.founder {
+        joining.begin(&belongs).await?;
+    }
+    let devices = joining.come_back(&belongs).await?;
+    if !options.join.is_empty() && belongs.founder && cluster.state().nodes.len() == 1 {
+        return Err(Error::FoundedOwn { name: belongs.cluster_name });
+    }
+    server.waits_for(String::new());
+    Ok(devices)
+}
+
+/// What a data folder says of the cluster that its node belongs to.
+fn record(log: &RaftLog) -> Result<Option<Belongs>, Error> {
+    let Some(bytes) = log.record(RECORD)? else { return Ok(None) };
+    message::decode(&bytes).map(Some).map_err(Error::Record)
+}
+
+fn keep(log: &RaftLog, belongs: &Belongs) -> Result<(), Error> {
+    let bytes = message::encode(belongs).map_err(Error::Record)?;
+    Ok(log.set_record(RECORD, &bytes)?)
+}
+
+/// Makes a node the founder of a cluster of its own.
+fn found_as(log: &RaftLog, cluster_name: &str, network: &dyn Network) -> Result<Belongs, Error> {
+    let mut cluster = [0; 16];
+    network.random(&mut cluster);
+    let belongs = Belongs { cluster, cluster_name: cluster_name.into(), number: 1, founder: true };
+    keep(log, &belongs)?;
+    Ok(belongs)
+}
+
+/// The same for a node that does not run, in whose log this is; returns the cluster's id.
+///
+/// # Errors
+/// Where the node belongs to a cluster already.
+pub fn found(log: &RaftLog, cluster_name: &str, network: &dyn Network) -> Result<String, Error> {
+    match record(log)? {
+        Some(belongs) => Err(Error::Belongs { name: belongs.cluster_name, id: id_text(&belongs.cluster) }),
+        None => Ok(id_text(&found_as(log, cluster_name, network)?.cluster)),
+    }
+}
+
+/// A node on its way into a cluster.
+struct Joining<'a> {
+    cluster: &'a Cluster,
+    options: &'a Options,
+    server: &'a Server,
+}
+
+impl Joining<'_> {
+    /// Makes the founder's log begin, unless it has.
+    async fn begin(&self, belongs: &Belongs) -> Result<(), Error> {
+        let control = self.cluster.control();
+        if control.state().cluster.is_some() {
+            return Ok(());
+        }
+        // A start that was broken off may have come this far.
+        if control.members().voters.is_empty() {
+            control.initialize(&self.cluster.address()).await?;
+        }
+        let cluster = state::Cluster { id: belongs.cluster, name: belongs.cluster_name.clone() };
+        let found = Command::Found { cluster, shards: self.options.shards };
+        self.propose(found, "for its own log").await.map(|_| ())
+    }
+
+    /// Becomes a member of the cluster of one of the nodes that it was given.
+    async fn join(&self) -> Result<Belongs, Error> {
+        let (deadline, mut said) = (Instant::now() + JOIN_LIMIT, None);
+        loop {
+            let mut failed = Vec::new();
+            for address in &self.options.join {
+                match self.ask_to_join(address).await {
+                    Ok(Ok(Joined { number, cluster, cluster_name })) => {
+                        let belongs = Belongs { cluster, cluster_name, number, founder: false };
+                        keep(&self.options.log, &belongs)?;
+                        tracing::info!("the node is node {number} of cluster `{}`", belongs.cluster_name);
+                        return Ok(belongs);
+                    }
+                    Ok(Err(NotJoined::NotNow(why))) => failed.push((address.clone(), why)),
+                    Ok(Err(NotJoined::Refused(Refused::NameTaken { .. }))) if self.takes_another_name() => {
+                        failed.push((address.clone(), "its name is taken".into()));
+                    }
+                    Ok(Err(why)) => return Err(Error::NotJoined { address: address.clone(), why }),
+                    Err(why @ CallError::Stranger { .. }) => return Err(Error::Stranger(why)),
+                    Err(why) => failed.push((address.clone(), why.to_string())),
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::Unreachable(failed));
+            }
+            self.say(&format!("to be taken into a cluster: {}", each(&failed)), &mut said);
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn ask_to_join(&self, address: &str) -> Result<Result<Joined, NotJoined>, CallError> {
+        let cluster_name = self.options.node.cluster.clone();
+        let join = Join { cluster_name, member: self.member(), devices: self.options.devices.clone() };
+        match self.cluster.call(address, &Message::Join(Box::new(join)), ATTEMPT_LIMIT).await {
+            Ok(Reply::Joined(joined)) => Ok(joined),
+            Ok(_) => Ok(Err(NotJoined::NotNow("it answered another question".into()))),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Has the cluster know the node as it is now, and returns the numbers of its devices.
+    async fn come_back(&self, belongs: &Belongs) -> Result<Vec<DeviceNumber>, Error> {
+        self.refuse_to_be_two().await?;
+        let known = |state: &State| {
+            let (number, member) = state.by_id(&self.options.id)?;
+            let devices: Vec<_> = self
+                .options
+                .devices
+                .iter()
+                .map(|about| {
+                    state.devices_of(number).find(|(_, device)| device.about == *about).map(|(device, _)| device)
+                })
+                .collect::<Option<_>>()?;
+            (member.incarnation == self.cluster.incarnation).then_some(devices)
+        };
+        let (since, mut said) = (Instant::now(), None);
+        let control = self.cluster.control();
+        loop {
+            let seen = control.changes();
+            let state = control.state();
+            if let Some(devices) = known(&state) {
+                return Ok(devices);
+            }
+            let is_known = state.by_id(&self.options.id).is_some();
+            // A node that has just joined is known, and will be told so by the log.
+            if is_known || belongs.founder {
+                self.admit(belongs).await?;
+            } else if since.elapsed() > LOG_LIMIT {
+                self.refuse_where_refused(&state).await?;
+            }
+            self.say("for the cluster's log", &mut said);
+            let _ = tokio::time::timeout(PAUSE, control.changed(seen)).await;
+        }
+    }
+
+    /// Nobody sends a log to a node that was removed; who is asked says so.
+    async fn refuse_where_refused(&self, state: &State) -> Result<(), Error> {
+        for member in state.nodes.values().filter(|member| member.id != self.options.id) {
+            let asked = self.cluster.call(&member.address, &Message::Present, PRESENT_LIMIT).await;
+            if let Err(CallError::Refused { address, refused }) = asked {
+                return Err(Error::Unwanted { address, why: refused });
+            }
+        }
+        Ok(())
+    }
+
+    async fn admit(&self, belongs: &Belongs) -> Result<(), Error> {
+        loop {
+            let admission = Admission {
+                cluster: belongs.cluster,
+                number: Some(belongs.number),
+                member: self.member(),
+                devices: self.options.devices.clone(),
+                fresh: self.options.fresh,
+            };
+            match self.propose(Command::Admit(admission), "for the cluster to take it back").await {
+                Ok(Outcome::Admitted { .. } | Outcome::Done) => return Ok(()),
+                Err(Error::Refused(Refused::NameTaken { .. })) if self.takes_another_name() => {}
+                Err(Error::Refused(Refused::Removed(number))) => {
+                    return Err(Error::Removed { number, name: belongs.cluster_name.clone() });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Proposes as often as it takes: without a majority of the voters a node waits.
+    async fn propose(&self, command: Command, what_for: &str) -> Result<Outcome, Error> {
+        let mut said = None;
+        loop {
+            match self.cluster.control().propose(command.clone(), ATTEMPT_LIMIT).await {
+                Ok(applied) => return Ok(applied?),
+                Err(why @ (control::Error::Stopped(_) | control::Error::TooLarge { .. })) => return Err(why.into()),
+                Err(why) => {
+                    // To one that was removed nobody talks but to say so.
+                    self.refuse_where_refused(&self.cluster.state()).await?;
+                    self.say(&format!("{what_for}: {why}"), &mut said);
+                }
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// A data folder that was copied makes two nodes of one.
+    async fn refuse_to_be_two(&self) -> Result<(), Error> {
+        let state = self.cluster.state();
+        // Where this one listens there is no other.
+        let own = self.cluster.address();
+        let Some((_, member)) = state.by_id(&self.options.id).filter(|(_, m)| m.address != own) else { return Ok(()) };
+        let there = self.cluster.call(&member.address, &Message::Present, PRESENT_LIMIT).await;
+        match there {
+            Err(CallError::Refused { refused: PeerRefused::SameIdentity { .. }, .. }) => {
+                Err(Error::Duplicate { id: id_text(&self.options.id), address: member.address.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn member(&self) -> Member {
+        let (name, address) = {
+            let known = self.cluster.known.lock();
+            (known.name.clone(), known.address.clone())
+        };
+        Member {
+            id: self.options.id,
+            incarnation: self.cluster.incarnation,
+            name,
+            address,
+            zone: self.options.zone.clone(),
+            release: self.options.node.version.clone(),
+            versions: (state::VERSION_MIN, state::VERSION),
+            types: self.options.types.clone(),
+            draining: false,
+        }
+    }
+
+    /// A node that nobody has named is called by its host; where others on that are too, by its port besides.
+    fn takes_another_name(&self) -> bool {
+        let port = self.server.address().port();
+        let other = format!("{}-{port}", self.options.node.name);
+        let mut known = self.cluster.known.lock();
+        let takes = !self.options.named && known.name != other;
+        if takes {
+            known.name = other;
+        }
+        takes
+    }
+
+    /// Tells clients at once and the log now and then what the node waits for.
+    fn say(&self, what: &str, said: &mut Option<Instant>) {
+        self.server.waits_for(format!("it waits {what}"));
+        let first = *said.get_or_insert_with(Instant::now);
+        if first.elapsed() >= SAY_EVERY {
+            *said = Some(Instant::now());
+            tracing::warn!("the node waits {what}");
+        }
+    }
+}

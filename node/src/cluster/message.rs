@@ -1,0 +1,76 @@
+//! What nodes of a cluster ask each other, beside what Raft has to say.
+
+use ringhold_cluster::control::state::{AboutDevice, Member, NodeNumber, Refused};
+use ringhold_cluster::wire;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// A question to another node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Message {
+    /// From one node's control plane to the other's.
+    Raft(Vec<u8>),
+    /// A node wants to become a member.
+    Join(Box<Join>),
+    /// Who is there?
+    Present,
+    /// When did you last hear from the others? To the leader.
+    Heard,
+    /// A client has asked another node what only this one knows.
+    Request(Box<wire::Request>),
+}
+
+/// A node that wants to become a member.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Join {
+    /// The name of the cluster that it means.
+    pub cluster_name: String,
+    pub member: Member,
+    pub devices: Vec<AboutDevice>,
+}
+
+/// The answer to a [`Message`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Reply {
+    Raft(Vec<u8>),
+    Joined(Result<Joined, NotJoined>),
+    Present,
+    /// For each node, how long ago in milliseconds; `None` of one that does not lead.
+    Heard(Option<Vec<(NodeNumber, u64)>>),
+    Response(Box<wire::Response>),
+}
+
+/// A node that has become a member.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Joined {
+    pub number: NodeNumber,
+    pub cluster: [u8; 16],
+    pub cluster_name: String,
+}
+
+/// Why it has not.
+#[derive(Clone, Debug, Serialize, Deserialize, thiserror::Error)]
+pub enum NotJoined {
+    #[error(
+        "it means cluster `{wanted}`, and this is `{actual}`: write that in its configuration (`node.cluster`), or join another node"
+    )]
+    OtherName { wanted: String, actual: String },
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// It may be tried again.
+    #[error("{0}")]
+    NotNow(String),
+}
+
+/// The bytes of a message or a reply.
+pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
+    let mut bytes = wire::encode(value).map_err(|e| e.to_string())?;
+    // A request has its own length on the wire.
+    bytes.drain(..4);
+    Ok(bytes)
+}
+
+/// What such bytes say.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    wire::decode(bytes).map_err(|e| e.to_string())
+}

@@ -1,0 +1,360 @@
+//! A node's part in its cluster: how it comes to belong to one, and what it does there.
+//!
+//! Every node belongs to a cluster. One that was not told to join any founds one of its own, of which it is the only member, so
+//! there is one way of working and not two. What the cluster agrees on is in [`ringhold_cluster::control`]; this module asks for
+//! it to be changed, carries the messages of it between nodes, and answers operators.
+
+mod admin;
+mod join;
+mod message;
+mod table;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use ringhold_cluster::control::state::{
+    AboutDevice, Admission, Command, DeviceNumber, NodeNumber, Outcome, Refused, State, id_text,
+};
+use ringhold_cluster::control::{Calls, Control};
+use ringhold_cluster::network::{BoxFuture, Network};
+use ringhold_cluster::peers::{CallError, PeerHello, PeerName, PeerRefused, PeerService, Peers};
+use ringhold_cluster::tls::Identity;
+use ringhold_cluster::wire::{Failed, NodeName, Request, Response};
+use ringhold_storage::raft_log::RaftLog;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+pub use join::{Error, found};
+use message::{Join, Joined, Message, NotJoined, Reply};
+pub use table::AgreedTable;
+
+use crate::server::{Doors, Server};
+
+/// How a node belongs to a cluster.
+pub struct Options {
+    /// The node's id, which `node` has as text.
+    pub id: [u8; 16],
+    pub node: NodeName,
+    /// Somebody has given it its name; where nobody has, another will do as well.
+    pub named: bool,
+    pub zone: String,
+    /// Nodes to join.
+    pub join: Vec<String>,
+    pub identity: Identity,
+    pub network: Arc<dyn Network>,
+    pub log: Arc<RaftLog>,
+    /// The layout hashes of the node's actor types, by name.
+    pub types: BTreeMap<String, u64>,
+    pub devices: Vec<AboutDevice>,
+    /// Its devices keep nothing from before.
+    pub fresh: bool,
+    /// That a cluster has which it founds.
+    pub shards: u32,
+}
+
+/// A node's membership. Shared by its tasks, the router, and the connections of other nodes.
+pub struct Cluster {
+    options: Options,
+    incarnation: u64,
+    peers: Peers,
+    control: OnceLock<Control>,
+    /// Who answers what clients ask, once the node is open.
+    doors: OnceLock<Weak<dyn Doors>>,
+    known: Mutex<Known>,
+}
+
+/// What becomes known of a node as it starts.
+struct Known {
+    name: String,
+    /// Where others reach it.
+    address: String,
+    /// Once it belongs to one.
+    belongs: Option<Belongs>,
+    /// The numbers of its devices, by their places.
+    devices: Vec<DeviceNumber>,
+}
+
+/// Which cluster a node belongs to, and as what: kept beside its log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Belongs {
+    cluster: [u8; 16],
+    cluster_name: String,
+    number: NodeNumber,
+    /// It founds it.
+    founder: bool,
+}
+
+/// How long a node that leads has for handing that over as it ends.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
+/// How long another may take to take over until it is asked again.
+const HAND_OVER_PAUSE: Duration = Duration::from_millis(500);
+
+impl Cluster {
+    /// A node that belongs to no cluster yet, and answers other nodes already.
+    pub fn new(options: Options) -> Arc<Cluster> {
+        let mut incarnation = [0; 8];
+        options.network.random(&mut incarnation);
+        let known =
+            Known { name: options.node.name.clone(), address: String::new(), belongs: None, devices: Vec::new() };
+        Arc::new_cyclic(|cluster: &Weak<Cluster>| Cluster {
+            peers: Peers::new(options.network.clone(), options.identity.clone(), cluster.clone()),
+            incarnation: u64::from_le_bytes(incarnation),
+            options,
+            control: OnceLock::new(),
+            doors: OnceLock::new(),
+            known: Mutex::new(known),
+        })
+    }
+
+    /// Comes to belong to a cluster, for the first time or again, and returns the numbers of the node's devices, in their order,
+    /// once the cluster has it among its members. `address` is where others reach it; the server, which listens there already,
+    /// is told what this waits for.
+    pub async fn start(&self, address: String, server: &Server) -> Result<Vec<DeviceNumber>, Error> {
+        self.known.lock().address = address;
+        let devices = join::start(self, server).await?;
+        self.known.lock().devices = devices.clone();
+        Ok(devices)
+    }
+
+    /// Has other nodes' clients' questions answered from now on.
+    pub fn open(&self, doors: &Arc<dyn Doors>) {
+        // Nobody else sets it.
+        let _ = self.doors.set(Arc::downgrade(doors));
+    }
+
+    /// What this node knows the cluster to have agreed on.
+    pub fn state(&self) -> Arc<State> {
+        self.control().state()
+    }
+
+    /// The node's number.
+    pub fn number(&self) -> NodeNumber {
+        self.known.lock().belongs.as_ref().expect("a cluster that was started is belonged to").number
+    }
+
+    /// The node's devices by their numbers in the cluster, in the order of their places.
+    pub fn own_devices(&self) -> Vec<DeviceNumber> {
+        self.known.lock().devices.clone()
+    }
+
+    /// Asks another node what a client has asked this one.
+    pub async fn ask_node(&self, node: NodeNumber, request: Request) -> Result<Response, Failed> {
+        let state = self.state();
+        let Some(member) = state.nodes.get(&node) else {
+            return Err(Failed::text(Refused::NoSuchNode(node).to_string()));
+        };
+        let asked = self.call(&member.address, &Message::Request(Box::new(request)), OWNER_LIMIT).await;
+        match asked {
+            Ok(Reply::Response(response)) => Ok(*response),
+            Ok(_) => Err(Failed::text(format!("node `{}` answered another question", member.name))),
+            Err(why) => Err(Failed::text(format!("node `{}` could not be asked: {why}", member.name))),
+        }
+    }
+
+    /// Asks the node whose device owns a shard; `None` where that is this node, or nobody.
+    pub async fn ask_owner(&self, shard: usize, request: Request) -> Option<Result<Response, Failed>> {
+        let state = self.state();
+        let device = state.devices.get(&state.shards.get(shard)?.owner?)?;
+        match device.node != self.number() {
+            true => Some(self.ask_node(device.node, request).await),
+            false => None,
+        }
+    }
+
+    /// Where the node is that owns most shards.
+    pub fn owners_address(&self) -> Option<String> {
+        let state = self.state();
+        let mut counts: BTreeMap<NodeNumber, u32> = BTreeMap::new();
+        for (device, count) in state.shard_counts() {
+            *counts.entry(state.devices[&device].node).or_default() += count;
+        }
+        let (node, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+        state.nodes.get(&node).map(|member| member.address.clone())
+    }
+
+    /// Its connections with other nodes.
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// Does what a node has to do for its cluster, for as long as the node runs.
+    pub async fn run(self: Arc<Cluster>) {
+        let control = self.control();
+        tokio::select! {
+            biased;
+            why = control.stopped() => {
+                tracing::error!(
+                    "the node takes no part in what its cluster agrees on any more ({why}): its actors go on, and shards cannot move. \
+                     See to that, and start it again"
+                );
+                std::future::pending().await
+            }
+            () = control.keep_members() => {}
+        }
+    }
+
+    /// Ends the node's part: where it leads it has another lead, so that nobody waits for an election.
+    pub async fn end(&self) {
+        let _ = timeout(HAND_OVER_LIMIT, self.hand_over()).await;
+        self.control().shutdown().await;
+        self.peers.stop();
+    }
+
+    /// Returns once another leads, or nobody can.
+    async fn hand_over(&self) {
+        let control = self.control();
+        while self.leads() && control.members().voters.len() > 1 {
+            let seen = control.changes();
+            if control.hand_over().await.is_err() {
+                return;
+            }
+            let _ = timeout(HAND_OVER_PAUSE, control.changed(seen)).await;
+        }
+    }
+
+    fn control(&self) -> &Control {
+        self.control.get().expect("it is there before anybody asks for it")
+    }
+
+    fn address(&self) -> String {
+        self.known.lock().address.clone()
+    }
+
+    /// Asks another node.
+    async fn call(&self, address: &str, message: &Message, within: Duration) -> Result<Reply, CallError> {
+        let bad = |text: String| CallError::Answered { address: address.into(), text };
+        let request = message::encode(message).map_err(bad)?;
+        let reply = self.peers.call(address, None, request, within).await?;
+        message::decode(&reply).map_err(bad)
+    }
+
+    /// Answers another node.
+    async fn reply(&self, message: Message) -> Result<Reply, String> {
+        match message {
+            Message::Present => Ok(Reply::Present),
+            Message::Raft(request) => match self.control.get() {
+                Some(control) => Ok(Reply::Raft(control.answer(request).await)),
+                None => Err("the node is starting".into()),
+            },
+            Message::Heard => Ok(Reply::Heard(self.leads().then(|| self.heard_here().into_iter().collect()))),
+            Message::Join(join) => Ok(Reply::Joined(self.let_join(*join).await)),
+            Message::Request(request) => match self.doors.get().and_then(Weak::upgrade) {
+                Some(doors) => Ok(Reply::Response(Box::new(doors.request(*request).await))),
+                None => Err("the node is starting".into()),
+            },
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.control.get().is_some_and(|control| control.leader() == Some(control.number()))
+    }
+
+    /// Makes another node a member.
+    async fn let_join(&self, Join { cluster_name, member, devices }: Join) -> Result<Joined, NotJoined> {
+        let not_now = |why: &str| NotJoined::NotNow(why.into());
+        let control = self.control.get().ok_or_else(|| not_now("it is starting itself"))?;
+        let state = control.read(JOIN_LIMIT).await.map_err(|e| not_now(&e.to_string()))?;
+        let cluster = state.cluster.as_ref().ok_or_else(|| not_now("its cluster is being founded"))?;
+        if cluster.name != cluster_name {
+            return Err(NotJoined::OtherName { wanted: cluster_name, actual: cluster.name.clone() });
+        }
+        let admission = Admission { cluster: cluster.id, number: None, member, devices, fresh: true };
+        match control.propose(Command::Admit(admission), JOIN_LIMIT).await {
+            Ok(Ok(Outcome::Admitted { node, .. })) => {
+                Ok(Joined { number: node, cluster: cluster.id, cluster_name: cluster.name.clone() })
+            }
+            Ok(Ok(Outcome::Done)) => Err(not_now("it answered another question")),
+            Ok(Err(refused)) => Err(refused.into()),
+            Err(why) => Err(not_now(&why.to_string())),
+        }
+    }
+}
+
+/// How long the node may take that has an actor which another is asked for: longer than the actor itself.
+const OWNER_LIMIT: Duration = Duration::from_secs(6);
+/// How long the members may take to agree on another.
+const JOIN_LIMIT: Duration = Duration::from_secs(4);
+
+impl PeerService for Cluster {
+    fn about(&self) -> PeerHello {
+        let known = self.known.lock();
+        let belongs = known.belongs.as_ref();
+        let node = PeerName {
+            id: self.options.id,
+            incarnation: self.incarnation,
+            number: belongs.map(|belongs| belongs.number),
+            name: known.name.clone(),
+            address: known.address.clone(),
+        };
+        PeerHello {
+            cluster: belongs.map(|belongs| belongs.cluster),
+            cluster_name: belongs.map_or(&self.options.node.cluster, |belongs| &belongs.cluster_name).clone(),
+            ..PeerHello::new(format!("ringhold {}", self.options.node.version), node)
+        }
+    }
+
+    fn judge(&self, hello: &PeerHello, _from: SocketAddr) -> Result<(), PeerRefused> {
+        let Some(control) = self.control.get() else { return Ok(()) };
+        let state = control.state();
+        match hello.node.number {
+            Some(number) if state.was_removed(number) => {
+                Err(PeerRefused::Service(Refused::Removed(number).to_string()))
+            }
+            Some(number) => match state.nodes.get(&number) {
+                Some(member) if member.id != hello.node.id => Err(PeerRefused::Service(format!(
+                    "it says that it is node {number}, and that is another ({})",
+                    id_text(&member.id)
+                ))),
+                _ => Ok(()),
+            },
+            None => Ok(()),
+        }
+    }
+
+    fn answer(&self, _from: PeerName, request: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, String>> {
+        Box::pin(async move {
+            let reply = self.reply(message::decode(&request)?).await?;
+            message::encode(&reply)
+        })
+    }
+
+    fn use_token(&self, serial: Vec<u8>, expires_us: u64) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let control = self.control.get().ok_or("the node is starting")?;
+            let now_s = self.options.network.wall_us() / 1_000_000;
+            let used = Command::UseToken { serial, expires_s: expires_us / 1_000_000 + 1, now_s };
+            match control.propose(used, TOKEN_LIMIT).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(refused)) => Err(refused.to_string()),
+                Err(why) => Err(why.to_string()),
+            }
+        })
+    }
+}
+
+/// How long the cluster may take to agree that a token is used.
+const TOKEN_LIMIT: Duration = Duration::from_secs(5);
+
+impl Calls for Peering {
+    fn call<'a>(
+        &'a self,
+        address: &'a str,
+        request: Vec<u8>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Vec<u8>, String>> {
+        Box::pin(async move {
+            let request = message::encode(&Message::Raft(request))?;
+            let reply = self.0.call(address, None, request, within).await.map_err(|e| e.to_string())?;
+            match message::decode(&reply)? {
+                Reply::Raft(reply) => Ok(reply),
+                _ => Err("it answered another question".into()),
+            }
+        })
+    }
+}
+
+/// How a control plane reaches those of other nodes.
+struct Peering(Peers);

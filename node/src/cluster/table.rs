@@ -1,0 +1,75 @@
+//! The shard table, as the cluster has agreed on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringhold_cluster::control;
+use ringhold_cluster::control::state::{Command, DeviceNumber, State, ranges};
+use ringhold_cluster::network::BoxFuture;
+use tokio::time::sleep;
+
+use super::Cluster;
+use crate::shards::{ELSEWHERE, NotMoved, Ownership, ShardSet, ShardTable};
+
+/// How long the members have to agree until they are asked again.
+const AGREE_LIMIT: Duration = Duration::from_secs(5);
+/// Before it is looked again whether a change was made of which nobody knows.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
+/// See the module's documentation.
+pub struct AgreedTable {
+    cluster: Arc<Cluster>,
+    /// The numbers of the node's devices, by their places.
+    own: Vec<DeviceNumber>,
+}
+
+impl AgreedTable {
+    pub fn new(cluster: Arc<Cluster>, own: Vec<DeviceNumber>) -> AgreedTable {
+        AgreedTable { cluster, own }
+    }
+
+    fn place(&self, owner: DeviceNumber) -> u16 {
+        self.own.iter().position(|device| *device == owner).map_or(ELSEWHERE, |place| place as u16)
+    }
+
+    /// Whether all of these are a device's, in a state.
+    fn has(state: &State, shards: &ShardSet, device: DeviceNumber) -> bool {
+        shards.iter().all(|shard| state.shards.get(shard).is_some_and(|shard| shard.owner == Some(device)))
+    }
+}
+
+impl ShardTable for AgreedTable {
+    fn owners(&self) -> Vec<Ownership> {
+        let state = self.cluster.state();
+        let owner = |shard: &control::state::Shard| Ownership {
+            device: shard.owner.map_or(ELSEWHERE, |owner| self.place(owner)),
+            term: shard.term as u32,
+        };
+        state.shards.iter().map(owner).collect()
+    }
+
+    fn move_shards<'a>(&'a self, shards: &'a ShardSet, from: u16, to: u16) -> BoxFuture<'a, Result<(), NotMoved>> {
+        Box::pin(async move {
+            let (from, to) = (self.own[usize::from(from)], self.own[usize::from(to)]);
+            let control = self.cluster.control();
+            let moved = Command::Move { shards: ranges(shards.iter().map(|shard| shard as u32)), from, to };
+            // A change of which nobody knows may still be made, so after one there is no way back.
+            let mut may_be = false;
+            loop {
+                match control.propose(moved.clone(), AGREE_LIMIT).await {
+                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Err(refused)) if !may_be => return Err(NotMoved(refused.to_string())),
+                    Err(control::Error::Unknown { .. }) => may_be = true,
+                    Err(why) if !may_be => return Err(NotMoved(why.to_string())),
+                    Err(control::Error::Stopped(_)) => std::future::pending().await,
+                    // Refused: it was made.
+                    Ok(Err(_)) | Err(_) => {}
+                }
+                match control.read(AGREE_LIMIT).await {
+                    Ok(state) if Self::has(&state, shards, to) => return Ok(()),
+                    _ => sleep(LOOK_PAUSE).await,
+                }
+            }
+        })
+    }
+}

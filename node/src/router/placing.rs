@@ -1,0 +1,128 @@
+//! What operators ask about shards: what would be best moved, and that some are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ringhold_cluster::control::admin::{self, Migrated, NodePlan};
+use ringhold_cluster::control::state::{DeviceNumber, NodeNumber};
+use ringhold_cluster::placement::{self, DeviceLoad, View, Want};
+use ringhold_cluster::wire::{Failed, Request, Response};
+use ringhold_kernels::outbox::SHARDS;
+use tokio::time::Instant;
+
+use super::Router;
+use crate::cluster::Cluster;
+use crate::config::DeviceKind;
+use crate::shards::ShardSet;
+
+impl Router {
+    /// Answers what an operator asks about the cluster.
+    pub(super) async fn about_cluster(&self, request: admin::Request) -> Result<admin::Response, Failed> {
+        let Some(cluster) = &self.cluster else {
+            return Err(Failed::text("the node stands alone: it belongs to no cluster"));
+        };
+        match request {
+            admin::Request::Plan { node: Some(node) } if node == cluster.number() => {
+                let plan = Ok(self.plan(cluster));
+                Ok(admin::Response::Plans(vec![NodePlan { node, plan }]))
+            }
+            admin::Request::Plan { node: Some(node) } => {
+                self.ask_other(cluster, node, admin::Request::Plan { node: Some(node) }).await
+            }
+            admin::Request::Plan { node: None } => {
+                let mut plans = Vec::new();
+                for node in cluster.state().nodes.keys().copied() {
+                    let asked = Box::pin(self.about_cluster(admin::Request::Plan { node: Some(node) })).await;
+                    match asked {
+                        Ok(admin::Response::Plans(of_it)) => plans.extend(of_it),
+                        Ok(_) => plans.push(NodePlan { node, plan: Err("it answered another question".into()) }),
+                        Err(failed) => plans.push(NodePlan { node, plan: Err(failed.text) }),
+                    }
+                }
+                Ok(admin::Response::Plans(plans))
+            }
+            admin::Request::Migrate { shards, to } => {
+                let state = cluster.state();
+                let Some(device) = state.devices.get(&to) else {
+                    return Err(Failed::text(format!(
+                        "there is no device {to}: `ringhold cluster devices` lists them"
+                    )));
+                };
+                let count = state.shards.len() as u32;
+                if shards.is_empty() || shards.iter().any(|range| range.is_empty() || range.end > count) {
+                    return Err(Failed::text(format!(
+                        "shards are numbered from 0 to {}: name some of these",
+                        count - 1
+                    )));
+                }
+                let all = || shards.iter().flat_map(|range| range.clone());
+                let owner = |shard: u32| state.devices.get(&state.shards[shard as usize].owner?);
+                if let Some(other) = all().find(|shard| owner(*shard).is_none_or(|owner| owner.node != device.node)) {
+                    return Err(Failed::text(format!(
+                        "shard {other} is of a device of another node than device {to}: shards move between the devices of one node"
+                    )));
+                }
+                if device.node != cluster.number() {
+                    return self.ask_other(cluster, device.node, admin::Request::Migrate { shards, to }).await;
+                }
+                let set: ShardSet = all().map(|shard| shard as usize).filter(|shard| *shard < SHARDS).collect();
+                self.move_here(set, &device.about.name).await
+            }
+            request => cluster.answer_admin(request).await,
+        }
+    }
+
+    async fn ask_other(
+        &self,
+        cluster: &Cluster,
+        node: NodeNumber,
+        request: admin::Request,
+    ) -> Result<admin::Response, Failed> {
+        match cluster.ask_node(node, Request::Cluster(request)).await? {
+            Response::Cluster(response) => Ok(response),
+            Response::Failed(failed) => Err(failed),
+            _ => Err(Failed::text(format!("node {node} answered another question"))),
+        }
+    }
+
+    async fn move_here(&self, shards: ShardSet, to: &str) -> Result<admin::Response, Failed> {
+        let router = self.me.upgrade().ok_or_else(|| Failed::text("the node is stopping"))?;
+        let moved = router.migrate(shards, to).await.map_err(|e| Failed::text(e.to_string()))?;
+        Ok(admin::Response::Migrated(Migrated {
+            shards: moved.shards as u32,
+            bytes: moved.bytes,
+            stood_us: moved.stood.as_micros() as u64,
+            took_us: moved.took.as_micros() as u64,
+        }))
+    }
+
+    /// What would be best moved between the devices of this node.
+    fn plan(&self, cluster: &Cluster) -> placement::Plan {
+        let own: BTreeMap<DeviceNumber, _> = cluster.own_devices().into_iter().zip(&self.devices).collect();
+        let cannot = own.iter().filter(|(_, device)| {
+            device.serving_kind() != DeviceKind::Cpu || !device.is_running() || self.table.is_none()
+        });
+        let load = |device: &crate::device::Device| {
+            let status = device.status();
+            DeviceLoad {
+                per_second: Some(status.handled_per_s),
+                memory_used_bytes: Some(status.memory_bytes),
+                ..DeviceLoad::default()
+            }
+        };
+        let view = View {
+            // Shards move between the devices of one node: those of others are left alone.
+            alive: BTreeSet::from([cluster.number()]),
+            failed: cannot.map(|(number, _)| *number).collect(),
+            devices: own.iter().map(|(number, device)| (*number, load(device))).collect(),
+            moved_ago: self.moved.lock().iter().map(|(shard, at)| (*shard, at.elapsed())).collect(),
+            ..View::default()
+        };
+        placement::plan(&cluster.state(), &view, Want::Rebalance)
+    }
+
+    /// Takes in that shards have moved just now.
+    pub(super) fn note_moved(&self, shards: &ShardSet) {
+        let now = Instant::now();
+        self.moved.lock().extend(shards.iter().map(|shard| (shard as u32, now)));
+    }
+}

@@ -1,0 +1,376 @@
+//! Clusters of real nodes: how they come together, agree, lose members and take them back, and whom they refuse.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A place for the nodes of a test.
+struct Place(tempfile::TempDir);
+
+/// A running node, killed when dropped.
+struct Node {
+    process: Child,
+    address: String,
+    folder: PathBuf,
+    log: PathBuf,
+}
+
+impl Place {
+    fn new() -> Place {
+        Place(tempfile::tempdir().unwrap())
+    }
+
+    fn folder(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn config(&self, name: &str, more: &str) -> PathBuf {
+        let file = self.folder(&format!("{name}.toml"));
+        let text = format!(
+            "[node]\nname = \"{name}\"\n{more}\n[actors]\ncommitted = [\"counter\"]\n[[devices]]\nkind = \"cpu\"\nworkers = 1\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+
+    /// The arguments that start a node of this name, in its own folder.
+    fn command(&self, name: &str, more: &[&str]) -> Command {
+        let config = self.folder(&format!("{name}.toml"));
+        if !config.exists() {
+            self.config(name, "");
+        }
+        // Where it was before, if it was: others know it there.
+        let listen = std::fs::read_to_string(self.folder(&format!("{name}.address")));
+        let listen = listen.unwrap_or_else(|_| "127.0.0.1:0".into());
+        let mut command = ringhold();
+        command.args(["node", "start", "--json", "--listen", &listen, "--data-dir"]).arg(self.folder(name));
+        command.arg("--config").arg(config).args(more);
+        command
+    }
+
+    fn start(&self, name: &str, more: &[&str]) -> Node {
+        let log = self.folder(&format!("{name}.log"));
+        let mut process = self
+            .command(name, more)
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let listening: Value = serde_json::from_str(&line).unwrap_or_default();
+        let Some(address) = listening["listening"].as_str().map(String::from) else {
+            let _ = process.kill();
+            let _ = process.wait();
+            panic!("{name} did not start: {line}{}", std::fs::read_to_string(log).unwrap());
+        };
+        std::fs::write(self.folder(&format!("{name}.address")), &address).unwrap();
+        Node { process, address, folder: self.folder(name), log }
+    }
+
+    /// Starts a node that joins by a token.
+    fn join(&self, name: &str, to: &Node) -> Node {
+        let file = self.token(name, to);
+        self.start(name, &["--join", &to.address, "--token", file.to_str().unwrap()])
+    }
+
+    fn token(&self, name: &str, of: &Node) -> PathBuf {
+        let file = self.folder(&format!("{name}.token"));
+        let token = of.json(&["cluster", "token"]);
+        std::fs::write(&file, token["token"].as_str().unwrap()).unwrap();
+        file
+    }
+
+    /// Starts a node that must not come up, and returns what it says.
+    fn refused(&self, name: &str, more: &[&str]) -> String {
+        let output = self.command(name, more).output().unwrap();
+        assert!(!output.status.success(), "{name} came up");
+        let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+        error["error"]["message"].as_str().unwrap().to_string()
+    }
+}
+
+impl Node {
+    fn run(&self, args: &[&str]) -> (i32, String, String) {
+        let mut command = ringhold();
+        command.args(args).args(["--address", &self.address, "--data-dir"]).arg(&self.folder);
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().expect("no signal"), text(output.stdout), text(output.stderr))
+    }
+
+    /// What a command says that succeeds.
+    #[track_caller]
+    fn json(&self, args: &[&str]) -> Value {
+        let (code, stdout, stderr) = self.run(&[args, &["--json"]].concat());
+        assert_eq!(code, 0, "{args:?}: {stderr}{stdout}\n{}", self.log());
+        serde_json::from_str(&stdout).unwrap()
+    }
+
+    /// What a command says that fails.
+    #[track_caller]
+    fn fails(&self, args: &[&str]) -> String {
+        let (code, stdout, stderr) = self.run(args);
+        assert_ne!(code, 0, "{args:?}: {stdout}");
+        stderr
+    }
+
+    /// Looks at the cluster until this is so.
+    #[track_caller]
+    fn until(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let since = Instant::now();
+        loop {
+            let (code, stdout, stderr) = self.run(&["cluster", "status", "--json"]);
+            let status: Value = serde_json::from_str(&stdout).unwrap_or_default();
+            if code == 0 && is_so(&status) {
+                return status;
+            }
+            assert!(since.elapsed() < PATIENCE, "not yet {what}: {status:#}{stderr}\n{}", self.log());
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Ends it with SIGTERM, which must go well.
+    fn stop(mut self) {
+        kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
+        let status = self.process.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "{}", self.log());
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn ringhold() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringhold"));
+    command.stdin(Stdio::null());
+    command
+}
+
+fn roles(status: &Value, role: &str) -> usize {
+    let nodes = status["nodes"].as_array().unwrap();
+    nodes.iter().filter(|node| node["role"] == role).count()
+}
+
+fn three_voters(status: &Value) -> bool {
+    roles(status, "leader") == 1 && roles(status, "voter") == 2
+}
+
+fn setting(status: &Value) -> &str {
+    let settings = status["settings"].as_array().unwrap();
+    settings.iter().find(|s| s["name"] == "voters_max").unwrap()["value"].as_str().unwrap()
+}
+
+#[test]
+fn three_nodes_agree_and_go_on_when_one_dies_and_comes_back() {
+    let place = Place::new();
+    let a = place.start("a", &[]);
+    let status = a.json(&["cluster", "status"]);
+    assert_eq!((roles(&status, "leader"), status["nodes"][0]["shards"].as_u64()), (1, Some(4096)));
+    let (b, c) = (place.join("b", &a), place.join("c", &a));
+    let status = c.until("three voters", three_voters);
+    let names: Vec<&str> = status["nodes"].as_array().unwrap().iter().map(|n| n["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    c.json(&["cluster", "settings", "voters_max=3"]);
+    assert_eq!(setting(&b.json(&["cluster", "status"])), "3");
+    // A client that is sent to a node that has no actors is told where they are, and goes there.
+    b.json(&["actor", "ask", "counter", "7", r#"{"Add": {"amount": 5}}"#]);
+
+    a.kill();
+    let status = b.until("another leads", three_voters);
+    assert_ne!(status["leader"], 1);
+    c.json(&["cluster", "settings", "voters_max=5"]);
+    let a = place.start("a", &[]);
+    let status =
+        a.until("it is heard of again", |status| status["nodes"][0]["heard_ms"].as_u64().is_some_and(|ms| ms < 1_000));
+    assert_eq!((setting(&status), status["asked"].as_u64()), ("5", Some(1)));
+    let read = b.json(&["actor", "inspect", "counter", "7"]);
+    assert_eq!(read["state"]["count"], 5, "{read}");
+
+    // Who leads and ends in good order has another lead at once.
+    let leader = status["leader"].as_u64().unwrap();
+    let mut nodes = vec![(1, a), (2, b), (3, c)];
+    let at = nodes.iter().position(|(number, _)| *number == leader).unwrap();
+    nodes.remove(at).1.stop();
+    nodes[0].1.until("another leads", |status| status["leader"].as_u64().is_some_and(|now| now != leader));
+}
+
+#[test]
+fn without_a_majority_nothing_is_decided_and_that_is_said() {
+    let place = Place::new();
+    let a = place.start("a", &[]);
+    let (b, c) = (place.join("b", &a), place.join("c", &a));
+    c.until("three voters", three_voters);
+    a.kill();
+    b.kill();
+    let (code, stdout, _) = c.run(&["cluster", "status"]);
+    assert_eq!(code, 1);
+    assert!(stdout.contains("no majority") && stdout.contains("node 3 knew last"), "{stdout}");
+    let error = c.fails(&["cluster", "settings", "voters_max=3"]);
+    assert!(error.contains("nothing was changed") || error.contains("whether it was made"), "{error}");
+    // One that is started without the others waits for them, and says so to whoever asks.
+    c.kill();
+    let mut alone = place.command("c", &[]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(alone.try_wait().unwrap().is_none(), "it waits");
+    let a = place.start("a", &[]);
+    a.until("two of three agree", |status| roles(status, "leader") == 1);
+    let mut line = String::new();
+    BufReader::new(alone.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("listening"), "{line}");
+    alone.kill().unwrap();
+    alone.wait().unwrap();
+}
+
+#[test]
+fn who_does_not_belong_is_refused_and_told_why() {
+    let place = Place::new();
+    let a = place.start("a", &[]);
+    let token = place.token("b", &a);
+    let joins =
+        |token: &Path| ["--join".to_string(), a.address.clone(), "--token".into(), token.to_str().unwrap().into()];
+    let refused = |name: &str, token: &Path| {
+        let args = joins(token);
+        place.refused(name, &args.each_ref().map(String::as_str))
+    };
+
+    // Wrong tokens.
+    let text = std::fs::read_to_string(&token).unwrap();
+    let cut = place.folder("cut.token");
+    std::fs::write(&cut, &text[..text.len() - 5]).unwrap();
+    let error = refused("x1", &cut);
+    assert!(error.contains("--token") && error.contains("cut"), "{error}");
+    let error = refused("x2", Path::new("/nowhere/token"));
+    assert!(error.contains("/nowhere/token"), "{error}");
+
+    let b = place.start("b", &joins(&token).each_ref().map(String::as_str));
+    let error = refused("x3", &token);
+    assert!(error.contains("used"), "{error}");
+
+    // Without a token, a node's own authority is a stranger.
+    let error = place.refused("x4", &["--join", &a.address]);
+    assert!(error.contains("authority"), "{error}");
+
+    // Names.
+    std::fs::write(place.folder("x5.toml"), "[node]\nname = \"b\"\n[[devices]]\nkind = \"cpu\"\nworkers = 1\n")
+        .unwrap();
+    let error = refused("x5", &place.token("x5", &a));
+    assert!(error.contains("has the name `b` already"), "{error}");
+    place.config("x6", "cluster = \"other\"");
+    let error = refused("x6", &place.token("x6", &a));
+    assert!(error.contains("`other`") && error.contains("`ringhold`"), "{error}");
+
+    // A data folder that is used twice.
+    copy(&place.folder("b"), &place.folder("twin"));
+    let error = place.refused("twin", &[]);
+    assert!(error.contains("another process is this node already"), "{error}");
+
+    // A folder that is a cluster's already.
+    place.start("own", &[]).stop();
+    let error = place.refused("own", &["--join", &a.address]);
+    assert!(error.contains("belongs to cluster") && error.contains("empty data folder"), "{error}");
+
+    // Removal.
+    let error = a.fails(&["node", "remove", "a", "--yes"]);
+    assert!(error.contains("still owns 4096 shards"), "{error}");
+    let error = a.fails(&["node", "remove", "zz", "--yes"]);
+    assert!(error.contains("no node `zz`"), "{error}");
+    let error = a.fails(&["node", "remove", "b"]);
+    assert!(error.contains("--yes"), "{error}");
+    a.json(&["node", "drain", "b"]);
+    a.json(&["node", "remove", "b", "--yes"]);
+    b.kill();
+    let error = place.refused("b", &[]);
+    assert!(error.contains("removed from"), "{error}");
+    let status = a.json(&["cluster", "status"]);
+    assert_eq!(status["nodes"].as_array().unwrap().len(), 1, "{status:#}");
+
+    // Settings.
+    let error = a.fails(&["cluster", "settings", "voters_max=2"]);
+    assert!(error.contains("must be 1, 3, 5 or 7"), "{error}");
+    let error = a.fails(&["cluster", "settings", "voters=3"]);
+    assert!(error.contains("no setting `voters`"), "{error}");
+    let error = a.fails(&["cluster", "settings", "voters_max"]);
+    assert!(error.contains("NAME=VALUE"), "{error}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+#[test]
+fn a_cluster_can_be_founded_before_its_first_node_runs() {
+    let place = Place::new();
+    place.config("a", "cluster = \"blue\"");
+    let mut init = ringhold();
+    init.args(["cluster", "init", "--json", "--data-dir"]).arg(place.folder("a"));
+    init.arg("--config").arg(place.folder("a.toml"));
+    let output = init.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let founded: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let again = init.output().unwrap();
+    assert!(!again.status.success());
+    assert!(String::from_utf8_lossy(&again.stderr).contains("belongs to cluster `blue` already"));
+    let a = place.start("a", &[]);
+    let status = a.json(&["cluster", "status"]);
+    assert_eq!((&status["id"], &status["name"]), (&founded["id"], &founded["cluster"]));
+}
+
+#[test]
+fn shards_that_have_moved_are_where_the_cluster_says_after_the_node_died() {
+    let place = Place::new();
+    place.config("a", "");
+    let config = place.folder("a.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}[[devices]]\nkind = \"cpu\"\nworkers = 1\n")).unwrap();
+    let a = place.start("a", &[]);
+    let add = |node: &Node, expected: u64| {
+        for key in 0..12 {
+            let read = node.json(&["actor", "ask", "counter", &key.to_string(), r#"{"Add": {"amount": 1}}"#]);
+            assert_eq!(read["Count"]["count"], expected, "{read}");
+        }
+    };
+    let owned = |node: &Node, device: u64| -> Vec<(u64, u64)> {
+        let shards = node.json(&["cluster", "shards"]);
+        let of = shards["shards"].as_array().unwrap().iter().filter(|row| row["device"] == device);
+        let ranges = of.flat_map(|row| row["shards"].as_array().unwrap().clone());
+        ranges.map(|range| (range[0].as_u64().unwrap(), range[1].as_u64().unwrap())).collect()
+    };
+    add(&a, 1);
+    let text: Vec<String> = owned(&a, 0).iter().map(|(first, end)| format!("{first}-{}", end - 1)).collect();
+    let moved = a.json(&["cluster", "migrate", &text.join(","), "--to", "1"]);
+    assert_eq!(moved["migrated"]["shards"], 2048, "{moved}");
+    assert_eq!((owned(&a, 0), owned(&a, 1)), (vec![], vec![(0, 4096)]));
+    add(&a, 2);
+    a.kill();
+    let a = place.start("a", &[]);
+    assert_eq!((owned(&a, 0), owned(&a, 1)), (vec![], vec![(0, 4096)]));
+    add(&a, 3);
+    let plan = a.json(&["cluster", "plan"]);
+    assert_eq!(plan["plans"][0]["plan"]["Ok"]["after"]["0"]["shards"], 2048, "{plan:#}");
+    let error = a.fails(&["cluster", "rebalance"]);
+    assert!(error.contains("2048 shards move") && error.contains("--yes"), "{error}");
+    a.json(&["cluster", "rebalance", "--yes"]);
+    assert_eq!(a.json(&["cluster", "devices"])["devices"][0]["shards"], 2048);
+    add(&a, 4);
+    a.stop();
+}
