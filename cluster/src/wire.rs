@@ -241,6 +241,8 @@ pub struct Lane {
     pub client: [u8; 16],
     /// The first message that this connection carries; those before it need not be sent again.
     pub first: u64,
+    /// The last message that an earlier connection carried: those up to it come again, and the node may have answered them.
+    pub again: u64,
     /// The asks before `first` whose answers have not come, in order, each as its distance from the one before it (the
     /// first one's from 0): at most [`ASKS_MAX`].
     pub waiting: Vec<u64>,
@@ -1032,7 +1034,7 @@ mod tests {
             cluster: None,
             types: vec![TypeLayout { name: "bank.account".into(), layout_hash: 7 }],
             admin: false,
-            lane: Lane { client: [3; 16], first: 9, waiting: Lane::distances([2, 5, 8]), before: None },
+            lane: Lane { client: [3; 16], first: 9, again: 12, waiting: Lane::distances([2, 5, 8]), before: None },
         };
         let bytes = encode(&hello).unwrap();
         assert_eq!(decode::<Hello>(&bytes[4..]).unwrap(), hello);

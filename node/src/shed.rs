@@ -18,7 +18,7 @@
 //! | 90 % | 80 % | tells from outside |
 //! | 95 % | 85 % | asks from outside |
 //!
-//! Messages between actors, and replies, never.
+//! Messages between actors, replies, and what a client sends again, never.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

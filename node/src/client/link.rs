@@ -421,10 +421,14 @@ fn lose(shared: &Shared, lost: &Lost) {
 
 /// What the next hello says of this client's lane.
 fn lane(shared: &Shared) -> Lane {
-    let first = shared.retained.lock().first();
+    let (first, again) = {
+        let retained = shared.retained.lock();
+        (retained.first(), retained.written())
+    };
     let waiting = shared.asks.lock().resume(first);
     let welcome = shared.link.lock().welcome.clone();
-    Lane { client: shared.client, first, waiting, before: Some(Before { node: welcome.node.id, born: welcome.born }) }
+    let before = Some(Before { node: welcome.node.id, born: welcome.born });
+    Lane { client: shared.client, first, again, waiting, before }
 }
 
 async fn connect_again(shared: &Shared, lost: &Lost) -> Result<Connected, Error> {

@@ -28,6 +28,7 @@ use crate::device::{Device, Outlet};
 use crate::health::Pulse;
 use crate::server::{self, About, Client, Doors, Gone, Remembered, Session, Sessions};
 use crate::shards::{ELSEWHERE, ShardTable, Shards};
+use crate::shed::Level;
 
 mod letters;
 pub mod migrate;
@@ -478,7 +479,8 @@ fn pairs(devices: &[Arc<Device>]) -> impl Iterator<Item = (&Device, &Device)> {
 /// Which message of its client a header is of.
 fn sender(session: &Session, header: &Header) -> Sender {
     let (client, low) = session_and_number(header.from());
-    Sender { client, connection: session.connection(), number: session.whole_number(low) }
+    let number = session.whole_number(low);
+    Sender { client, connection: session.connection(), number, again: session.comes_again(number) }
 }
 
 impl Doors for Router {
@@ -506,6 +508,8 @@ impl Doors for Router {
                 && self.device_of(header.to()) == Some(number)
             {
                 let sender = sender(session, &header);
+                // It is no new load, and its client may have its answer, and would not hear that it was refused now.
+                let shed = if sender.again { Level::Nothing } else { shed };
                 let admitted = match self.shed(shed, &header) {
                     Ok(header) => {
                         let admitted = door.admit(&header, payload, Some(sender), now, &mut letters);

@@ -157,7 +157,7 @@ mod tests {
 
     fn lane(client: u8, before: Option<u64>) -> Lane {
         let before = before.map(|born| Before { node: "n".into(), born });
-        Lane { client: [client; 16], first: 1, waiting: vec![], before }
+        Lane { client: [client; 16], first: 1, again: 0, waiting: vec![], before }
     }
 
     fn arrive(clients: &mut Clients, client: u8, before: Option<u64>, now_us: u64) -> (Arrival, Vec<Gone>) {

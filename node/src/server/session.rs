@@ -22,8 +22,9 @@ use super::clients::{Arrival, Clients};
 /// One connection of a client, from its hello to its end.
 pub struct Session {
     pub(super) arrival: Arrival,
-    /// Messages of the client before the first of this connection.
+    /// Messages of the client before the first of this connection, and the last of those that come again on it.
     before: u64,
+    again: u64,
     address: SocketAddr,
     client: String,
     admin: bool,
@@ -68,6 +69,7 @@ impl Session {
         Session {
             arrival,
             before,
+            again: hello.lane.again,
             address,
             client: hello.client.clone(),
             admin: hello.admin,
@@ -102,6 +104,11 @@ impl Session {
     /// The number of the client's message, or ask, of which a header names this half.
     pub fn whole_number(&self, low: u32) -> u64 {
         whole_number(self.taken.load(Acquire), low)
+    }
+
+    /// Whether a message of the client comes again: an earlier connection has carried it, so it may have been answered.
+    pub fn comes_again(&self, number: u64) -> bool {
+        number <= self.again
     }
 
     /// The last message that the node has taken.

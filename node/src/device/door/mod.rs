@@ -188,6 +188,8 @@ pub struct Sender {
     /// Which of the client's connections it came on.
     pub connection: u64,
     pub number: u64,
+    /// An earlier connection has carried it. It may have been answered, so no policy turns it away: it waits until there is room.
+    pub again: bool,
 }
 
 /// What became of a message at the door.
@@ -300,8 +302,11 @@ impl Door {
         letters: &mut Vec<Letter>,
     ) -> Admitted {
         match sender {
-            Some(sender) => self.once(header, sender, now, |door| door.admit_new(header, payload, now, letters)),
-            None => self.admit_new(header, payload, now, letters),
+            Some(sender) => {
+                let overflow = if sender.again { Overflow::Block } else { self.overflow };
+                self.once(header, sender, now, |door| door.admit_new(header, payload, overflow, now, letters))
+            }
+            None => self.admit_new(header, payload, self.overflow, now, letters),
         }
     }
 
@@ -314,7 +319,7 @@ impl Door {
     fn once(
         &mut self,
         header: &Header,
-        Sender { client, connection, number }: Sender,
+        Sender { client, connection, number, .. }: Sender,
         now: Hlc,
         admit: impl FnOnce(&mut Door) -> Admitted,
     ) -> Admitted {
@@ -342,7 +347,14 @@ impl Door {
         admitted
     }
 
-    fn admit_new(&mut self, header: &Header, payload: &[u8], now: Hlc, letters: &mut Vec<Letter>) -> Admitted {
+    fn admit_new(
+        &mut self,
+        header: &Header,
+        payload: &[u8],
+        overflow: Overflow,
+        now: Hlc,
+        letters: &mut Vec<Letter>,
+    ) -> Admitted {
         if let Some(reason) = self.closed {
             return self.refuse(reason);
         }
@@ -351,7 +363,7 @@ impl Door {
         }
         let asks = is_ask(header);
         if asks && self.desk.asks.len() >= self.asks_max {
-            return self.no_room();
+            return self.no_room(overflow);
         }
         let mut header = *header;
         self.clock = self.clock.tick(now);
@@ -368,8 +380,8 @@ impl Door {
             None => {}
             Some(Refused::TooLarge) => return self.refuse(Reason::TooLarge),
             Some(Refused::NotHere) => return self.refuse(Reason::NoDevice),
-            Some(Refused::Full) if self.overflow == Overflow::DropOldest => self.wait(&header, payload, letters),
-            Some(Refused::Full) => return self.no_room(),
+            Some(Refused::Full) if overflow == Overflow::DropOldest => self.wait(&header, payload, letters),
+            Some(Refused::Full) => return self.no_room(overflow),
         }
         if asks {
             self.desk.asks.insert(header.from().key.0);
@@ -382,8 +394,8 @@ impl Door {
         self.kept.as_ref().is_some_and(|kept| kept.bytes() + self.lanes.bytes() >= kept.keeping.retained_bytes_max)
     }
 
-    fn no_room(&mut self) -> Admitted {
-        match self.overflow {
+    fn no_room(&mut self, overflow: Overflow) -> Admitted {
+        match overflow {
             Overflow::Block => Admitted::Full,
             Overflow::Reject => self.refuse(Reason::Rejected),
             Overflow::DropNewest => self.refuse(Reason::DroppedNewest),
@@ -1007,6 +1019,7 @@ mod tests {
 
     use super::*;
     use crate::device::host::NotifyBell;
+    use crate::device::lanes::Client;
 
     const SLOTS: u32 = 4;
 
@@ -1070,6 +1083,35 @@ mod tests {
             panic!("one is one too many")
         };
         assert!(header.is(Kind::Ask) && door.desk.asks.is_empty());
+    }
+
+    #[test]
+    fn what_comes_again_waits_for_room_whatever_the_policy() {
+        for overflow in [Overflow::Block, Overflow::Reject, Overflow::DropNewest, Overflow::DropOldest] {
+            let (_segment, mut door) = door(overflow);
+            door.clients().detach(Client { number: 3, id: [3; 16], born: 1, seen_us: 0 }, 1);
+            let mut admit = |kind, number: u64, again| {
+                let sender = Sender { client: 3, connection: 1, number, again };
+                let mut letters = Vec::new();
+                let admitted = door.admit(&message(kind, number as u32), &[], Some(sender), Hlc(1), &mut letters);
+                (admitted, letters.len())
+            };
+            let slots = u64::from(SLOTS);
+            (1..=slots).for_each(|number| assert_eq!(admit(Kind::Tell, number, true), (Admitted::Taken, 0)));
+            for kind in [Kind::Tell, Kind::Ask] {
+                assert_eq!(admit(kind, slots + 1, true), (Admitted::Full, 0), "{overflow:?}");
+            }
+            assert_eq!(
+                admit(Kind::Tell, slots + 1, false).0,
+                match overflow {
+                    Overflow::Block => Admitted::Full,
+                    Overflow::Reject => Admitted::Refused(Reason::Rejected),
+                    Overflow::DropNewest => Admitted::Refused(Reason::DroppedNewest),
+                    Overflow::DropOldest => Admitted::Taken,
+                },
+                "what does not come again goes by the policy"
+            );
+        }
     }
 
     #[test]
