@@ -29,7 +29,12 @@ fn filter(level: Level) -> Targets {
         Level::Debug => LevelFilter::DEBUG,
         Level::Trace => return Targets::new().with_default(LevelFilter::TRACE),
     };
-    Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("ringhold", level)
+    // openraft warns of each heartbeat that does not arrive.
+    let of_raft = level.min(LevelFilter::ERROR);
+    Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target("openraft", of_raft)
+        .with_target("ringhold", level)
 }
 
 /// What `-v` makes of a node's configured level: each counts one up.

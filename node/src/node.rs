@@ -116,6 +116,10 @@ fn identity(config: &Config, own: &Path, network: &dyn Network) -> Result<Identi
         }
         // The check of the configuration has refused anything between all and none.
         _ => {
+            // One of its own would be a stranger's there.
+            if !config.node.join.is_empty() && !own.join("ca.pem").exists() {
+                return Err(Error::NoCertificates);
+            }
             Authority::open_or_create(own, network)?;
             Files::node(own)
         }
@@ -150,6 +154,11 @@ pub enum Error {
     TooFewDevices(u16, usize),
     #[error("{}, and this binary has no such actor type: it has {known}", unknown.join(", "))]
     NoSuchType { unknown: Vec<String>, known: String },
+    #[error(
+        "the node is to join a cluster and has no certificate of its authority: give it a token (`ringhold cluster token` at one of the \
+         cluster's nodes, then `--token`), or certificates of that authority (`tls` in its configuration)"
+    )]
+    NoCertificates,
     #[error(transparent)]
     Tls(#[from] tls::Error),
     #[error(transparent)]

@@ -170,6 +170,11 @@ pub trait ShardTable: Send + Sync {
     /// The owner of each shard, by its place among the node's devices, and the term since which it has it.
     fn owners(&self) -> Vec<Ownership>;
 
+    /// Says whether a change can be made now, as far as that can be known.
+    fn ready(&self) -> BoxFuture<'_, Result<(), NotMoved>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Has shards be another device's from now on, all of them at once, each in a term that is greater by one. Durable once this
     /// has returned. Where it returns an error nothing has changed and nothing will: an implementation that cannot know that
     /// goes on until it does.

@@ -267,7 +267,10 @@ fn who_does_not_belong_is_refused_and_told_why() {
 
     // Without a token, a node's own authority is a stranger.
     let error = place.refused("x4", &["--join", &a.address]);
-    assert!(error.contains("authority"), "{error}");
+    assert!(error.contains("authority") && error.contains("--token"), "{error}");
+    let x4 = place.join("x4", &a);
+    a.json(&["node", "remove", "x4", "--yes"]);
+    x4.kill();
 
     // Names.
     std::fs::write(place.folder("x5.toml"), "[node]\nname = \"b\"\n[[devices]]\nkind = \"cpu\"\nworkers = 1\n")

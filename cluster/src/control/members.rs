@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Instant as _};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::network::{Answer, Request};
 use super::types::{Peer, Types};
@@ -99,18 +99,25 @@ impl Control {
 
     /// Keeps the members those of the state, and the voters those that should be, wherever this node leads. It does not end.
     pub async fn keep_members(&self) {
+        // Of whom this node has not heard since it leads, it knows nothing from before.
+        let mut leads_since = None;
         loop {
             tokio::time::sleep(LOOK).await;
             // What fails now is tried again; whoever cannot be reached is seen in `heard`.
-            let _ = self.look_after_members().await;
+            leads_since = match self.leader() == Some(self.number()) {
+                true => leads_since.or(Some(Instant::now())),
+                false => None,
+            };
+            if let Some(since) = leads_since
+                && let Err(why) = self.look_after_members(since.elapsed()).await
+            {
+                tracing::debug!("the members could not be brought up to date, which is tried again: {why}");
+            }
         }
     }
 
-    /// One round of [`Control::keep_members`]: at most one change of each kind.
-    pub async fn look_after_members(&self) -> Result<(), Error> {
-        if self.leader() != Some(self.number()) {
-            return Ok(());
-        }
+    /// One round of [`Control::keep_members`]: at most one change of each kind. This node has led for so long.
+    async fn look_after_members(&self, led: Duration) -> Result<(), Error> {
         let state = self.state();
         let nodes: BTreeMap<u64, _> = state.nodes.iter().map(|(number, member)| (u64::from(*number), member)).collect();
         let members = self.members();
@@ -125,7 +132,7 @@ impl Control {
         let heard = self.heard();
         let candidates = nodes.iter().filter(|(number, _)| members.addresses.contains_key(number));
         let candidates = candidates.map(|(number, member)| {
-            let heard = heard.get(number).copied();
+            let heard = Some(heard.get(number).copied().unwrap_or(led));
             (*number, Candidate { zone: member.zone.clone(), serving: !member.draining, heard })
         });
         let voters = voters::choose(&candidates.collect(), &members.voters, state.settings.voters_max);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringhold_cluster::control::admin::{Migrated, Node, NodePlan, Owned, Request, Response, Role, Status};
-use ringhold_cluster::control::state::{NodeNumber, Ranges};
+use ringhold_cluster::control::state::{NodeNumber, Ranges, Refused};
 use ringhold_cluster::enrol;
 use ringhold_cluster::network::{Network, RealNetwork};
 use ringhold_cluster::tls::{Token, TokenError};
@@ -211,6 +211,12 @@ fn settings(globals: &Globals, set: &[String], output: Output) -> Result<u8, Fai
         .map(|text| text.split_once('=').ok_or_else(|| Failure::usage(format!("write NAME=VALUE, not `{text}`"))))
         .collect::<Result<_, _>>()?;
     connect::run(globals, async |node: &Connection| {
+        // Before any is set.
+        let known = status(node).await?.settings;
+        if let Some((name, _)) = pairs.iter().find(|(name, _)| !known.iter().any(|setting| setting.name == *name)) {
+            let error = Refused::NoSuchSetting((*name).into());
+            return Err(Failure::usage(error.to_string()));
+        }
         for (name, value) in &pairs {
             change(node, Request::Set { name: (*name).into(), value: (*value).into() }).await?;
         }
@@ -289,8 +295,10 @@ fn rebalance(globals: &Globals, yes: bool, output: Output) -> Result<u8, Failure
         let plans = plans(node).await?;
         let moves: Vec<_> = plans.iter().filter_map(|of| of.plan.as_ref().ok()).flat_map(|plan| &plan.moves).collect();
         if moves.is_empty() {
-            output.result(json!({"migrated": []}), || "there is nothing to move\n".into());
-            return Ok(exit::OK);
+            let unknown: Vec<_> = plans.iter().filter(|of| of.plan.is_err()).cloned().collect();
+            let nothing = || format!("there is nothing to move\n{}", plans_text(&unknown));
+            output.result(json!({"migrated": [], "plans": unknown}), nothing);
+            return Ok(if unknown.is_empty() { exit::OK } else { exit::FAILED });
         }
         if !yes {
             output.confirm(&plans_text(&plans), "Move them?")?;
@@ -357,8 +365,17 @@ fn token(globals: &Globals, valid: Duration, output: Output) -> Result<u8, Failu
 
 /// The node of this number or name.
 fn find<'a>(status: &'a Status, which: &str) -> Result<&'a Node, Failure> {
-    let found = status.nodes.iter().find(|node| node.number.to_string() == which || node.name == which);
-    found.ok_or_else(|| {
+    let by_number = status.nodes.iter().find(|node| node.number.to_string() == which);
+    let by_name = status.nodes.iter().find(|node| node.name == which);
+    if let (Some(number), Some(name)) = (by_number, by_name)
+        && number.number != name.number
+    {
+        return Err(Failure::usage(format!(
+            "`{which}` is the number of node `{}` and the name of node {}: say which by the other",
+            number.name, name.number
+        )));
+    }
+    by_number.or(by_name).ok_or_else(|| {
         let names: Vec<String> = status.nodes.iter().map(|node| format!("{} ({})", node.number, node.name)).collect();
         Failure::usage(format!("the cluster has no node `{which}`: it has {}", names.join(", ")))
     })
@@ -404,13 +421,9 @@ pub fn remove(globals: &Globals, which: &str, yes: bool, output: Output) -> Resu
     })
 }
 
-/// Gets a node its certificates by a token, unless it has them.
+/// Gets a node its certificates by a token, unless it has them of the token's authority.
 pub async fn enrol(config: &Config, file: &Path) -> Result<(), Failure> {
     let folder = config.node.data_dir.join("tls");
-    if folder.join("node.pem").exists() {
-        tracing::info!("the node has certificates already ({}): the token is not needed", folder.display());
-        return Ok(());
-    }
     let bad = |what: String| Failure::usage(format!("--token {}: {what}", file.display()));
     let mut text = String::new();
     match file.as_os_str() == "-" {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use ringhold_cluster::control::state::{
     self, Admission, Command, DeviceNumber, Member, Outcome, Refused, State, id_text,
 };
@@ -75,7 +76,7 @@ fn each(attempts: &[(String, String)]) -> String {
 /// See [`Cluster::start`]. Returns the numbers of the node's devices, in their order.
 pub(super) async fn start(cluster: &Cluster, server: &Server) -> Result<Vec<DeviceNumber>, Error> {
     let options = &cluster.options;
-    let joining = Joining { cluster, options, server };
+    let joining = Joining { cluster, options, server, said: Mutex::default() };
     let belongs = match record(&options.log)? {
         Some(belongs) => belongs,
         None if options.join.is_empty() => found_as(&options.log, &options.node.cluster, &*options.network)?,
@@ -98,7 +99,11 @@ pub(super) async fn start(cluster: &Cluster, server: &Server) -> Result<Vec<Devi
         joining.begin(&belongs).await?;
     }
     let devices = joining.come_back(&belongs).await?;
-    if !options.join.is_empty() && belongs.founder && cluster.state().nodes.len() == 1 {
+    if !options.join.is_empty()
+        && belongs.founder
+        && cluster.state().nodes.len() == 1
+        && !cluster.state().was_removed(2)
+    {
         return Err(Error::FoundedOwn { name: belongs.cluster_name });
     }
     server.waits_for(String::new());
@@ -141,6 +146,8 @@ struct Joining<'a> {
     cluster: &'a Cluster,
     options: &'a Options,
     server: &'a Server,
+    /// When the log was last told what the node waits for.
+    said: Mutex<Option<Instant>>,
 }
 
 impl Joining<'_> {
@@ -161,7 +168,7 @@ impl Joining<'_> {
 
     /// Becomes a member of the cluster of one of the nodes that it was given.
     async fn join(&self) -> Result<Belongs, Error> {
-        let (deadline, mut said) = (Instant::now() + JOIN_LIMIT, None);
+        let deadline = Instant::now() + JOIN_LIMIT;
         loop {
             let mut failed = Vec::new();
             for address in &self.options.join {
@@ -184,7 +191,7 @@ impl Joining<'_> {
             if Instant::now() >= deadline {
                 return Err(Error::Unreachable(failed));
             }
-            self.say(&format!("to be taken into a cluster: {}", each(&failed)), &mut said);
+            self.say(&format!("to be taken into a cluster: {}", each(&failed)));
             sleep(PAUSE).await;
         }
     }
@@ -214,7 +221,7 @@ impl Joining<'_> {
                 .collect::<Option<_>>()?;
             (member.incarnation == self.cluster.incarnation).then_some(devices)
         };
-        let (since, mut said) = (Instant::now(), None);
+        let since = Instant::now();
         let control = self.cluster.control();
         loop {
             let seen = control.changes();
@@ -229,15 +236,16 @@ impl Joining<'_> {
             } else if since.elapsed() > LOG_LIMIT {
                 self.refuse_where_refused(&state).await?;
             }
-            self.say("for the cluster's log", &mut said);
+            self.say("for the cluster's log");
             let _ = tokio::time::timeout(PAUSE, control.changed(seen)).await;
         }
     }
 
     /// Nobody sends a log to a node that was removed; who is asked says so.
     async fn refuse_where_refused(&self, state: &State) -> Result<(), Error> {
-        for member in state.nodes.values().filter(|member| member.id != self.options.id) {
-            let asked = self.cluster.call(&member.address, &Message::Present, PRESENT_LIMIT).await;
+        let others = state.nodes.values().filter(|member| member.id != self.options.id).map(|member| &member.address);
+        for address in others.chain(&self.options.join) {
+            let asked = self.cluster.call(address, &Message::Present, PRESENT_LIMIT).await;
             if let Err(CallError::Refused { address, refused }) = asked {
                 return Err(Error::Unwanted { address, why: refused });
             }
@@ -267,7 +275,6 @@ impl Joining<'_> {
 
     /// Proposes as often as it takes: without a majority of the voters a node waits.
     async fn propose(&self, command: Command, what_for: &str) -> Result<Outcome, Error> {
-        let mut said = None;
         loop {
             match self.cluster.control().propose(command.clone(), ATTEMPT_LIMIT).await {
                 Ok(applied) => return Ok(applied?),
@@ -275,7 +282,7 @@ impl Joining<'_> {
                 Err(why) => {
                     // To one that was removed nobody talks but to say so.
                     self.refuse_where_refused(&self.cluster.state()).await?;
-                    self.say(&format!("{what_for}: {why}"), &mut said);
+                    self.say(&format!("{what_for}: {why}"));
                 }
             }
             sleep(PAUSE).await;
@@ -328,10 +335,11 @@ impl Joining<'_> {
     }
 
     /// Tells clients at once and the log now and then what the node waits for.
-    fn say(&self, what: &str, said: &mut Option<Instant>) {
+    fn say(&self, what: &str) {
         self.server.waits_for(format!("it waits {what}"));
-        let first = *said.get_or_insert_with(Instant::now);
-        if first.elapsed() >= SAY_EVERY {
+        let mut said = self.said.lock();
+        let last = *said.get_or_insert_with(Instant::now);
+        if last.elapsed() >= SAY_EVERY {
             *said = Some(Instant::now());
             tracing::warn!("the node waits {what}");
         }

@@ -13,6 +13,8 @@ use crate::shards::{ELSEWHERE, NotMoved, Ownership, ShardSet, ShardTable};
 
 /// How long the members have to agree until they are asked again.
 const AGREE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a majority has to say that it is there.
+const READY_LIMIT: Duration = Duration::from_secs(2);
 /// Before it is looked again whether a change was made of which nobody knows.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
@@ -48,6 +50,15 @@ impl ShardTable for AgreedTable {
         state.shards.iter().map(owner).collect()
     }
 
+    fn ready(&self) -> BoxFuture<'_, Result<(), NotMoved>> {
+        Box::pin(async move {
+            match self.cluster.control().read(READY_LIMIT).await {
+                Ok(_) => Ok(()),
+                Err(why) => Err(NotMoved(why.to_string())),
+            }
+        })
+    }
+
     fn move_shards<'a>(&'a self, shards: &'a ShardSet, from: u16, to: u16) -> BoxFuture<'a, Result<(), NotMoved>> {
         Box::pin(async move {
             let (from, to) = (self.own[usize::from(from)], self.own[usize::from(to)]);
@@ -59,11 +70,21 @@ impl ShardTable for AgreedTable {
                 match control.propose(moved.clone(), AGREE_LIMIT).await {
                     Ok(Ok(_)) => return Ok(()),
                     Ok(Err(refused)) if !may_be => return Err(NotMoved(refused.to_string())),
-                    Err(control::Error::Unknown { .. }) => may_be = true,
+                    Err(control::Error::Unknown { why, .. }) => {
+                        tracing::warn!(
+                            "whether shards have moved is known once a majority of the cluster's voters is there: {why}"
+                        );
+                        may_be = true;
+                    }
                     Err(why) if !may_be => return Err(NotMoved(why.to_string())),
                     Err(control::Error::Stopped(_)) => std::future::pending().await,
-                    // Refused: it was made.
-                    Ok(Err(_)) | Err(_) => {}
+                    // What was proposed later has been refused, so the first has been made, or never will be.
+                    Ok(Err(refused)) => match control.read(AGREE_LIMIT).await {
+                        Ok(state) if Self::has(&state, shards, to) => return Ok(()),
+                        Ok(_) => return Err(NotMoved(refused.to_string())),
+                        Err(_) => {}
+                    },
+                    Err(_) => {}
                 }
                 match control.read(AGREE_LIMIT).await {
                     Ok(state) if Self::has(&state, shards, to) => return Ok(()),

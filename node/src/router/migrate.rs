@@ -117,6 +117,7 @@ impl Router {
         let began = Instant::now();
         let table = self.table.clone().ok_or(Error::NoCheckpoints)?;
         let source = self.source_of(&shards, &target)?;
+        table.ready().await.map_err(Error::Table)?;
         let mut still: Vec<OwnedMutexGuard<()>> = Vec::new();
         for device in &self.devices {
             still.push(device.hold_checkpoints().await);
