@@ -280,7 +280,7 @@ fn a_folder_that_cannot_be_used_is_refused_with_the_reason() {
 
     fs::create_dir(folder.join("newer")).unwrap();
     fs::write(folder.join("newer/VERSION"), "99\n").unwrap();
-    refuses(folder, &["--data-dir", "newer"], 1, &["format version 99", "reads 2"]);
+    refuses(folder, &["--data-dir", "newer"], 1, &["format version 99", "reads 3"]);
 
     // Every write to /dev/full finds the disk full.
     fs::create_dir(folder.join("full")).unwrap();

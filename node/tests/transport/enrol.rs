@@ -11,7 +11,7 @@ use ringhold_cluster::network::{Network, RealNetwork};
 use ringhold_cluster::peers::{PeerHello, PeerName, PeerRefused, PeerService, Peers};
 use ringhold_cluster::tls::{Authority, Files, Identity, Role, Token};
 use ringhold_cluster::transport;
-use ringhold_cluster::wire::{Close, Preamble, Refused, StreamKind};
+use ringhold_cluster::wire::{self, Close, Preamble, Refused, StreamKind};
 
 use crate::harness::{Echo, Node, closed, until};
 use crate::peers::{Member, SOON, refused};
@@ -223,7 +223,9 @@ async fn other_certificates_do_not_enrol() {
     for identity in [client, node(&folder)] {
         let connection = founder.member.raw(&identity).await;
         let (mut send, _recv) = connection.open_bi().await.unwrap();
-        let request = [&Preamble::new(StreamKind::Enrol).to_bytes()[..], &[2, 0, 0, 0, 4, 4]].concat();
+        let request =
+            [&Preamble::new(StreamKind::Enrol).to_bytes()[..], &[2, 0, 0, 0, wire::VERSION as u8, wire::VERSION as u8]]
+                .concat();
         send.write_all(&request).await.unwrap();
         let (code, reason) = closed(&connection).await;
         assert_eq!(code, Close::Refused as u64);
@@ -255,7 +257,14 @@ async fn a_request_that_is_not_what_it_seems_is_refused_and_uses_no_token() {
     for (bytes, says) in [
         (request(current, [9; 32]), "not signed with its own key"),
         (request(900, [9; 32]), "versions 900 to 900"),
-        ([&Preamble::new(StreamKind::Enrol).to_bytes()[..], &[3, 0, 0, 0, 4, 4, 9]].concat(), "not valid"),
+        (
+            [
+                &Preamble::new(StreamKind::Enrol).to_bytes()[..],
+                &[3, 0, 0, 0, wire::VERSION as u8, wire::VERSION as u8, 9],
+            ]
+            .concat(),
+            "not valid",
+        ),
     ] {
         let connection = founder.member.raw(&identity).await;
         let (mut send, _recv) = connection.open_bi().await.unwrap();

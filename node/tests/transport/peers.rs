@@ -287,7 +287,7 @@ async fn a_certificate_that_is_not_a_nodes_opens_no_connection_between_nodes() {
     let other = Authority::in_memory(&*network).unwrap();
     let a = Member::start(&network, &other, 1);
     let error = a.ask(&b, b"hello").await.unwrap_err();
-    assert!(matches!(&error, CallError::Unreachable { why, .. } if why.contains("certificate")), "{error}");
+    assert!(matches!(&error, CallError::Stranger { why, .. } if why.contains("certificate")), "{error}");
 }
 
 #[tokio::test]
@@ -507,7 +507,8 @@ async fn garbage_between_nodes_ends_the_connection_with_a_reason() {
     let (a, b) = pair();
     assert_eq!(a.ask(&b, b"hello").await.unwrap(), b"hello");
     // Instead of a hello: not decoded, or too long.
-    let (connection, _send, _recv) = b.raw_saying(&a.identity, &[3, 0, 0, 0, 4, 4, 0xff]).await;
+    let (connection, _send, _recv) =
+        b.raw_saying(&a.identity, &[3, 0, 0, 0, wire::VERSION as u8, wire::VERSION as u8, 0xff]).await;
     let (code, reason) = closed(&connection).await;
     assert_eq!(code, Close::Refused as u64, "{reason}");
     assert!(reason.contains("hello is not valid"), "{reason}");
