@@ -208,7 +208,7 @@ impl Control {
         let watch = tokio::spawn(leading::watch(raft.metrics(), leading.clone(), changes.clone()));
         life.add(watch.abort_handle());
         let arriving = Arriving::default();
-        Ok(Control(Arc::new(Inner {
+        let control = Control(Arc::new(Inner {
             number,
             identity,
             raft,
@@ -220,7 +220,13 @@ impl Control {
             timing,
             leading,
             life,
-        })))
+        }));
+        if control.members().voters.iter().eq([&number]) {
+            // Nobody else can lead, so there is nobody to wait for.
+            let elected = control.0.raft.trigger().elect(false).await;
+            elected.map_err(|e| Error::Stopped(e.to_string()))?;
+        }
+        Ok(control)
     }
 
     /// This node's number.
