@@ -16,6 +16,7 @@ pub mod demo;
 pub mod device;
 pub mod health;
 pub mod logs;
+mod make;
 mod memory;
 pub mod node;
 mod progress;

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use ringhold_cluster::control::state::AboutDevice;
-use ringhold_cluster::network::{BoxFuture, Network, RealNetwork};
+use ringhold_cluster::network::{Network, RealNetwork};
 use ringhold_cluster::placement::Place;
 use ringhold_cluster::tls::{self, Authority, Files, Identity, Role};
 use ringhold_cluster::transport;
@@ -16,30 +16,25 @@ use ringhold_cluster::wire::NodeName;
 use ringhold_kernels::id::TypeId;
 use ringhold_kernels::outbox::SHARDS;
 use ringhold_kernels::registry::Registry;
-use ringhold_kernels::segment::{Framing, Shape};
 use ringhold_storage::blocks::{self, Reopening};
 use ringhold_storage::checkpoints::{self, Checkpoints};
 use ringhold_storage::dead_letters::{self, DeadLetters};
 use ringhold_storage::folder::{self, DataFolder};
 use ringhold_storage::raft_log::{self, RaftLog};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::cluster::{self, AgreedTable, Cluster};
 use crate::config::{self, Config, DeviceKind};
-use crate::device::cuda::sharers;
-use crate::device::door::Keeping;
 use crate::device::host::{Devices, Planned, RealDevices};
-use crate::device::keeper::{self, Blocking, Jobs};
-use crate::device::supervise::Backend;
-use crate::device::supervisor::Limits;
-use crate::device::{self, About, Device, Outlet, breaker, leave_timeout};
+use crate::device::keeper::{Blocking, Jobs};
+use crate::device::{self, Outlet, leave_timeout};
 use crate::health::http::{self, Http};
+use crate::make::{Made, Maker, Tasks, start_timeout, workers};
+use crate::router::begin::Beginner;
 use crate::router::migrate::{self, Moved};
 use crate::router::{Parts, Router};
 use crate::server::{self, Doors, Server, Sessions};
 use crate::shards::{self, ELSEWHERE, ShardSet, ShardTable, Shards, Stored};
-use crate::vital::Vital;
 
 /// The world a node lives in: the machine's, or the simulator's.
 pub struct Environment {
@@ -186,8 +181,7 @@ pub enum Error {
 pub struct Node {
     server: Server,
     router: Arc<Router>,
-    tasks: JoinSet<()>,
-    vital: Vital,
+    tasks: Arc<Tasks>,
     /// Where health is told over HTTP.
     health: Option<Http>,
     /// What it belongs to.
@@ -203,14 +197,6 @@ pub struct Drained {
     pub complete: bool,
     pub unanswered: u64,
     pub took: Duration,
-}
-
-/// How long a device may take until its workers are up; longer where a ring kernel may have to be compiled.
-fn start_timeout(kind: DeviceKind) -> Duration {
-    Duration::from_secs(match kind {
-        DeviceKind::Auto | DeviceKind::Cpu => 20,
-        DeviceKind::Cuda | DeviceKind::Emulated => 180,
-    })
 }
 
 impl Node {
@@ -252,19 +238,17 @@ impl Node {
             peers: cluster.as_ref().map(|cluster| cluster.peers().clone()),
         };
         let server = Server::listen(options, sessions.clone())?;
-        let own = match &cluster {
-            Some(cluster) => Some(cluster.start(address(config, server.address()), &server).await?),
-            None => None,
-        };
-        let makes = Makes { config, makers: &*makers, registry: &registry, deadlines: &deadlines };
+        if let Some(cluster) = &cluster {
+            cluster.start(address(config, server.address()), &server).await?;
+        }
         let mut made = Vec::new();
-        let (table, shards) = match (&cluster, own) {
-            (Some(cluster), Some(own)) => {
-                let table = AgreedTable::new(cluster.clone(), own);
+        let (table, shards) = match &cluster {
+            Some(cluster) => {
+                let table = AgreedTable::new(cluster.clone());
                 let shards = table.owners();
                 (storage.checkpoints.is_some().then(|| Arc::new(table) as Arc<dyn ShardTable>), shards)
             }
-            _ => {
+            None => {
                 let table = shard_table(&storage, planned.len())?;
                 let shards = table.as_ref().map_or_else(|| shards::dealt(planned.len()), |table| table.owners());
                 (table, shards)
@@ -275,40 +259,25 @@ impl Node {
             return Err(Error::TooFewDevices(owner + 1, planned.len()));
         }
         let shards = Arc::new(Shards::new(&shards));
+        let maker = Arc::new(Maker {
+            config: config.clone(),
+            makers,
+            registry: registry.clone(),
+            network: network.clone(),
+            committed,
+            deadlines,
+            checkpoints: storage.checkpoints.clone(),
+            jobs: storage.jobs.clone(),
+            shards: shards.clone(),
+        });
         for (index, planned) in planned.iter().enumerate() {
-            let device = &planned.device;
-            let (name, overflow) = (config.device_name(index), config.queues.overflow);
-            let keeps = match &storage.checkpoints {
-                Some(store) => Some(keeps(config, &name, store, &storage, &committed, &shards)?),
-                None => None,
-            };
-            // Its actors are not left where they are for that; but a device that never was has to be what it is asked to be.
-            let falls_back = !planned.fallbacks.is_empty() && keeps.as_ref().is_some_and(|(_, kept)| kept.epoch > 0);
-            if let Some(why) = planned.unusable.clone().filter(|_| !falls_back) {
-                return Err(device::Error::Gpu { name, gpu: device.gpu, why }.into());
-            }
-            if keeps.is_none() && !planned.fallbacks.is_empty() {
-                tracing::warn!(device = name, "it makes no checkpoints (checkpoints.enabled), and so has no fallback");
-            }
-            let fallbacks = planned.fallbacks.iter().filter(|_| keeps.is_some());
-            let mut backends = Vec::new();
-            for backend in std::iter::once(device).chain(fallbacks) {
-                backends.push(makes.backend(backend, &name)?);
-            }
-            backends[0].unusable = planned.unusable.clone();
-            let made_device = Device::new(
-                About { name, index: index as u16, overflow, keeps, shards: shards.clone() },
-                &backends[0],
-                &registry,
-                network.clone(),
-            )?;
-            made.push((made_device, backends));
+            made.push(maker.make(config.device_name(index), index as u16, planned)?);
         }
         let router = Router::new(Parts {
             name: name(config, &storage.node_id),
             registry,
             slot_bytes: config.queues.slot_bytes,
-            devices: made.iter().map(|(device, _)| device.clone()).collect(),
+            devices: made.iter().map(|made| made.device.clone()).collect(),
             shards,
             table,
             sessions: sessions.clone(),
@@ -317,22 +286,25 @@ impl Node {
             jobs: storage.jobs.clone(),
             cluster: cluster.clone(),
         });
+        let tasks = Arc::new(Tasks::default());
+        let outlet: Arc<dyn Outlet> = router.clone();
+        for Made { device, .. } in &made {
+            device.hand_on_taken_up(&*router);
+        }
+        let beginner = cluster.as_ref().map(|cluster| Beginner {
+            router: Arc::downgrade(&router),
+            cluster: cluster.clone(),
+            maker: maker.clone(),
+            tasks: Arc::downgrade(&tasks),
+        });
+        // What was given to it before it was started last.
+        beginner.iter().for_each(Beginner::begin_given);
         let doors: Arc<dyn Doors> = router.clone();
         if let Some(cluster) = &cluster {
             cluster.open(&doors);
         }
         server.open(doors);
-        let (mut tasks, vital) = (JoinSet::new(), Vital::default());
-        for (device, _) in &made {
-            device.hand_on_taken_up(&*router);
-        }
         let start_timeout = config.devices.0.iter().map(|device| start_timeout(device.kind)).max().unwrap_or_default();
-        let breaker = breaker::Limits {
-            failures: config.supervision.breaker_failures,
-            window: config.supervision.breaker_window,
-            retry_min: config.supervision.breaker_retry_min,
-            retry_max: config.supervision.breaker_retry_max,
-        };
         // Before the devices too, so that it is told how they come up.
         let health = match config.health.listen {
             Some(listen) => {
@@ -343,34 +315,18 @@ impl Node {
             }
             None => None,
         };
-        let own = [
-            ("sheds load of the node", Box::pin(router.clone().shed_load(config.limits.memory_bytes)) as BoxFuture<_>),
-            ("tells whether the node lives", Box::pin(router.pulse.clone().beat(storage.jobs.clone()))),
-        ];
-        for (what, task) in own {
-            let vital = vital.clone();
-            tasks.spawn(async move { vital.watch(what.into(), task).await });
-        }
+        tasks.spawn("sheds load of the node", router.clone().shed_load(config.limits.memory_bytes));
+        tasks.spawn("tells whether the node lives", router.pulse.clone().beat(storage.jobs.clone()));
         if let Some(cluster) = &cluster {
-            let (vital, task) = (vital.clone(), cluster.clone().run());
-            tasks.spawn(async move { vital.watch("keeps the members of the cluster".into(), task).await });
+            tasks.spawn("keeps the members of the cluster", cluster.clone().run());
         }
-        for (device, backends) in made {
-            let outlet: Arc<dyn Outlet> = router.clone();
-            let name = device.name.clone();
-            let pump = device.clone().pump(outlet.clone());
-            let keep = device.clone().keep(outlet.clone());
-            let supervise = device.supervise(backends, breaker, outlet);
-            let mut spawn = |what, task: BoxFuture<'static, ()>| {
-                let (vital, name) = (vital.clone(), format!("{what} device `{name}`"));
-                tasks.spawn(async move { vital.watch(name, task).await });
-            };
-            spawn("carries the messages of", Box::pin(pump));
-            spawn("makes the checkpoints of", Box::pin(keep));
-            spawn("keeps alive", Box::pin(supervise));
+        if let Some(beginner) = beginner {
+            tasks.spawn("begins the devices that the cluster gives to the node", beginner.run());
         }
-        let node =
-            Node { server, router, tasks, vital, health, cluster, storage, drain_timeout: config.node.drain_timeout };
+        for made in made {
+            maker.run(made, &outlet, &tasks);
+        }
+        let node = Node { server, router, tasks, health, cluster, storage, drain_timeout: config.node.drain_timeout };
         // A host that does not come up is followed by another; the start fails with that one.
         node.wait_until_up(start_timeout * 2 + Duration::from_secs(1)).await?;
         Ok(node)
@@ -433,11 +389,11 @@ impl Node {
     /// Resolves once a task that the node cannot be without has panicked: which, and with what. Drop the node then, and start
     /// another: it goes on from its last checkpoints.
     pub async fn failed(&self) -> String {
-        self.vital.failed().await
+        self.tasks.failed().await
     }
 
     /// Takes nothing new, finishes what there is, and ends. After the configured time it ends regardless.
-    pub async fn drain(mut self) -> Drained {
+    pub async fn drain(self) -> Drained {
         let started = Instant::now();
         let left = |limit: Duration| limit.saturating_sub(started.elapsed());
         self.router.draining.store(true, SeqCst);
@@ -496,36 +452,6 @@ fn by_type(config: &Config, registry: &Registry) -> Result<(HashSet<TypeId>, BTr
     Err(Error::NoSuchType { unknown, known: known.join(", ") })
 }
 
-/// How a device makes checkpoints, and the one that it begins with.
-fn keeps(
-    config: &Config,
-    device: &str,
-    store: &Checkpoints,
-    storage: &Storage,
-    committed: &HashSet<TypeId>,
-    shards: &Arc<Shards>,
-) -> Result<(keeper::Options, Keeping), Error> {
-    let found = store.latest(device)?;
-    if let Some(cost) = found.cost() {
-        tracing::error!(device, "{cost}");
-    }
-    let checkpoints = &config.checkpoints;
-    let interval = if committed.is_empty() { checkpoints.interval } else { checkpoints.committed_interval };
-    let options = keeper::Options {
-        store: store.clone(),
-        jobs: storage.jobs.clone(),
-        interval,
-        newest: found.newest.unwrap_or(0),
-    };
-    let keeping = Keeping {
-        retained_bytes_max: checkpoints.retained_bytes as usize,
-        committed: committed.clone(),
-        epoch: found.checkpoint.map_or(0, |manifest| manifest.epoch),
-        shards: shards.clone(),
-    };
-    Ok((options, keeping))
-}
-
 /// What `auto` came to before, where a GPU is gone since: devices of which there are checkpoints, and which are not planned now.
 fn as_they_were(devices: &config::Devices, planned: &[Planned], kept: &[String]) -> Option<config::Devices> {
     let decided = config::Devices(planned.iter().map(|planned| planned.device.clone()).collect());
@@ -539,78 +465,6 @@ fn as_they_were(devices: &config::Devices, planned: &[Planned], kept: &[String])
     let mut all = devices.0.clone();
     all.splice(place..=place, (0..=last).map(cuda));
     Some(config::Devices(all))
-}
-
-/// Half of the cores, where the configuration does not say: the node and its clients need some too.
-fn workers(configured: Option<u32>) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    configured.map_or((cores / 2).max(1), |n| n as usize)
-}
-
-/// Pairs of rings between a node and a ring kernel, whose workers are many.
-const KERNEL_LANES_MAX: u32 = 4;
-
-/// Of each of a lane's staging rings.
-const STAGING_BYTES: u32 = 1 << 20;
-
-/// Makes what can run the devices of a node.
-struct Makes<'a> {
-    config: &'a Config,
-    makers: &'a dyn Devices,
-    registry: &'a Arc<Registry>,
-    deadlines: &'a BTreeMap<TypeId, Duration>,
-}
-
-impl Makes<'_> {
-    /// For the device of this number and name.
-    fn backend(&self, backend: &config::Device, name: &str) -> Result<Backend, Error> {
-        let Makes { config, makers, registry, deadlines } = self;
-        let workers = workers(backend.workers);
-        let sharers = sharers(&config.devices, backend.gpu).max(1);
-        let host = makers.host(backend, sharers, workers, registry);
-        let supervision = &config.supervision;
-        Ok(Backend {
-            name: match backend.kind {
-                DeviceKind::Cuda => format!("cuda:{}", backend.gpu),
-                kind => kind.word().into(),
-            },
-            kind: backend.kind,
-            shape: shape(config, backend.kind, workers, registry),
-            host: host.map_err(|e| device::Error::Bells(name.into(), e))?,
-            limits: Limits {
-                stalled_after: supervision.stalled_after,
-                deadlines: (*deadlines).clone(),
-                start_timeout: start_timeout(backend.kind),
-                leave_timeout: leave_timeout(backend.kind),
-                backoff_min: supervision.restart_backoff_min,
-                backoff_max: supervision.restart_backoff_max,
-            },
-            unusable: None,
-        })
-    }
-}
-
-fn shape(config: &Config, kind: DeviceKind, workers: usize, registry: &Registry) -> Shape {
-    let queues = &config.queues;
-    let workers = workers as u32;
-    let (lanes, framing) = match kind {
-        DeviceKind::Auto | DeviceKind::Cpu => (workers, Framing::Slots),
-        DeviceKind::Cuda | DeviceKind::Emulated => (workers.min(KERNEL_LANES_MAX), Framing::Flits),
-    };
-    Shape {
-        workers,
-        lanes,
-        framing: framing as u32,
-        types: registry.types().len() as u32,
-        slot_bytes: queues.slot_bytes,
-        ingress_slots: queues.ingress_slots,
-        egress_slots: queues.egress_slots,
-        inbox_slots: queues.inbox_slots,
-        batch: queues.batch_messages,
-        high_water_percent: queues.high_water_percent,
-        low_water_percent: queues.low_water_percent,
-        staging_bytes: STAGING_BYTES,
-    }
 }
 
 /// Who says which device has which shard; nobody where nothing is kept: then they do not move.

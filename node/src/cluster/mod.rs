@@ -140,6 +140,35 @@ impl Cluster {
         self.known.lock().devices.clone()
     }
 
+    /// The place of a device that this node runs.
+    pub fn place_of(&self, device: DeviceNumber) -> Option<u16> {
+        let known = self.known.lock();
+        known.devices.iter().position(|own| *own == device).map(|place| place as u16)
+    }
+
+    /// Takes in that the node runs a device at its next place.
+    pub(crate) fn runs(&self, device: DeviceNumber, place: u16) {
+        let devices = &mut self.known.lock().devices;
+        assert_eq!(devices.len(), usize::from(place), "devices get their places in turn");
+        devices.push(device);
+    }
+
+    /// Takes in that the device which was given the last place does not run after all.
+    pub(crate) fn runs_no_more(&self, device: DeviceNumber) {
+        let last = self.known.lock().devices.pop();
+        assert_eq!(last, Some(device), "it was given its place just now");
+    }
+
+    /// A count of changes of what is agreed on, for [`Cluster::changed`].
+    pub fn changes(&self) -> u64 {
+        self.control().changes()
+    }
+
+    /// Resolves once anything has changed since the count was `seen`.
+    pub async fn changed(&self, seen: u64) {
+        self.control().changed(seen).await;
+    }
+
     /// Asks another node what a client has asked this one.
     pub async fn ask_node(&self, node: NodeNumber, request: Request) -> Result<Response, Failed> {
         let state = self.state();

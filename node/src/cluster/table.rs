@@ -21,17 +21,11 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// See the module's documentation.
 pub struct AgreedTable {
     cluster: Arc<Cluster>,
-    /// The numbers of the node's devices, by their places.
-    own: Vec<DeviceNumber>,
 }
 
 impl AgreedTable {
-    pub fn new(cluster: Arc<Cluster>, own: Vec<DeviceNumber>) -> AgreedTable {
-        AgreedTable { cluster, own }
-    }
-
-    fn place(&self, owner: DeviceNumber) -> u16 {
-        self.own.iter().position(|device| *device == owner).map_or(ELSEWHERE, |place| place as u16)
+    pub fn new(cluster: Arc<Cluster>) -> AgreedTable {
+        AgreedTable { cluster }
     }
 
     /// Whether all of these are a device's, in a state.
@@ -44,7 +38,7 @@ impl ShardTable for AgreedTable {
     fn owners(&self) -> Vec<Ownership> {
         let state = self.cluster.state();
         let owner = |shard: &control::state::Shard| Ownership {
-            device: shard.owner.map_or(ELSEWHERE, |owner| self.place(owner)),
+            device: shard.owner.and_then(|owner| self.cluster.place_of(owner)).unwrap_or(ELSEWHERE),
             term: shard.term as u32,
         };
         state.shards.iter().map(owner).collect()
@@ -61,7 +55,8 @@ impl ShardTable for AgreedTable {
 
     fn move_shards<'a>(&'a self, shards: &'a ShardSet, from: u16, to: u16) -> BoxFuture<'a, Result<(), NotMoved>> {
         Box::pin(async move {
-            let (from, to) = (self.own[usize::from(from)], self.own[usize::from(to)]);
+            let own = self.cluster.own_devices();
+            let (from, to) = (own[usize::from(from)], own[usize::from(to)]);
             let control = self.cluster.control();
             let moved = Command::Move { shards: ranges(shards.iter().map(|shard| shard as u32)), from, to };
             // A change of which nobody knows may still be made, so after one there is no way back.

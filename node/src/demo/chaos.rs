@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::device::Device;
+use crate::device::places::Places;
 
 /// What is done to a device host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ const BLOWS: [Blow; 5] = [Blow::Kill, Blow::Kill, Blow::KillInCheckpoint, Blow::
 
 impl Chaos {
     /// One blow at a random flight of each fifth of them.
-    pub fn new(devices: &[Arc<Device>], network: Arc<dyn Network>, flights: u64) -> Chaos {
+    pub fn new(devices: &Places, network: Arc<dyn Network>, flights: u64) -> Chaos {
         let mut blows = BLOWS;
         for last in (1..blows.len()).rev() {
             blows.swap(last, random(&*network, last as u64 + 1) as usize);
@@ -76,7 +77,7 @@ impl Chaos {
         let stretch = flights / blows.len() as u64;
         let moment = |number| number * stretch + random(&*network, stretch.max(1)) + 1;
         let due = (0..).map(moment).zip(blows).collect();
-        Chaos { devices: devices.to_vec(), network, due }
+        Chaos { devices: devices.iter().cloned().collect(), network, due }
     }
 
     /// What is due now that so many flights are on their way.

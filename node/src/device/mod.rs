@@ -11,6 +11,7 @@ pub mod keeper;
 pub mod lanes;
 pub mod machine;
 pub mod mistake;
+pub mod places;
 mod poison;
 mod rate;
 mod retained;

@@ -24,12 +24,14 @@ use crate::cluster::Cluster;
 use crate::device::door::{Admitted, Door, Known, Letter, Outcome, Sender};
 use crate::device::keeper::Jobs;
 use crate::device::lanes::Away;
+use crate::device::places::Places;
 use crate::device::{Device, Outlet};
 use crate::health::Pulse;
 use crate::server::{self, About, Client, Doors, Gone, Remembered, Session, Sessions};
 use crate::shards::{ELSEWHERE, ShardTable, Shards};
 use crate::shed::Level;
 
+pub mod begin;
 mod letters;
 pub mod migrate;
 mod placing;
@@ -40,7 +42,7 @@ pub struct Router {
     pub name: NodeName,
     registry: Arc<Registry>,
     slot_bytes: u32,
-    devices: Vec<Arc<Device>>,
+    devices: Places,
     shards: Arc<Shards>,
     /// Who says so durably which device owns each shard, where that may change.
     table: Option<Arc<dyn ShardTable>>,
@@ -116,7 +118,7 @@ impl Router {
             name,
             registry,
             slot_bytes,
-            devices,
+            devices: Places::new(devices),
             shards,
             table,
             migrating: Arc::default(),
@@ -146,14 +148,16 @@ impl Router {
         &self.shards
     }
 
-    pub fn devices(&self) -> &[Arc<Device>] {
+    /// The devices that the node runs.
+    pub fn devices(&self) -> &Places {
         &self.devices
     }
 
     /// The place of the device that has an actor's shard; `None` where it is of another node.
     fn device_of(&self, to: ActorId) -> Option<usize> {
-        let owner = self.shards.of(to.key);
-        (owner != ELSEWHERE).then_some(usize::from(owner))
+        let owner = usize::from(self.shards.of(to.key));
+        // One that is about to begin is not there yet.
+        (owner < self.devices.len()).then_some(owner)
     }
 
     fn now(&self) -> Hlc {

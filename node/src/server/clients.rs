@@ -72,6 +72,15 @@ impl Clients {
         self.known = clients.into_iter().map(known).collect();
     }
 
+    /// Takes in what a device that begins here while the node runs knows of clients. They are away, but for those that are here.
+    pub fn remember(&mut self, clients: impl Iterator<Item = Client>, forgotten: u64) {
+        self.forgotten = self.forgotten.max(forgotten);
+        for client in clients {
+            self.last_born = self.last_born.max(client.born);
+            self.known.entry(client.id).or_insert(Known { client, connection: None });
+        }
+    }
+
     /// Takes in a client's hello. `before` is when it was born here, as it says. Adds who is forgotten for it.
     pub fn arrive(&mut self, lane: &Lane, before: Option<u64>, now_us: u64, gone: &mut Vec<Gone>) -> Arrival {
         self.connections += 1;

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::clients::{Arrival, Clients};
+use super::clients::{Arrival, Client, Clients};
 
 /// One connection of a client, from its hello to its end.
 pub struct Session {
@@ -94,6 +94,11 @@ impl Session {
     /// The high half of the key by which its messages name their sender: the client's, whatever connection it has.
     pub fn number(&self) -> u32 {
         self.arrival.client.number
+    }
+
+    /// Whose it is.
+    pub fn client(&self) -> Client {
+        self.arrival.client
     }
 
     /// Which connection this is, of all that the node had.
@@ -344,6 +349,11 @@ impl Sessions {
         if sessions.get(&session.number()).is_some_and(|present| Arc::ptr_eq(present, session)) {
             sessions.remove(&session.number());
         }
+    }
+
+    /// Takes in what a device that begins here knows of clients.
+    pub fn remember(&self, clients: impl Iterator<Item = Client>, forgotten: u64) {
+        self.clients.lock().remember(clients, forgotten);
     }
 
     /// Forgets clients that have been away for too long.

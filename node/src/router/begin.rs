@@ -1,0 +1,105 @@
+//! Devices that the cluster gives to the node while it runs.
+//!
+//! A device whose node is gone goes on where its checkpoints are: it keeps its number, its marks and its lanes, and begins with its
+//! last checkpoint, as after the end of any host. What is new is that it has to find its place among those that run here already.
+
+use std::sync::{Arc, Weak};
+
+use ringhold_cluster::control::state::{self, DeviceNumber};
+
+use super::Router;
+use crate::cluster::Cluster;
+use crate::config::{self, DeviceKind};
+use crate::device::host::Planned;
+use crate::device::places::NoPlace;
+use crate::device::{Device, Outlet};
+use crate::make::{Maker, Tasks};
+use crate::node;
+use crate::shards::{ELSEWHERE, ShardSet};
+
+impl From<NoPlace> for node::Error {
+    fn from(error: NoPlace) -> node::Error {
+        node::Error::Failed(error.to_string())
+    }
+}
+
+/// Begins the devices that the node's cluster gives to it.
+pub struct Beginner {
+    pub router: Weak<Router>,
+    pub cluster: Arc<Cluster>,
+    pub maker: Arc<Maker>,
+    pub tasks: Weak<Tasks>,
+}
+
+impl Beginner {
+    /// Does it for as long as the node runs.
+    pub async fn run(self) {
+        loop {
+            let seen = self.cluster.changes();
+            self.begin_given();
+            self.cluster.changed(seen).await;
+        }
+    }
+
+    /// Begins what has been given to the node and does not run here yet.
+    pub fn begin_given(&self) {
+        let (state, own) = (self.cluster.state(), self.cluster.own_devices());
+        let given = state.devices_of(self.cluster.number()).filter(|(number, _)| !own.contains(number));
+        for (number, device) in given {
+            let shards = state.shards_of(number).map(|shard| shard as usize).collect();
+            let name = &device.about.name;
+            match self.begin(number, device, &shards) {
+                Ok(()) => tracing::warn!(
+                    device = name,
+                    shards = shards.len(),
+                    "the device runs on this node from now on, and goes on from its last checkpoint"
+                ),
+                Err(e) => tracing::error!(device = name, "the device was given to this node, and cannot begin: {e}"),
+            }
+        }
+    }
+
+    fn begin(&self, number: DeviceNumber, given: &state::Device, shards: &ShardSet) -> Result<(), node::Error> {
+        let (Some(router), Some(tasks)) = (self.router.upgrade(), self.tasks.upgrade()) else { return Ok(()) };
+        // A ring kernel needs room on its GPU that others have been given: what comes later runs on the CPU.
+        let cpu = config::Device { kind: DeviceKind::Cpu, ..config::Device::default() };
+        let planned = Planned { device: cpu, unusable: None, fallbacks: Vec::new() };
+        let mut backends = Vec::new();
+        let device = router.devices.add(|place| {
+            self.cluster.runs(number, place);
+            // Until the device is at its place nobody finds it there.
+            router.shards.give(shards, place);
+            let made = self.maker.make(given.about.name.clone(), place, &planned).inspect_err(|_| {
+                router.shards.give(shards, ELSEWHERE);
+                self.cluster.runs_no_more(number);
+            })?;
+            backends = made.backends;
+            router.meet(&made.device);
+            Ok::<_, node::Error>(made.device)
+        })?;
+        device.hand_on_taken_up(&*router);
+        let outlet: Arc<dyn Outlet> = router.clone();
+        self.maker.run(crate::make::Made { device, backends }, &outlet, &tasks);
+        outlet.room();
+        Ok(())
+    }
+}
+
+impl Router {
+    /// Makes a device and those that run here already known to each other, and present clients to it.
+    fn meet(&self, device: &Device) {
+        for other in &self.devices {
+            for (from, to) in [(&**other, device), (device, &**other)] {
+                let taken = to.door.lock().taken_from(from.index);
+                from.door.lock().skip_away(to.index, taken);
+            }
+        }
+        let mut door = device.door.lock();
+        let clients = door.clients();
+        self.sessions.remember(clients.clients(), clients.forgotten());
+        for session in self.sessions.all() {
+            door.clients().detach(session.client(), session.connection());
+            door.clients().attach(session.number(), session.taken() + 1);
+        }
+    }
+}
