@@ -194,7 +194,13 @@ fn three_nodes_agree_and_go_on_when_one_dies_and_comes_back() {
     // A client that is sent to a node that has no actors is told where they are, and goes there.
     b.json(&["actor", "ask", "counter", "7", r#"{"Add": {"amount": 5}}"#]);
 
+    let top = b.json(&["top", "--times", "1"]);
+    let running = top["nodes"].as_array().unwrap().iter().filter(|node| node["state"] == "running").count();
+    assert_eq!(running, 3, "{top:#}");
+
     a.kill();
+    let top = c.json(&["top", "--times", "1"]);
+    assert!(top["nodes"][0]["error"].is_string() && top["nodes"][1]["state"] == "running", "{top:#}");
     let status = b.until("another leads", three_voters);
     assert_ne!(status["leader"], 1);
     c.json(&["cluster", "settings", "voters_max=5"]);

@@ -6,12 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::state::{DeviceNumber, NodeNumber};
 use crate::placement::Plan;
+use crate::wire;
 
 /// A question about the cluster, or a change to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// How the cluster does; a majority of its voters is asked whether that is the newest, for so long.
     Status { within_ms: u64 },
+    /// How each node does.
+    Statuses,
     /// Who owns which shard.
     Shards,
     /// Sets a setting.
@@ -29,9 +32,14 @@ pub enum Request {
 }
 
 /// The answer to a [`Request`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Response {
     Status(Box<Status>),
+    Statuses {
+        /// When they were asked, microseconds since the Unix epoch.
+        at_us: u64,
+        nodes: Vec<NodeStatus>,
+    },
     Shards(Vec<Owned>),
     Done,
     /// The token as text, and when it expires: seconds since the Unix epoch.
@@ -67,6 +75,15 @@ pub struct Status {
     pub devices: Vec<Device>,
     pub types: Vec<ActorType>,
     pub settings: Vec<Setting>,
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub node: NodeNumber,
+    pub name: String,
+    /// Or why it says nothing.
+    pub status: Result<Box<wire::Status>, String>,
 }
 
 /// A node in a [`Status`].

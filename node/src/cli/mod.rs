@@ -16,6 +16,7 @@ mod node;
 mod output;
 mod status;
 mod storage;
+mod top;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -89,6 +90,9 @@ enum Command {
 
     /// Show the node: its devices, its clients, what it could not deliver
     Status,
+
+    /// Watch what the nodes of the cluster do; with --json, one line for each look
+    Top(top::Options),
 
     /// Show this machine's GPUs and cores, and the node's devices and their workers
     ///
@@ -442,6 +446,7 @@ fn run(cli: Cli, registry: Registry, output: Output) -> Result<u8, Failure> {
         Command::Node(NodeCommand::Remove { node, yes }) => cluster::remove(globals, &node, yes, output),
         Command::Cluster(command) => cluster::run(&command, globals, output),
         Command::Status => status::status(globals, output),
+        Command::Top(options) => top::run(&options, globals, output),
         Command::Devices { command: None } => devices::run(globals, output),
         Command::Devices { command: Some(DevicesCommand::Retry { device }) } => {
             devices::retry(globals, &device, output)

@@ -432,7 +432,8 @@ impl Router {
             dead_letters_lost: self.letters_lost.load(SeqCst),
             dead_letters_failed: self.letters.failed(),
             shedding: self.shedding(),
-            // Address, sessions and transport are the server's to fill in.
+            sessions: self.sessions.status(),
+            // Address and transport are the server's to fill in.
             ..Status::default()
         }
     }

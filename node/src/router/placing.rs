@@ -1,18 +1,24 @@
 //! What operators ask about shards: what would be best moved, and that some are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
-use ringhold_cluster::control::admin::{self, Migrated, NodePlan};
+use ringhold_cluster::control::admin::{self, Migrated, NodePlan, NodeStatus};
 use ringhold_cluster::control::state::{DeviceNumber, NodeNumber};
 use ringhold_cluster::placement::{self, DeviceLoad, View, Want};
 use ringhold_cluster::wire::{Failed, Request, Response};
 use ringhold_kernels::outbox::SHARDS;
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 
 use super::Router;
 use crate::cluster::Cluster;
 use crate::config::DeviceKind;
 use crate::shards::ShardSet;
+
+/// How long a node has to say how it does.
+const STATUS_LIMIT: Duration = Duration::from_secs(1);
 
 impl Router {
     /// Answers what an operator asks about the cluster.
@@ -21,6 +27,7 @@ impl Router {
             return Err(Failed::text("the node stands alone: it belongs to no cluster"));
         };
         match request {
+            admin::Request::Statuses => Ok(self.statuses(cluster).await),
             admin::Request::Plan { node: Some(node) } if node == cluster.number() => {
                 let plan = Ok(self.plan(cluster));
                 Ok(admin::Response::Plans(vec![NodePlan { node, plan }]))
@@ -69,6 +76,31 @@ impl Router {
             }
             request => cluster.answer_admin(request).await,
         }
+    }
+
+    /// Asks every node how it does, all at once.
+    async fn statuses(&self, cluster: &Arc<Cluster>) -> admin::Response {
+        let at_us = self.network.wall_us();
+        let mut asked = JoinSet::new();
+        for (node, member) in &cluster.state().nodes {
+            let (node, name, cluster) = (*node, member.name.clone(), cluster.clone());
+            let here = (node == cluster.number()).then(|| Box::new(self.status()));
+            asked.spawn(async move {
+                let status = match here {
+                    Some(status) => Ok(status),
+                    None => match timeout(STATUS_LIMIT, cluster.ask_node(node, Request::Status)).await {
+                        Ok(Ok(Response::Status(status))) => Ok(status),
+                        Ok(Ok(_)) => Err("it answered another question".into()),
+                        Ok(Err(failed)) => Err(failed.text),
+                        Err(_) => Err(format!("it has not answered within {} s", STATUS_LIMIT.as_secs())),
+                    },
+                };
+                NodeStatus { node, name, status }
+            });
+        }
+        let mut nodes = asked.join_all().await;
+        nodes.sort_by_key(|status| status.node);
+        admin::Response::Statuses { at_us, nodes }
     }
 
     async fn ask_other(
