@@ -9,6 +9,8 @@ mod config;
 mod connect;
 mod deadletter;
 mod demo;
+#[cfg(test)]
+mod deployed;
 mod devices;
 mod exit;
 mod health;

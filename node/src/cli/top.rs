@@ -117,7 +117,19 @@ fn text(at_us: u64, nodes: &[NodeStatus]) -> String {
     let dash = || "-".to_string();
     for NodeStatus { name, status, .. } in nodes {
         let Ok(status) = status else {
-            table.row([name.clone(), dash(), "no answer".into(), dash(), dash(), dash(), dash(), dash(), dash(), dash(), dash()]);
+            table.row([
+                name.clone(),
+                dash(),
+                "no answer".into(),
+                dash(),
+                dash(),
+                dash(),
+                dash(),
+                dash(),
+                dash(),
+                dash(),
+                dash(),
+            ]);
             continue;
         };
         for device in &status.devices {
