@@ -25,7 +25,7 @@ use ringhold_storage::raft_log::{self, RaftLog};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::cluster::{self, AgreedTable, Cluster};
+use crate::cluster::{self, AgreedTable, Cluster, Inlet};
 use crate::config::{self, Config, DeviceKind};
 use crate::device::cuda::sharers;
 use crate::device::door::Keeping;
@@ -256,6 +256,7 @@ impl Node {
             Some(cluster) => Some(cluster.start(address(config, server.address()), &server).await?),
             None => None,
         };
+        let numbers = own.clone().unwrap_or_else(|| (0..planned.len() as u16).collect());
         let makes = Makes { config, makers: &*makers, registry: &registry, deadlines: &deadlines };
         let mut made = Vec::new();
         let (table, shards) = match (&cluster, own) {
@@ -274,7 +275,13 @@ impl Node {
         if let Some(owner) = shards.iter().map(|owner| owner.device).find(here) {
             return Err(Error::TooFewDevices(owner + 1, planned.len()));
         }
-        let shards = Arc::new(Shards::new(&shards));
+        let shards = Arc::new(match &cluster {
+            Some(cluster) => {
+                let state = cluster.state();
+                Shards::in_cluster(&shards, numbers.clone(), |shard| state.shards.get(shard)?.owner)
+            }
+            None => Shards::new(&shards),
+        });
         for (index, planned) in planned.iter().enumerate() {
             let device = &planned.device;
             let (name, overflow) = (config.device_name(index), config.queues.overflow);
@@ -297,7 +304,7 @@ impl Node {
             }
             backends[0].unusable = planned.unusable.clone();
             let made_device = Device::new(
-                About { name, index: index as u16, overflow, keeps, shards: shards.clone() },
+                About { name, index: index as u16, number: numbers[index], overflow, keeps, shards: shards.clone() },
                 &backends[0],
                 &registry,
                 network.clone(),
@@ -319,7 +326,8 @@ impl Node {
         });
         let doors: Arc<dyn Doors> = router.clone();
         if let Some(cluster) = &cluster {
-            cluster.open(&doors);
+            let inlet: Arc<dyn Inlet> = router.clone();
+            cluster.open(&doors, &inlet);
         }
         server.open(doors);
         let (mut tasks, vital) = (JoinSet::new(), Vital::default());
@@ -352,8 +360,14 @@ impl Node {
             tasks.spawn(async move { vital.watch(what.into(), task).await });
         }
         if let Some(cluster) = &cluster {
-            let (vital, task) = (vital.clone(), cluster.clone().run());
-            tasks.spawn(async move { vital.watch("keeps the members of the cluster".into(), task).await });
+            let own = [
+                ("keeps the members of the cluster", Box::pin(cluster.clone().run()) as BoxFuture<_>),
+                ("carries messages to other nodes", Box::pin(router.clone().carry_between_nodes())),
+            ];
+            for (what, task) in own {
+                let vital = vital.clone();
+                tasks.spawn(async move { vital.watch(what.into(), task).await });
+            }
         }
         for (device, backends) in made {
             let outlet: Arc<dyn Outlet> = router.clone();
@@ -417,6 +431,11 @@ impl Node {
         &self.router
     }
 
+    /// Its membership, where it belongs to a cluster.
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref()
+    }
+
     /// Moves shards, all of which one device has, to the device of this name: see [`Router::migrate`].
     ///
     /// # Errors
@@ -461,6 +480,7 @@ impl Node {
             let _ = timeout(leave_timeout(DeviceKind::Cuda), ended()).await;
         }
         self.tasks.shutdown().await;
+        self.router.give_up_lanes();
         if let Some(cluster) = &self.cluster {
             cluster.end().await;
         }
