@@ -15,6 +15,7 @@
 //! |---|---|---|
 //! | [`StreamKind::Peer`] | exactly one, first | hello → greeting; it stays open as long as the connection |
 //! | [`StreamKind::PeerRequest`] | [`PEER_STREAMS_MAX`] at a time | one request → one answer, then its end |
+//! | [`StreamKind::PeerLane`] | one that counts, the newest | batches one way, what was taken of them the other: see [`crate::peers::lane`] |
 //!
 //! And one that is to join, see [`crate::enrol`], has [`StreamKind::Enrol`], first and alone: one request → one answer.
 //!
@@ -122,6 +123,8 @@ pub enum StreamKind {
     PeerRequest = 5,
     /// The first, and only one, of a connection that shows a join token.
     Enrol = 6,
+    /// What actors of one node send to those of another.
+    PeerLane = 7,
 }
 
 impl StreamKind {
@@ -156,6 +159,7 @@ impl Preamble {
             (4, 0) => Ok(StreamKind::Peer),
             (5, 0) => Ok(StreamKind::PeerRequest),
             (6, 0) => Ok(StreamKind::Enrol),
+            (7, 0) => Ok(StreamKind::PeerLane),
             _ => Err(PreambleError::Kind(kind)),
         };
         // A node's hello is read whatever its version: the beginning of it says more, and is answered.
@@ -1007,7 +1011,7 @@ mod tests {
     #[test]
     fn a_preamble_is_read_back_and_garbage_is_told_apart() {
         use StreamKind::*;
-        for kind in [Control, Request, Lane, Peer, PeerRequest, Enrol] {
+        for kind in [Control, Request, Lane, Peer, PeerRequest, Enrol, PeerLane] {
             let preamble = Preamble::new(kind);
             assert_eq!(Preamble::from_bytes(preamble.to_bytes()), Ok(preamble));
         }

@@ -123,10 +123,12 @@ pub enum Reason {
     Poison = 19,
     #[error("the node is overloaded and sheds load: try again later")]
     Overloaded = 20,
+    #[error("the node that has the actor could not be reached")]
+    Unreachable = 21,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 20] = [
+    pub const ALL: [Reason; 21] = [
         Reason::UnknownType,
         Reason::Malformed,
         Reason::TooLarge,
@@ -147,6 +149,7 @@ impl Reason {
         Reason::ConnectionLost,
         Reason::Poison,
         Reason::Overloaded,
+        Reason::Unreachable,
     ];
 
     pub fn from_u8(value: u8) -> Option<Reason> {

@@ -57,11 +57,11 @@ pub fn start_timeout(kind: DeviceKind) -> Duration {
 }
 
 impl Maker {
-    /// Makes a device for this place, which begins with the newest checkpoint that there is of this name.
+    /// Makes a device for this place, of this number (see [`Device::number`]), which begins with the newest checkpoint that there is of this name.
     ///
     /// # Errors
     /// It cannot be had, or its checkpoints cannot be read.
-    pub fn make(&self, name: String, index: u16, planned: &Planned) -> Result<Made, Error> {
+    pub fn make(&self, name: String, index: u16, number: u16, planned: &Planned) -> Result<Made, Error> {
         let device = &planned.device;
         let keeps = match &self.checkpoints {
             Some(store) => Some(self.keeps(&name, store)?),
@@ -81,7 +81,8 @@ impl Maker {
             backends.push(self.backend(backend, &name)?);
         }
         backends[0].unusable = planned.unusable.clone();
-        let about = About { name, index, overflow: self.config.queues.overflow, keeps, shards: self.shards.clone() };
+        let about =
+            About { name, index, number, overflow: self.config.queues.overflow, keeps, shards: self.shards.clone() };
         let device = Device::new(about, &backends[0], &self.registry, self.network.clone())?;
         Ok(Made { device, backends })
     }

@@ -23,7 +23,7 @@ use ringhold_storage::folder::{self, DataFolder};
 use ringhold_storage::raft_log::{self, RaftLog};
 use tokio::time::{Instant, timeout};
 
-use crate::cluster::{self, AgreedTable, Cluster};
+use crate::cluster::{self, AgreedTable, Cluster, Inlet};
 use crate::config::{self, Config, DeviceKind};
 use crate::device::host::{Devices, Planned, RealDevices};
 use crate::device::keeper::{Blocking, Jobs};
@@ -238,9 +238,10 @@ impl Node {
             peers: cluster.as_ref().map(|cluster| cluster.peers().clone()),
         };
         let server = Server::listen(options, sessions.clone())?;
-        if let Some(cluster) = &cluster {
-            cluster.start(address(config, server.address()), &server).await?;
-        }
+        let numbers = match &cluster {
+            Some(cluster) => cluster.start(address(config, server.address()), &server).await?,
+            None => (0..planned.len() as u16).collect(),
+        };
         let mut made = Vec::new();
         let (table, shards) = match &cluster {
             Some(cluster) => {
@@ -258,7 +259,13 @@ impl Node {
         if let Some(owner) = shards.iter().map(|owner| owner.device).find(here) {
             return Err(Error::TooFewDevices(owner + 1, planned.len()));
         }
-        let shards = Arc::new(Shards::new(&shards));
+        let shards = Arc::new(match &cluster {
+            Some(cluster) => {
+                let state = cluster.state();
+                Shards::in_cluster(&shards, numbers.clone(), |shard| state.shards.get(shard)?.owner)
+            }
+            None => Shards::new(&shards),
+        });
         let maker = Arc::new(Maker {
             config: config.clone(),
             makers,
@@ -271,7 +278,7 @@ impl Node {
             shards: shards.clone(),
         });
         for (index, planned) in planned.iter().enumerate() {
-            made.push(maker.make(config.device_name(index), index as u16, planned)?);
+            made.push(maker.make(config.device_name(index), index as u16, numbers[index], planned)?);
         }
         let router = Router::new(Parts {
             name: name(config, &storage.node_id),
@@ -301,7 +308,8 @@ impl Node {
         beginner.iter().for_each(Beginner::begin_given);
         let doors: Arc<dyn Doors> = router.clone();
         if let Some(cluster) = &cluster {
-            cluster.open(&doors);
+            let inlet: Arc<dyn Inlet> = router.clone();
+            cluster.open(&doors, &inlet);
         }
         server.open(doors);
         let start_timeout = config.devices.0.iter().map(|device| start_timeout(device.kind)).max().unwrap_or_default();
@@ -319,6 +327,7 @@ impl Node {
         tasks.spawn("tells whether the node lives", router.pulse.clone().beat(storage.jobs.clone()));
         if let Some(cluster) = &cluster {
             tasks.spawn("keeps the members of the cluster", cluster.clone().run());
+            tasks.spawn("carries messages to other nodes", router.clone().carry_between_nodes());
         }
         if let Some(beginner) = beginner {
             tasks.spawn("begins the devices that the cluster gives to the node", beginner.run());
@@ -373,6 +382,11 @@ impl Node {
         &self.router
     }
 
+    /// Its membership, where it belongs to a cluster.
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref()
+    }
+
     /// Moves shards, all of which one device has, to the device of this name: see [`Router::migrate`].
     ///
     /// # Errors
@@ -417,6 +431,7 @@ impl Node {
             let _ = timeout(leave_timeout(DeviceKind::Cuda), ended()).await;
         }
         self.tasks.shutdown().await;
+        self.router.give_up_lanes();
         if let Some(cluster) = &self.cluster {
             cluster.end().await;
         }

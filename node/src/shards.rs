@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use ringhold_cluster::network::BoxFuture;
 use ringhold_kernels::id::Key;
 use ringhold_kernels::outbox::{AWAY, Owner, Owners, SHARDS, shard_of};
@@ -101,6 +101,10 @@ impl std::fmt::Debug for ShardSet {
 /// Which device has each shard, as the node goes by it. Shared; a look costs one load.
 pub struct Shards {
     owners: Box<[AtomicU16]>,
+    /// By its number: in a cluster, the one that the cluster has given it; else its place. [`ELSEWHERE`] where none is known.
+    numbers: Box<[AtomicU16]>,
+    /// The numbers of the node's own devices, by their places.
+    own: RwLock<Vec<u16>>,
     /// It has had another owner than its first.
     moved: Box<[AtomicBool]>,
 }
@@ -112,11 +116,24 @@ impl std::fmt::Debug for Shards {
 }
 
 impl Shards {
+    /// Of a node that stands alone: its devices have their places for numbers.
     pub fn new(table: &[Ownership]) -> Shards {
+        Shards::in_cluster(table, (0..ELSEWHERE).collect(), |_| None)
+    }
+
+    /// Of a node whose devices have these numbers in its cluster, by their places. `elsewhere` says the number of the device of
+    /// another node that has a shard.
+    pub fn in_cluster(table: &[Ownership], own: Vec<u16>, elsewhere: impl Fn(usize) -> Option<u16>) -> Shards {
         assert_eq!(table.len(), SHARDS, "every shard has an owner");
+        let number = |(shard, owner): (usize, &Ownership)| match own.get(usize::from(owner.device)) {
+            Some(number) => AtomicU16::new(*number),
+            None => AtomicU16::new(elsewhere(shard).unwrap_or(ELSEWHERE)),
+        };
         Shards {
             owners: table.iter().map(|owner| AtomicU16::new(owner.device)).collect(),
+            numbers: table.iter().enumerate().map(number).collect(),
             moved: table.iter().map(|owner| AtomicBool::new(owner.term > FIRST_TERM)).collect(),
+            own: RwLock::new(own),
         }
     }
 
@@ -127,6 +144,29 @@ impl Shards {
 
     pub fn of_shard(&self, shard: usize) -> u16 {
         self.owners[shard].load(Relaxed)
+    }
+
+    /// The number of the device that has an actor's shard, whichever node's that is.
+    #[inline(always)]
+    pub fn number_of(&self, key: Key) -> u16 {
+        self.numbers[shard_of(key)].load(Relaxed)
+    }
+
+    /// Takes in that the node runs a device of this number at its next place.
+    pub fn runs(&self, number: u16) {
+        self.own.write().push(number);
+    }
+
+    /// Takes in that the device which was given the last place does not run after all.
+    pub fn runs_no_more(&self) {
+        self.own.write().pop();
+    }
+
+    /// Takes in which device of another node has a shard, where none of this node's has it.
+    pub fn has_elsewhere(&self, shard: usize, number: Option<u16>) {
+        if self.of_shard(shard) == ELSEWHERE {
+            self.numbers[shard].store(number.unwrap_or(ELSEWHERE), Relaxed);
+        }
     }
 
     /// Whether the shard has ever moved: what a device has of it and is not its own may be from before that.
@@ -141,8 +181,12 @@ impl Shards {
 
     /// Has shards be another device's from now on. Whoever changes it holds the locks of both devices' doors.
     pub fn give(&self, shards: &ShardSet, to: u16) {
+        let number = self.own.read().get(usize::from(to)).copied();
         for shard in shards.iter() {
             self.owners[shard].store(to, Relaxed);
+            if let Some(number) = number {
+                self.numbers[shard].store(number, Relaxed);
+            }
             self.moved[shard].store(true, Relaxed);
         }
     }

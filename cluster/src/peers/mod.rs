@@ -8,12 +8,16 @@
 //! large, and the control stream before both. A connection is used by the side that made it: two nodes that ask each other
 //! have two.
 //!
+//! What one node's actors send to another's goes on a stream that stays open, in batches: see [`lane`]. It is apart from requests, so
+//! neither waits for the other.
+//!
 //! [`Peers`] is both sides of this: it keeps the connections that [`Peers::call`] needs, and serves those that come in
 //! through the node's port ([`Peers::serve`]). What requests mean is the service's.
 
 mod backoff;
 mod control;
 mod hello;
+pub mod lane;
 mod pool;
 mod present;
 mod request;
@@ -25,8 +29,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quinn::{Connection, RecvStream, SendStream};
-use tokio::time::{Instant, timeout_at};
+use quinn::{Connection, RecvStream, SendStream, WriteError};
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use hello::{PeerHello, PeerName, PeerRefused, id};
 pub use pool::{PeerState, PeerStatus};
@@ -34,13 +38,17 @@ pub use serve::refuse;
 
 use crate::counters::Counters;
 use crate::enrol;
-use crate::fault::Served;
+use crate::fault::{Fault, Served};
 use crate::network::{BoxFuture, Network};
 use crate::tls::Identity;
 use crate::transport::Lost;
-use crate::wire::{Close, ControlError, PEER_REQUEST_BYTES_MAX};
+use crate::wire::{Close, ControlError, PEER_REQUEST_BYTES_MAX, Preamble, StreamKind};
+use lane::LaneStream;
 use pool::{Link, Pool};
 use present::Present;
+
+/// What a lane's stream is sent at: as what is large. See [`quinn::SendStream::set_priority`].
+const LANE_PRIORITY: i32 = 0;
 
 /// What is behind a node, as other nodes see it.
 pub trait PeerService: Send + Sync + 'static {
@@ -56,6 +64,16 @@ pub trait PeerService: Send + Sync + 'static {
     /// `from` is what that node said of itself when it connected: whether it has been admitted since is for the service to
     /// know, by its id. The future is dropped when the other node gives up, or is gone.
     fn answer(&self, from: PeerName, request: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, String>>;
+
+    /// Takes off this stream what another node's actors send to this one's, for as long as it lasts: see [`lane`]. The future is
+    /// dropped when the connection is gone.
+    ///
+    /// # Errors
+    /// What the other node did wrong: its connection ends with that.
+    fn take_lane(&self, _stream: LaneStream) -> BoxFuture<'_, Result<(), Fault>> {
+        let text = "the node takes no messages of other nodes' actors";
+        Box::pin(async move { Err(Fault::new(Close::Preamble, text)) })
+    }
 
     /// Has the cluster agree that the join token with this serial number is used now, and was not before; or says why that
     /// cannot be. It expires at `expires_us`, in microseconds since the Unix epoch: what is known of it may be forgotten a
@@ -135,15 +153,9 @@ impl Peers {
         }
         let deadline = Instant::now() + within;
         let late = |_| CallError::TimedOut { address: address.into(), within };
-        let link = timeout_at(deadline, pool::link(&self.0, address)).await.map_err(late)??;
-        if let Some(expected) = expect.filter(|id| *id != link.peer.node.id) {
-            let found = Box::new(link.peer.node.clone());
-            let refused = PeerRefused::AnotherNode { expected, found };
-            return Err(CallError::Refused { address: address.into(), refused });
-        }
+        let (link, mut send, mut recv) =
+            timeout_at(deadline, self.open_stream(address, expect)).await.map_err(late)??;
         let lost = |e: ControlError| CallError::Lost { address: address.into(), why: why(&link, &e) };
-        let opened = timeout_at(deadline, link.connection.open_bi()).await.map_err(late)?;
-        let (mut send, mut recv) = opened.map_err(|e| lost(e.into()))?;
         let asking = request::ask((&mut send, &mut recv), link.version, request);
         match timeout_at(deadline, asking).await {
             Ok(Ok(answer)) => answer.map_err(|text| CallError::Answered { address: address.into(), text }),
@@ -153,6 +165,48 @@ impl Peers {
                 let _ = (send.reset(Close::TooSlow.code()), recv.stop(Close::TooSlow.code()));
                 Err(late(passed))
             }
+        }
+    }
+
+    /// Opens a stream to the node at this address, `host:port`, for what its actors are sent, no later than `within`; see [`lane`].
+    /// Only the node with this id is taken, whoever else has the address by now.
+    ///
+    /// # Errors
+    /// As of [`Peers::call`].
+    pub async fn open_lane(&self, address: &str, expect: [u8; 16], within: Duration) -> Result<LaneStream, CallError> {
+        let late = |_| CallError::TimedOut { address: address.into(), within };
+        let opening = async {
+            let (link, mut send, recv) = self.open_stream(address, Some(expect)).await?;
+            let preamble = Preamble { version: link.version, kind: StreamKind::PeerLane }.to_bytes();
+            // What is small and asked goes before it.
+            let _ = send.set_priority(LANE_PRIORITY);
+            if let Err(e) = send.write_all(&preamble).await {
+                let e = match e {
+                    WriteError::ConnectionLost(e) => e.into(),
+                    _ => ControlError::Reset,
+                };
+                return Err(CallError::Lost { address: address.into(), why: why(&link, &e) });
+            }
+            Ok(LaneStream::new(link.peer.node.clone(), send, recv))
+        };
+        timeout(within, opening).await.map_err(late)?
+    }
+
+    /// Opens a stream on the connection to an address.
+    async fn open_stream(
+        &self,
+        address: &str,
+        expect: Option<[u8; 16]>,
+    ) -> Result<(Arc<Link>, SendStream, RecvStream), CallError> {
+        let link = pool::link(&self.0, address).await?;
+        if let Some(expected) = expect.filter(|id| *id != link.peer.node.id) {
+            let found = Box::new(link.peer.node.clone());
+            let refused = PeerRefused::AnotherNode { expected, found };
+            return Err(CallError::Refused { address: address.into(), refused });
+        }
+        match link.connection.open_bi().await {
+            Ok((send, recv)) => Ok((link, send, recv)),
+            Err(e) => Err(CallError::Lost { address: address.into(), why: why(&link, &e.into()) }),
         }
     }
 

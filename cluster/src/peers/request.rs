@@ -1,4 +1,5 @@
-//! One request of a node to another, on a stream of its own: bytes, whose meaning is the service's.
+//! One request of a node to another, on a stream of its own: bytes, whose meaning is the service's. And which streams another
+//! node may open.
 
 use std::sync::{Arc, Weak};
 
@@ -8,6 +9,7 @@ use tokio::time::timeout;
 
 use super::PeerService;
 use super::hello::PeerHello;
+use super::lane::LaneStream;
 use crate::counters::{Counters, bump};
 use crate::fault::{Fault, Served, parse};
 use crate::wire::{
@@ -78,6 +80,10 @@ pub(super) async fn serve(
         }
     }
     let kind = parse(first, &counters)?.kind;
+    if kind == StreamKind::PeerLane {
+        let Some(service) = service.upgrade() else { return Ok(()) };
+        return service.take_lane(LaneStream::new(from.node.clone(), send, recv)).await.map_err(Some);
+    }
     if kind != StreamKind::PeerRequest {
         bump(&counters.bad_preambles);
         return Err(Some(Fault::new(Close::Preamble, format!("a node may not open a stream of kind {}", kind as u8))));

@@ -237,7 +237,7 @@ fn ask_failure(error: AskError) -> Failure {
 fn reason_code(reason: Reason) -> u8 {
     match reason {
         Reason::DeadlineExceeded => exit::DEADLINE,
-        Reason::ConnectionLost | Reason::Stopping => exit::UNREACHABLE,
+        Reason::ConnectionLost | Reason::Stopping | Reason::Unreachable => exit::UNREACHABLE,
         Reason::UnknownType | Reason::Malformed | Reason::TooLarge | Reason::WrongType => exit::USAGE,
         Reason::FaultDivisionByZero
         | Reason::FaultIndexOutOfBounds

@@ -19,7 +19,9 @@ use ringhold_cluster::control::state::{
     AboutDevice, Admission, Command, DeviceNumber, NodeNumber, Outcome, Refused, State, id_text,
 };
 use ringhold_cluster::control::{Calls, Control};
+use ringhold_cluster::fault::Fault;
 use ringhold_cluster::network::{BoxFuture, Network};
+use ringhold_cluster::peers::lane::LaneStream;
 use ringhold_cluster::peers::{CallError, PeerHello, PeerName, PeerRefused, PeerService, Peers};
 use ringhold_cluster::tls::Identity;
 use ringhold_cluster::wire::{Failed, NodeName, Request, Response};
@@ -63,7 +65,15 @@ pub struct Cluster {
     control: OnceLock<Control>,
     /// Who answers what clients ask, once the node is open.
     doors: OnceLock<Weak<dyn Doors>>,
+    /// Who takes what actors of other nodes send to this one's, once it is open.
+    inlet: OnceLock<Weak<dyn Inlet>>,
     known: Mutex<Known>,
+}
+
+/// Who takes what actors of other nodes send to this one's.
+pub trait Inlet: Send + Sync {
+    /// Takes what comes on a stream of a node's, until it ends.
+    fn take_from(&self, node: NodeNumber, stream: LaneStream) -> BoxFuture<'_, Result<(), Fault>>;
 }
 
 /// What becomes known of a node as it starts.
@@ -105,6 +115,7 @@ impl Cluster {
             options,
             control: OnceLock::new(),
             doors: OnceLock::new(),
+            inlet: OnceLock::new(),
             known: Mutex::new(known),
         })
     }
@@ -119,10 +130,21 @@ impl Cluster {
         Ok(devices)
     }
 
-    /// Has other nodes' clients' questions answered from now on.
-    pub fn open(&self, doors: &Arc<dyn Doors>) {
-        // Nobody else sets it.
+    /// Has other nodes' clients' questions answered, and their actors' messages taken, from now on.
+    pub fn open(&self, doors: &Arc<dyn Doors>, inlet: &Arc<dyn Inlet>) {
+        // Nobody else sets them.
         let _ = self.doors.set(Arc::downgrade(doors));
+        let _ = self.inlet.set(Arc::downgrade(inlet));
+    }
+
+    /// Grows with each change of what this node knows to be agreed on.
+    pub fn changes(&self) -> u64 {
+        self.control().changes()
+    }
+
+    /// Waits until it has grown beyond this.
+    pub async fn changed(&self, seen: u64) -> u64 {
+        self.control().changed(seen).await
     }
 
     /// What this node knows the cluster to have agreed on.
@@ -157,16 +179,6 @@ impl Cluster {
     pub(crate) fn runs_no_more(&self, device: DeviceNumber) {
         let last = self.known.lock().devices.pop();
         assert_eq!(last, Some(device), "it was given its place just now");
-    }
-
-    /// A count of changes of what is agreed on, for [`Cluster::changed`].
-    pub fn changes(&self) -> u64 {
-        self.control().changes()
-    }
-
-    /// Resolves once anything has changed since the count was `seen`.
-    pub async fn changed(&self, seen: u64) {
-        self.control().changed(seen).await;
     }
 
     /// Asks another node what a client has asked this one.
@@ -244,7 +256,8 @@ impl Cluster {
         }
     }
 
-    fn control(&self) -> &Control {
+    /// Its control plane.
+    pub fn control(&self) -> &Control {
         self.control.get().expect("it is there before anybody asks for it")
     }
 
@@ -347,6 +360,18 @@ impl PeerService for Cluster {
         Box::pin(async move {
             let reply = self.reply(message::decode(&request)?).await?;
             message::encode(&reply)
+        })
+    }
+
+    fn take_lane(&self, stream: LaneStream) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            // Until both are so, the stream ends, and the other node opens another.
+            let Some(inlet) = self.inlet.get().and_then(Weak::upgrade) else { return Ok(()) };
+            let node = self.state().by_id(&stream.node.id).map(|(number, _)| number);
+            match node {
+                Some(node) => inlet.take_from(node, stream).await,
+                None => Ok(()),
+            }
         })
     }
 

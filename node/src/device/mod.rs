@@ -54,6 +54,8 @@ pub struct Device {
     pub name: String,
     /// Its place among the devices of the node.
     pub index: u16,
+    /// What it is called in lanes between devices: the number that its cluster has given it; else its place.
+    pub number: u16,
     pub door: Mutex<Door>,
     /// Which device owns which shards.
     shards: Arc<Shards>,
@@ -138,6 +140,7 @@ pub enum Error {
 pub struct About {
     pub name: String,
     pub index: u16,
+    pub number: u16,
     pub overflow: config::Overflow,
     /// Where checkpoints are made: how, and what the door keeps for it.
     pub keeps: Option<(keeper::Options, Keeping)>,
@@ -148,7 +151,7 @@ pub struct About {
 impl Device {
     /// A device that is not started yet, with a segment for hosts of this backend.
     pub fn new(
-        About { name, index, overflow, keeps, shards }: About,
+        About { name, index, number, overflow, keeps, shards }: About,
         backend: &Backend,
         registry: &Arc<Registry>,
         network: Arc<dyn Network>,
@@ -170,6 +173,7 @@ impl Device {
             taken_up: Mutex::new(taken_up),
             name,
             index,
+            number,
             shards,
             door: Mutex::new(door),
             carry: Mutex::default(),
@@ -558,7 +562,8 @@ mod tests {
             unusable: None,
         };
         let shards = Arc::new(Shards::new(&crate::shards::dealt(1)));
-        let about = About { name: "x".into(), index: 0, overflow: config::Overflow::Block, keeps: None, shards };
+        let about =
+            About { name: "x".into(), index: 0, number: 0, overflow: config::Overflow::Block, keeps: None, shards };
         let made = Device::new(about, &backend, &registry, Arc::new(RealNetwork));
         let device = made.map_err(|e| e.to_string()).unwrap();
         let segment = device.door.lock().link().segment().clone();

@@ -67,10 +67,12 @@ impl Beginner {
         let mut backends = Vec::new();
         let device = router.devices.add(|place| {
             self.cluster.runs(number, place);
+            router.shards.runs(number);
             // Until the device is at its place nobody finds it there.
             router.shards.give(shards, place);
-            let made = self.maker.make(given.about.name.clone(), place, &planned).inspect_err(|_| {
+            let made = self.maker.make(given.about.name.clone(), place, number, &planned).inspect_err(|_| {
                 router.shards.give(shards, ELSEWHERE);
+                router.shards.runs_no_more();
                 self.cluster.runs_no_more(number);
             })?;
             backends = made.backends;
@@ -90,8 +92,8 @@ impl Router {
     fn meet(&self, device: &Device) {
         for other in &self.devices {
             for (from, to) in [(&**other, device), (device, &**other)] {
-                let taken = to.door.lock().taken_from(from.index);
-                from.door.lock().skip_away(to.index, taken);
+                let taken = to.door.lock().taken_from(from.number);
+                from.door.lock().skip_away(to.number, taken);
             }
         }
         let mut door = device.door.lock();

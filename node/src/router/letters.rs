@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringhold_cluster::frame::client_id;
+use ringhold_cluster::peers::lane::Envelope;
 use ringhold_cluster::wire::{self, DeadLetters, Failed, LetterFilter, LetterStrike, LettersDone, Response};
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::message::{Header, Kind, Reason};
@@ -100,7 +101,9 @@ impl Router {
         loop {
             let mut letters = Vec::new();
             let (device, admitted) = {
-                let (device, mut door) = self.door_of(to).ok_or(Reason::NoDevice)?;
+                let Some((device, mut door)) = self.door_of(to) else {
+                    return self.send_away(&header, &letter.payload);
+                };
                 let admitted = door.admit(&header, &letter.payload, None, self.now(), &mut letters);
                 door.link().ring();
                 (device, admitted)
@@ -114,6 +117,13 @@ impl Router {
                 Admitted::Full => sleep(SETTLE_EVERY).await,
             }
         }
+    }
+
+    /// Sends a letter to the node that has its actor.
+    fn send_away(&self, header: &Header, payload: &[u8]) -> Result<(), Reason> {
+        let mut letters = Vec::new();
+        self.send_elsewhere(Envelope::default(), header, payload, &mut letters);
+        letters.first().map_or(Ok(()), |letter| Err(letter.reason))
     }
 
     async fn read_letters(&self, filter: Filter, limit: usize) -> Result<Listed, Failed> {

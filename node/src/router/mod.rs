@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use ringhold_cluster::frame::{client_id, session_and_number};
 use ringhold_cluster::network::{BoxFuture, Network};
+use ringhold_cluster::peers::lane::Envelope;
 use ringhold_cluster::wire::{
     ActorState, ActorType, Failed, NodeName, NodeState, Request, Response, Settled, Status, TypeLayout,
 };
@@ -23,7 +24,6 @@ use tokio::time::Instant;
 use crate::cluster::Cluster;
 use crate::device::door::{Admitted, Door, Known, Letter, Outcome, Sender};
 use crate::device::keeper::Jobs;
-use crate::device::lanes::Away;
 use crate::device::places::Places;
 use crate::device::{Device, Outlet};
 use crate::health::Pulse;
@@ -32,6 +32,7 @@ use crate::shards::{ELSEWHERE, ShardTable, Shards};
 use crate::shed::Level;
 
 pub mod begin;
+pub mod lanes;
 mod letters;
 pub mod migrate;
 mod placing;
@@ -54,6 +55,8 @@ pub struct Router {
     me: Weak<Router>,
     /// What the node belongs to.
     cluster: Option<Arc<Cluster>>,
+    /// To and from other nodes.
+    lanes: lanes::Lanes,
     sessions: Arc<Sessions>,
     letters: Arc<dyn DeadLetters>,
     letters_lost: AtomicU64,
@@ -108,8 +111,8 @@ impl Router {
         let Parts { name, registry, slot_bytes, devices, shards, table, sessions, letters, network, jobs, cluster } =
             parts;
         for (from, to) in pairs(&devices) {
-            let taken = to.door.lock().taken_from(from.index);
-            from.door.lock().skip_away(to.index, taken);
+            let taken = to.door.lock().taken_from(from.number);
+            from.door.lock().skip_away(to.number, taken);
         }
         // Answers to questions of an earlier start may still come out of a checkpoint.
         let mut first_ticket = [0; 4];
@@ -125,6 +128,7 @@ impl Router {
             moved: Mutex::default(),
             me: me.clone(),
             cluster,
+            lanes: Default::default(),
             sessions,
             letters,
             letters_lost: AtomicU64::new(0),
@@ -213,14 +217,14 @@ impl Router {
         }
     }
 
-    /// Carries messages from one device of this node to others.
+    /// Carries messages from one device of this node to others, and to other nodes.
     fn pass_on(&self, batch: &[u8]) {
         let mut letters = Vec::new();
         let mut rest = batch;
         while let Some((header, payload, after)) = split_first(rest) {
             match self.door_of(header.to()) {
                 Some((_, mut door)) => door.pass_on(&header, payload, &mut letters),
-                None => self.turn_away(&header, payload, Reason::NoDevice, &mut letters),
+                None => self.send_elsewhere(Envelope::default(), &header, payload, &mut letters),
             }
             rest = after;
         }
@@ -239,27 +243,10 @@ impl Router {
         }
     }
 
-    /// The same for what is numbered.
-    fn pass_on_numbered(&self, from: &Device, batch: &[Away]) {
-        let mut letters = Vec::new();
-        for away in batch {
-            // Its number is of the lane to the device that had the shard, which may have moved since.
-            let taken = self.devices[usize::from(away.device)].door.lock().takes(from.index, away.number);
-            if !taken {
-                continue;
-            }
-            match self.door_of(away.header.to()) {
-                Some((_, mut door)) => door.pass_on(&away.header, &away.payload, &mut letters),
-                None => self.turn_away(&away.header, &away.payload, Reason::NoDevice, &mut letters),
-            }
-        }
-        self.keep("", letters);
-    }
-
     /// Lets a device let go of what another has of it.
     fn let_go(&self, from: &Device, to: &Device) {
-        let covered = to.door.lock().covered_from(from.index);
-        from.door.lock().cover_away(to.index, covered);
+        let covered = to.door.lock().covered_from(from.number);
+        from.door.lock().cover_away(to.number, covered);
     }
 
     /// Tells a client again the answers to asks that came before; those that still wait will get theirs. `first` is the first
@@ -400,8 +387,11 @@ impl Router {
         }
     }
 
-    /// Messages handled so far by each device, if each has nothing to do.
+    /// Messages handled so far by each device, if each has nothing to do, and nothing is on its way to other nodes.
     fn quiet(&self) -> Option<Vec<u64>> {
+        if !self.lanes.are_quiet() {
+            return None;
+        }
         self.devices.iter().map(|d| d.quiet()).collect()
     }
 
@@ -472,13 +462,9 @@ impl Router {
     }
 }
 
-/// Each device with each other.
+/// Each device with each, and itself: what it had numbered for another may be for it by now.
 fn pairs(devices: &[Arc<Device>]) -> impl Iterator<Item = (&Device, &Device)> {
-    let others = |from: &Arc<Device>| {
-        let index = from.index;
-        devices.iter().filter(move |to| to.index != index)
-    };
-    devices.iter().flat_map(move |from| others(from).map(move |to| (&**from, &**to)))
+    devices.iter().flat_map(move |from| devices.iter().map(move |to| (&**from, &**to)))
 }
 
 /// Which message of its client a header is of.
@@ -492,7 +478,8 @@ impl Doors for Router {
     fn admit(&self, session: &Arc<Session>, batch: &[u8]) -> usize {
         let mut letters = Vec::new();
         let mut rest = batch;
-        let mut full = false;
+        // What they would have actors send could not go on.
+        let mut full = self.lanes.are_crowded();
         let now = self.now();
         let shed = self.sheds();
         // One lock for each run of messages to one device.
@@ -715,10 +702,11 @@ impl Outlet for Router {
     }
 
     fn committed(&self, device: &Device) {
-        for other in self.devices.iter().filter(|other| other.index != device.index) {
+        for other in &self.devices {
             self.let_go(device, other);
             self.let_go(other, device);
         }
+        self.lanes.tell_covered();
         self.sessions.forget_old(self.network.steady_us()).into_iter().for_each(|gone| self.forget(gone));
         for session in self.sessions.all() {
             // Taken first: what is taken meanwhile is not looked at.

@@ -423,7 +423,7 @@ async fn greet(connection: Connection, shared: &Arc<Shared>) {
             }
             StreamKind::Peer => Ok(First::Peer(send, recv)),
             StreamKind::Enrol => Ok(First::Newcomer(send, recv)),
-            StreamKind::Request | StreamKind::Lane | StreamKind::PeerRequest => {
+            StreamKind::Request | StreamKind::Lane | StreamKind::PeerRequest | StreamKind::PeerLane => {
                 bump(&counters.bad_preambles);
                 Err(Some(Fault::new(Close::Preamble, "the first stream must be the control stream")))
             }
@@ -686,7 +686,7 @@ async fn stream(
             bump(&counters.bad_preambles);
             Err(Some(Fault::new(Close::Preamble, "a second control stream")))
         }
-        StreamKind::Peer | StreamKind::PeerRequest | StreamKind::Enrol => {
+        StreamKind::Peer | StreamKind::PeerRequest | StreamKind::PeerLane | StreamKind::Enrol => {
             bump(&counters.bad_preambles);
             Err(Some(Fault::new(Close::Preamble, "a stream that only nodes open")))
         }

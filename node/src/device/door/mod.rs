@@ -38,14 +38,14 @@ pub struct Door {
     /// From clients, where the policy is to drop the oldest: at most as many as the ingress rings hold.
     waiting: Queue,
     waiting_max: usize,
-    /// From other devices of this node. They go in before anything new from outside.
+    /// From other devices. They go in before anything new from outside.
     transit: Queue,
     /// What was let in before for shards that take nothing now, whoever sent it.
     blocked: Queue,
     /// Shards that are about to leave, or to arrive.
     moving: Option<Moving>,
     desk: Desk,
-    /// To and from the other devices of this node.
+    /// To and from other devices.
     lanes: DeviceLanes,
     /// So many asks wait at most that the egress rings always have room for all answers.
     asks_max: usize,
@@ -142,7 +142,7 @@ impl Kept {
 
 /// Which device what was held goes to, if it goes to one.
 fn goes_to(shards: &Shards, header: &Header) -> Option<u16> {
-    header.is(Kind::Tell).then(|| shards.of(header.to().key))
+    header.is(Kind::Tell).then(|| shards.number_of(header.to().key))
 }
 
 const ELSEWHERE: &str = "it holds actors that belong to another device now: start with as many devices as there were, in the same \
@@ -431,7 +431,7 @@ impl Door {
         self.let_in();
     }
 
-    /// Takes a message from another device of this node; it keeps its stamp.
+    /// Takes a message from another device; it keeps its stamp.
     pub fn pass_on(&mut self, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) {
         if let Some(reason) = self.closed {
             self.refuse(reason);
@@ -445,9 +445,29 @@ impl Door {
         self.let_in();
     }
 
-    /// Whether a numbered message from another device of this node, to be passed on, has not come before.
+    /// Whether a numbered message from another device, to be passed on, has not come before.
     pub fn takes(&mut self, from: u16, number: u64) -> bool {
         self.lanes.takes(from, number)
+    }
+
+    /// Takes a numbered message, which has not come before, for an actor that has moved to a device of another node since: the
+    /// next checkpoint has it, and numbers it for that one. False where there will be none; then it is not taken.
+    pub fn forwards(&mut self, header: &Header, payload: &[u8]) -> bool {
+        let covers = self.covers();
+        self.clock = self.clock.merge(Hlc(header.hlc));
+        let Some(kept) = self.kept.as_mut().filter(|_| covers) else { return false };
+        kept.unnumbered.push_back((*header, payload.to_vec()));
+        true
+    }
+
+    /// What this device keeps of what it has numbered for another, behind this number.
+    pub fn kept_after(&self, device: u16, number: u64) -> impl Iterator<Item = &Away> {
+        self.lanes.kept_after(device, number)
+    }
+
+    /// Messages that wait for room in its device.
+    pub fn waits(&self) -> usize {
+        self.transit.len() + self.blocked.len()
     }
 
     /// Moves what waits into the rings, as far as there is room; the bell tells when there is more.
@@ -854,7 +874,8 @@ impl Door {
         };
         let (mut marks, mut outputs, mut leaving) = (Vec::new(), Vec::new(), Vec::new());
         let shards = kept.keeping.shards.clone();
-        let number = |(header, payload): (Header, Vec<u8>)| lanes.number(shards.of(header.to().key), header, payload);
+        let number =
+            |(header, payload): (Header, Vec<u8>)| lanes.number(shards.number_of(header.to().key), header, payload);
         let again: Vec<Away> = kept.unnumbered.drain(..).map(number).collect();
         for cut in cuts {
             let number = cut.lane as usize;
@@ -923,7 +944,10 @@ impl Door {
         let Some(Closing { outputs, away, again, leaving, .. }) = kept.closing.take() else { return };
         self.desk.clients.give_back();
         self.lanes.give_back();
-        kept.unnumbered = again.into_iter().map(|Away { header, payload, .. }| (header, payload)).collect();
+        // Before what has come since.
+        let later = std::mem::take(&mut kept.unnumbered);
+        kept.unnumbered =
+            again.into_iter().map(|Away { header, payload, .. }| (header, payload)).chain(later).collect();
         if self.has_host {
             let away = away
                 .into_iter()

@@ -1,4 +1,7 @@
-//! Lanes between the devices of one node: what actors of committed types send to actors of other devices.
+//! Lanes between devices, of one node or of several: what actors of committed types send to actors of other devices.
+//!
+//! A device is called by the number that its cluster has given it, so that it is the same wherever it runs; on a node without a
+//! cluster, by its place. (Checkpoints of builds before there were lanes between nodes have places in any case.)
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,7 +10,7 @@ use ringhold_kernels::message::{HEADER_BYTES, Header, append, split_first};
 use super::{Mark, NotWhole, record, u64_at};
 use crate::device::mistake::{self, Mistake};
 
-/// A message from one device of a node to another.
+/// A message from one device to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Away {
     /// Where it goes to.
@@ -87,6 +90,12 @@ impl DeviceLanes {
     fn keep(&mut self, away: Away) {
         self.bytes += bytes_of(&away);
         self.peers.entry(away.device).or_default().kept.push_back(away);
+    }
+
+    /// What is kept for a device behind this number, in order.
+    pub fn kept_after(&self, device: u16, number: u64) -> impl Iterator<Item = &Away> {
+        let kept = self.peers.get(&device).into_iter().flat_map(|peer| &peer.kept);
+        kept.filter(move |away| away.number > number)
     }
 
     /// Takes in that a device has everything up to this number in a durable checkpoint.

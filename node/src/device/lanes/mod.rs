@@ -6,8 +6,7 @@
 //! durable, the sender may let go of what the mark *covers*. After the death of either, the sender sends again what it keeps.
 //!
 //! [`ClientLanes`] are those from clients, which number their messages over all devices: a device's mark says that it has
-//! all those up to it that are its own, since they come in order. [`DeviceLanes`] are those to and from the node's other
-//! devices. Nothing here has a clock, a socket or a disk.
+//! all those up to it that are its own, since they come in order. [`DeviceLanes`] are those to and from other devices. Nothing here has a clock, a socket or a disk.
 
 mod clients;
 mod devices;

@@ -1,0 +1,493 @@
+//! Messages from this node's actors to those of other nodes, and back.
+//!
+//! For each node that something was sent to there is a lane, kept by a task for as long as this node runs: it opens a stream to
+//! the other node, again whenever one has ended, and writes what has gathered. What is kept, sent again and dropped is decided in
+//! [`ringhold_cluster::peers::lane`]; this module ties it to the router's doors.
+//!
+//! A message goes to the node whose device has its actor's shard, as far as this node knows. Where the shard has moved, that node
+//! passes it on ([`HOPS_MAX`] times at most), so tables need not change everywhere at the same moment.
+//!
+//! What committed actors send is numbered from device to device, and kept by the sending device until a checkpoint of the
+//! receiving one has it. What a receiver has, its node says with its acknowledgements. Where the receiver's node has started again
+//! since, all that is kept and not covered goes into the lane anew, before anything that is numbered later: under the lane's lock,
+//! which nobody waits for who holds a door's.
+//!
+//! A lane is bounded: where one keeps more than [`LANE_BYTES_MAX`], nothing more is taken from clients. Actors themselves cannot be
+//! held back, as they cannot for each other's inboxes; a lane that outgrows its bound by what they send alone is said in the log. A
+//! node that is not reached for [`UNREACHABLE_LIMIT`], or was removed, has what is kept for it made dead letters, but for what is
+//! numbered, which stays with its device.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use ringhold_cluster::control::state::{NodeNumber, State};
+use ringhold_cluster::fault::Fault;
+use ringhold_cluster::frame::{FrameHeader, LaneError};
+use ringhold_cluster::network::BoxFuture;
+use ringhold_cluster::peers::lane::{
+    DeviceMark, Envelope, HOPS_MAX, Inbound, LANE_BYTES_MAX, LaneReader, LaneStream, LaneWriter, Numbered, Outbound,
+    Taken, Wrong, messages,
+};
+use ringhold_cluster::wire::Close;
+use ringhold_kernels::message::{Header, Reason, payload_bytes_max};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Router;
+use crate::cluster::{Cluster, Inlet};
+use crate::device::door::Letter;
+use crate::device::lanes::Away;
+use crate::device::{Device, Outlet};
+
+/// How long a node may be out of reach before what is kept for it is given up.
+pub const UNREACHABLE_LIMIT: Duration = Duration::from_secs(30);
+/// From asking for a stream to hearing what the other node has.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
+/// Before a stream is asked for again. Connections have a longer pause of their own.
+const REOPEN_PAUSE: Duration = Duration::from_millis(20);
+/// Messages that wait at one door until no more is read from other nodes, and how often it is looked whether they still do.
+const WAITING_MAX: usize = 65_536;
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// The lanes of a node to and from others.
+#[derive(Default)]
+pub(super) struct Lanes {
+    to: Mutex<BTreeMap<NodeNumber, Arc<To>>>,
+    from: Mutex<BTreeMap<NodeNumber, Arc<From>>>,
+    /// There is another one.
+    begun: Notify,
+    /// How many keep more than they should.
+    crowded: AtomicUsize,
+}
+
+/// A lane to a node.
+struct To {
+    node: NodeNumber,
+    out: Mutex<Outbound>,
+    /// There is more to write.
+    more: Notify,
+    crowded: AtomicBool,
+    /// It has a stream now.
+    flows: AtomicBool,
+}
+
+/// A lane from a node.
+#[derive(Default)]
+struct From {
+    inbound: Mutex<Inbound>,
+    /// There is more to tell the other node, on the newest stream.
+    tell: Mutex<Arc<Notify>>,
+}
+
+impl Lanes {
+    fn to(&self, node: NodeNumber) -> Arc<To> {
+        let mut lanes = self.to.lock();
+        if let Some(lane) = lanes.get(&node) {
+            return lane.clone();
+        }
+        let lane = Arc::new(To {
+            node,
+            out: Mutex::default(),
+            more: Notify::new(),
+            crowded: AtomicBool::new(false),
+            flows: AtomicBool::new(false),
+        });
+        lanes.insert(node, lane.clone());
+        self.begun.notify_one();
+        lane
+    }
+
+    fn all(&self) -> Vec<Arc<To>> {
+        self.to.lock().values().cloned().collect()
+    }
+
+    fn from(&self, node: NodeNumber) -> Arc<From> {
+        self.from.lock().entry(node).or_default().clone()
+    }
+
+    /// Whether one of them keeps so much that no more should come.
+    pub(super) fn are_crowded(&self) -> bool {
+        self.crowded.load(SeqCst) > 0
+    }
+
+    /// Whether nothing is on its way to a node that can be reached.
+    pub(super) fn are_quiet(&self) -> bool {
+        self.all().iter().all(|lane| !lane.flows.load(SeqCst) || lane.out.lock().is_empty())
+    }
+
+    /// Takes in that a checkpoint of this node covers more than before.
+    pub(super) fn tell_covered(&self) {
+        self.from.lock().values().for_each(|lane| lane.tell.lock().notify_one());
+    }
+
+    fn push(&self, node: NodeNumber, envelope: Envelope, header: &Header, payload: &[u8]) {
+        let lane = self.to(node);
+        let bytes = {
+            let mut out = lane.out.lock();
+            out.push(envelope, header, payload);
+            out.bytes()
+        };
+        lane.more.notify_one();
+        if bytes > LANE_BYTES_MAX && !lane.crowded.swap(true, SeqCst) {
+            self.crowded.fetch_add(1, SeqCst);
+            tracing::warn!(
+                node,
+                bytes,
+                "what is kept for another node is over its bound ({LANE_BYTES_MAX}): nothing is taken from clients until it has \
+                 taken some"
+            );
+        }
+    }
+}
+
+impl Router {
+    /// The place of the device of this number, if it is this node's.
+    fn place_of(&self, number: u16) -> Option<usize> {
+        self.devices.iter().position(|device| device.number == number)
+    }
+
+    /// Sends a message to the node that has its actor's shard; a dead letter where none is known.
+    pub(super) fn send_elsewhere(
+        &self,
+        envelope: Envelope,
+        header: &Header,
+        payload: &[u8],
+        letters: &mut Vec<Letter>,
+    ) {
+        let node = self.node_of(self.shards.number_of(header.to().key)).filter(|_| envelope.hops <= HOPS_MAX);
+        match node {
+            Some(node) => self.lanes.push(node, envelope, header, payload),
+            None => self.turn_away(header, payload, Reason::NoDevice, letters),
+        }
+    }
+
+    /// The other node that has the device of this number.
+    fn node_of(&self, number: u16) -> Option<NodeNumber> {
+        let cluster = self.cluster.as_ref()?;
+        let node = cluster.state().devices.get(&number)?.node;
+        (node != cluster.number()).then_some(node)
+    }
+
+    /// Passes on what a device has numbered.
+    pub(super) fn pass_on_numbered(&self, from: &Device, batch: &[Away]) {
+        let mut letters = Vec::new();
+        for away in batch {
+            let numbered = Numbered { from: from.number, to: away.device, number: away.number };
+            match (self.place_of(away.device), self.node_of(away.device)) {
+                (Some(place), _) => {
+                    self.take_numbered(place, numbered, 0, &away.header, &away.payload, &mut letters);
+                }
+                (None, Some(node)) => {
+                    let envelope = Envelope { hops: 0, numbered: Some(numbered) };
+                    self.lanes.push(node, envelope, &away.header, &away.payload);
+                }
+                // There is no such device any more: nobody will ever say that it has it.
+                (None, None) => {
+                    from.door.lock().cover_away(away.device, away.number);
+                    self.pass_on_one(Envelope::default(), &away.header, &away.payload, &mut letters);
+                }
+            }
+        }
+        self.keep("", letters);
+    }
+
+    /// Lets the device at this place have a message that was numbered for it, if it has not come before.
+    fn take_numbered(
+        &self,
+        place: usize,
+        numbered: Numbered,
+        hops: u8,
+        header: &Header,
+        payload: &[u8],
+        letters: &mut Vec<Letter>,
+    ) {
+        {
+            // Mark and message in one go, for a checkpoint must not have the one without the other.
+            let mut door = self.devices[place].door.lock();
+            if !door.takes(numbered.from, numbered.number) {
+                return;
+            }
+            match self.device_of(header.to()) {
+                Some(now) if now == place => return door.pass_on(header, payload, letters),
+                // Its shard has moved since it was numbered.
+                None if door.forwards(header, payload) => return self.devices[place].look_for_early(&door),
+                _ => {}
+            }
+        }
+        self.pass_on_one(Envelope { hops, numbered: None }, header, payload, letters);
+    }
+
+    /// Passes a message on to the device that has its actor's shard.
+    pub(super) fn pass_on_one(&self, envelope: Envelope, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) {
+        match self.door_of(header.to()) {
+            // Nodes may have slots of different sizes.
+            Some(_) if payload.len() > payload_bytes_max(self.slot_bytes as usize) => {
+                letters.push(Letter::new(header, payload, Reason::TooLarge));
+            }
+            Some((_, mut door)) => door.pass_on(header, payload, letters),
+            None => self.send_elsewhere(Envelope { hops: envelope.hops + 1, ..envelope }, header, payload, letters),
+        }
+    }
+
+    /// Carries messages to other nodes, for as long as the node runs, and follows where shards are.
+    pub async fn carry_between_nodes(self: Arc<Router>) {
+        let Some(cluster) = self.cluster.clone() else { return std::future::pending().await };
+        let (mut carrying, mut carried) = (JoinSet::new(), BTreeSet::new());
+        let mut seen = cluster.changes();
+        loop {
+            self.follow(&cluster.state());
+            for lane in self.lanes.all() {
+                if carried.insert(lane.node) {
+                    carrying.spawn(self.clone().carry_to(cluster.clone(), lane));
+                }
+            }
+            tokio::select! {
+                biased;
+                () = self.lanes.begun.notified() => {}
+                now = cluster.changed(seen) => seen = now,
+                Some(Err(ended)) = carrying.join_next() => std::panic::resume_unwind(ended.into_panic()),
+            }
+        }
+    }
+
+    /// Takes in which devices of other nodes have which shards.
+    fn follow(&self, state: &State) {
+        for (number, shard) in state.shards.iter().enumerate() {
+            self.shards.has_elsewhere(number, shard.owner);
+        }
+    }
+
+    /// Keeps a stream to a node. An idle one, too: it is by its stream that a node that has started again is noticed.
+    async fn carry_to(self: Arc<Router>, cluster: Arc<Cluster>, lane: Arc<To>) {
+        let mut lost = None;
+        loop {
+            let Err(why) = self.carry_on_a_stream(&cluster, &lane, &mut lost).await;
+            lane.flows.store(false, SeqCst);
+            let since: Instant = *lost.get_or_insert_with(Instant::now);
+            let removed = !cluster.state().nodes.contains_key(&lane.node);
+            if removed || since.elapsed() >= UNREACHABLE_LIMIT {
+                self.give_up(&lane, Reason::Unreachable, &why);
+            }
+            sleep(REOPEN_PAUSE).await;
+        }
+    }
+
+    /// Opens a stream and uses it until it ends; says why it did.
+    async fn carry_on_a_stream(
+        &self,
+        cluster: &Cluster,
+        lane: &To,
+        lost: &mut Option<Instant>,
+    ) -> Result<std::convert::Infallible, String> {
+        let state = cluster.state();
+        let member = state.nodes.get(&lane.node).ok_or("it was removed from the cluster")?;
+        let opened = cluster.peers().open_lane(&member.address, member.id, OPEN_LIMIT).await;
+        let LaneStream { node, writer, mut reader } = opened.map_err(|e| e.to_string())?;
+        let first = timeout(OPEN_LIMIT, reader.next()).await.map_err(|_| "it does not say what it has")?;
+        match first.map_err(|e| e.to_string())? {
+            Some((header, body)) => self.welcomed(lane, &state, node.incarnation, &header, body),
+            None => return Err("it takes no messages now".into()),
+        }
+        .map_err(|e| e.to_string())?;
+        *lost = None;
+        lane.flows.store(true, SeqCst);
+        tokio::select! {
+            biased;
+            ended = self.hear(lane, reader) => ended,
+            ended = write(lane, writer) => ended.map_err(|e| e.to_string()),
+        }
+    }
+
+    /// Takes in what another node has, at the begin of a stream; and gives it again what it may need.
+    fn welcomed(&self, lane: &To, state: &State, run: u64, header: &FrameHeader, body: &[u8]) -> Result<(), Wrong> {
+        let marks = DeviceMark::read(body)?;
+        let mut out = lane.out.lock();
+        let again = out.welcomed(run, header.mark)?;
+        self.cover(&marks);
+        for device in self.devices.iter().filter(|_| again) {
+            let door = device.door.lock();
+            for (to, _) in state.devices_of(lane.node) {
+                let taken = marks.iter().find(|mark| (mark.from, mark.to) == (device.number, to));
+                for away in door.kept_after(to, taken.map_or(0, |mark| mark.taken)) {
+                    let numbered = Some(Numbered { from: device.number, to, number: away.number });
+                    out.push(Envelope { hops: 0, numbered }, &away.header, &away.payload);
+                }
+            }
+        }
+        drop(out);
+        self.look_for_room(lane);
+        Ok(())
+    }
+
+    /// Lets this node's devices let go of what those of another have.
+    fn cover(&self, marks: &[DeviceMark]) {
+        for mark in marks {
+            if let Some(place) = self.place_of(mark.from) {
+                let mut door = self.devices[place].door.lock();
+                door.skip_away(mark.to, mark.taken);
+                door.cover_away(mark.to, mark.covered);
+            }
+        }
+    }
+
+    /// Takes in what another node says of what it was sent, until its stream ends.
+    async fn hear(&self, lane: &To, mut reader: LaneReader) -> Result<std::convert::Infallible, String> {
+        while let Some((header, body)) = reader.next().await.map_err(|e| e.to_string())? {
+            let marks = DeviceMark::read(body).map_err(|e| e.to_string())?;
+            lane.out.lock().acked(header.mark).map_err(|e| e.to_string())?;
+            self.cover(&marks);
+            self.look_for_room(lane);
+        }
+        Err("it has ended the stream".into())
+    }
+
+    fn look_for_room(&self, lane: &To) {
+        if lane.crowded.load(SeqCst) && lane.out.lock().bytes() <= LANE_BYTES_MAX {
+            lane.crowded.store(false, SeqCst);
+            self.lanes.crowded.fetch_sub(1, SeqCst);
+            Outlet::room(self);
+        }
+    }
+
+    /// Makes dead letters of what is kept for a node, but for what has another way by now.
+    fn give_up(&self, lane: &To, reason: Reason, why: &str) {
+        let mut given_up = Vec::new();
+        lane.out.lock().give_up(|envelope, header, payload| given_up.push((*envelope, *header, payload.to_vec())));
+        self.look_for_room(lane);
+        if given_up.is_empty() {
+            return;
+        }
+        let mut letters = Vec::new();
+        for (envelope, header, payload) in given_up {
+            let is_there = self.node_of(self.shards.number_of(header.to().key)).is_none_or(|now| now == lane.node);
+            match self.device_of(header.to()).is_none() && is_there {
+                true => letters.push(Letter::new(&header, &payload, reason)),
+                false => self.pass_on_one(envelope, &header, &payload, &mut letters),
+            }
+        }
+        tracing::warn!(
+            node = lane.node,
+            letters = letters.len(),
+            "messages for another node are given up, and kept as dead letters: {why}"
+        );
+        self.keep("", letters);
+    }
+
+    /// Gives up what no other node has taken, as this one ends.
+    pub fn give_up_lanes(&self) {
+        self.lanes.all().iter().for_each(|lane| self.give_up(lane, Reason::Stopping, "this node stops"));
+    }
+
+    /// Takes a batch of another node's actors' messages. False where another stream has begun since.
+    fn take_batch(&self, lane: &From, stream: u64, header: &FrameHeader, body: &[u8]) -> Result<bool, Wrong> {
+        let messages = messages(body, header.count)?;
+        // Until they are at their doors: what is taken is acknowledged.
+        let mut inbound = lane.inbound.lock();
+        match inbound.takes(stream, header)? {
+            Taken::New => {}
+            Taken::Before => return Ok(true),
+            Taken::Over => return Ok(false),
+        }
+        let mut letters = Vec::new();
+        for (envelope, header, payload) in messages {
+            match envelope.numbered.and_then(|numbered| Some((self.place_of(numbered.to)?, numbered))) {
+                Some((place, numbered)) => {
+                    self.take_numbered(place, numbered, envelope.hops, &header, payload, &mut letters);
+                }
+                None => self.pass_on_one(Envelope { numbered: None, ..envelope }, &header, payload, &mut letters),
+            }
+        }
+        self.keep("", letters);
+        Ok(true)
+    }
+
+    /// Takes what comes on a stream of another node, until it ends.
+    async fn take_from_stream(
+        &self,
+        lane: &From,
+        number: u64,
+        tell: &Notify,
+        mut reader: LaneReader,
+    ) -> Result<(), Fault> {
+        loop {
+            match reader.next().await {
+                Ok(Some((header, body))) => match self.take_batch(lane, number, &header, body) {
+                    Ok(true) => tell.notify_one(),
+                    Ok(false) => return Ok(()),
+                    Err(e) => return Err(Fault::new(Close::Frame, e.to_string())),
+                },
+                Err(LaneError::Frame(e)) => return Err(Fault::new(Close::Frame, e.to_string())),
+                Ok(None) | Err(_) => return Ok(()),
+            }
+            // Where a device does not keep up, the other node keeps what it has.
+            while self.devices.iter().any(|device| device.door.lock().waits() > WAITING_MAX) {
+                sleep(LOOK_EVERY).await;
+            }
+        }
+    }
+
+    /// Tells another node what was taken of its messages, and what it need not keep any more.
+    async fn tell(&self, node: NodeNumber, lane: &From, tell: &Notify, mut writer: LaneWriter) -> Result<(), Fault> {
+        let (mut told, mut told_taken) = (BTreeMap::new(), None);
+        loop {
+            let mark = lane.inbound.lock().taken();
+            let (mut body, mut marks) = (Vec::new(), self.marks_for(node));
+            marks.retain(|mark| told.insert((mark.from, mark.to), *mark) != Some(*mark));
+            marks.iter().for_each(|mark| mark.push(&mut body));
+            if told_taken != Some(mark) || !body.is_empty() {
+                let header = FrameHeader { len: body.len() as u32, mark, ..FrameHeader::default() };
+                if writer.write(header, body.into()).await.is_err() {
+                    return Ok(());
+                }
+                told_taken = Some(mark);
+            }
+            tell.notified().await;
+        }
+    }
+
+    /// What this node's devices have of those of another.
+    fn marks_for(&self, node: NodeNumber) -> Vec<DeviceMark> {
+        let Some(cluster) = &self.cluster else { return Vec::new() };
+        let mut marks = Vec::new();
+        for (from, _) in cluster.state().devices_of(node) {
+            for device in &self.devices {
+                let door = device.door.lock();
+                let (taken, covered) = (door.taken_from(from), door.covered_from(from));
+                marks.push(DeviceMark { from, to: device.number, taken, covered: covered.min(taken) });
+            }
+        }
+        marks.retain(|mark| mark.taken > 0);
+        marks
+    }
+}
+
+/// Writes what gathers in a lane, until its stream ends.
+async fn write(lane: &To, mut writer: LaneWriter) -> Result<std::convert::Infallible, LaneError> {
+    loop {
+        let next = lane.out.lock().next_to_write();
+        match next {
+            Some((header, body)) => writer.write(header, body).await?,
+            None => lane.more.notified().await,
+        }
+    }
+}
+
+impl Inlet for Router {
+    fn take_from(&self, node: NodeNumber, stream: LaneStream) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let lane = self.lanes.from(node);
+            let number = lane.inbound.lock().begins(stream.node.incarnation);
+            let tell = Arc::new(Notify::new());
+            *lane.tell.lock() = tell.clone();
+            tokio::select! {
+                biased;
+                ended = self.take_from_stream(&lane, number, &tell, stream.reader) => ended,
+                ended = self.tell(node, &lane, &tell, stream.writer) => ended,
+            }
+        })
+    }
+}

@@ -1,0 +1,272 @@
+//! Actors that send to actors of another node: in this process, over the machine's loopback.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringhold::client::{Client, Options};
+use ringhold::config::{self, Config};
+use ringhold::device::host::RealDevices;
+use ringhold::device::keeper::Blocking;
+use ringhold::node::{Environment, Node, Storage};
+use ringhold::{Key, Registry};
+use ringhold_cluster::control::state::{Command, ranges};
+use ringhold_cluster::network::RealNetwork;
+use ringhold_cluster::tls::{Authority, Role};
+use ringhold_kernels::message::Reason;
+use ringhold_kernels::outbox::{SHARDS, shard_of};
+use ringhold_storage::blocks::InMemory;
+use ringhold_storage::checkpoints::{self, Checkpoints};
+use ringhold_storage::dead_letters::{self, DeadLetters, Filter};
+use ringhold_storage::raft_log::RaftLog;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Counts what senders number, and what of it is not the next. Of what it is told itself it sends as many on to another.
+#[ringhold::actor]
+pub mod sure {
+    pub struct State {
+        pub sent: u32,
+        pub next: u32,
+        pub out_of_order: u32,
+    }
+
+    pub enum Message {
+        Send { to: u64, count: u32 },
+        Got { number: u32 },
+        Read,
+    }
+
+    pub enum Reply {
+        Is { sent: u32, next: u32, out_of_order: u32 },
+    }
+
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
+        match message {
+            Message::Send { to, count } => {
+                let mut i = 0u32;
+                while i < count {
+                    ctx.send(id(to), Message::Got { number: state.sent });
+                    state.sent += 1;
+                    i += 1;
+                }
+            }
+            Message::Got { number } => {
+                if state.next != number {
+                    state.out_of_order += 1;
+                }
+                state.next = number + 1;
+            }
+            Message::Read => {
+                ctx.reply(Reply::Is { sent: state.sent, next: state.next, out_of_order: state.out_of_order });
+            }
+        }
+    }
+}
+
+/// The same, and nothing of it waits for a checkpoint.
+#[ringhold::actor]
+pub mod quick {
+    pub struct State {
+        pub sent: u32,
+        pub next: u32,
+        pub out_of_order: u32,
+    }
+
+    pub enum Message {
+        Send { to: u64, count: u32 },
+        Got { number: u32 },
+        Read,
+    }
+
+    pub enum Reply {
+        Is { sent: u32, next: u32, out_of_order: u32 },
+    }
+
+    pub fn handle(state: &mut State, message: Message, ctx: &mut Context) {
+        match message {
+            Message::Send { to, count } => {
+                let mut i = 0u32;
+                while i < count {
+                    ctx.send(id(to), Message::Got { number: state.sent });
+                    state.sent += 1;
+                    i += 1;
+                }
+            }
+            Message::Got { number } => {
+                if state.next != number {
+                    state.out_of_order += 1;
+                }
+                state.next = number + 1;
+            }
+            Message::Read => {
+                ctx.reply(Reply::Is { sent: state.sent, next: state.next, out_of_order: state.out_of_order });
+            }
+        }
+    }
+}
+
+/// What a node keeps while it does not run.
+#[derive(Clone)]
+struct Kept {
+    id: u8,
+    blocks: Arc<InMemory>,
+    log: Arc<InMemory>,
+    letters: Arc<dead_letters::InMemory>,
+    /// Where others know it.
+    listen: String,
+}
+
+struct Cluster {
+    authority: Authority,
+    kept: [Kept; 2],
+    nodes: [Option<Node>; 2],
+}
+
+impl Cluster {
+    /// Two nodes, of which each has half of the shards.
+    async fn new() -> Cluster {
+        let authority = Authority::in_memory(&RealNetwork).unwrap();
+        let kept = [1, 2].map(|id| Kept {
+            id,
+            blocks: Arc::default(),
+            log: Arc::default(),
+            letters: Arc::new(dead_letters::InMemory::new(10_000)),
+            listen: "127.0.0.1:0".into(),
+        });
+        let mut cluster = Cluster { authority, kept, nodes: [None, None] };
+        for node in 0..2 {
+            cluster.start(node).await;
+            cluster.kept[node].listen = cluster.node(node).address().to_string();
+        }
+        let control = cluster.node(0).cluster().unwrap().control().clone();
+        let shards = ranges((0..SHARDS as u32).filter(|shard| shard % 2 == 1));
+        let moved = control.propose(Command::Move { shards, from: 0, to: 1 }, PATIENCE).await;
+        moved.unwrap().unwrap();
+        // No actor is there yet; what there is begins with the table.
+        for node in [1, 0] {
+            cluster.stop(node).await;
+        }
+        for node in 0..2 {
+            cluster.start(node).await;
+        }
+        cluster
+    }
+
+    async fn start(&mut self, node: usize) {
+        let Kept { id, blocks, log, letters, listen } = self.kept[node].clone();
+        let device = config::Device {
+            kind: config::DeviceKind::Cpu,
+            workers: Some(1),
+            host: config::Host::InProcess,
+            ..Default::default()
+        };
+        let mut config = Config { devices: config::Devices(vec![device]), ..Config::default() };
+        config.node.listen = listen.parse().unwrap();
+        config.node.name = Some(format!("n{id}"));
+        config.node.drain_timeout = Duration::from_secs(1);
+        if node > 0 {
+            config.node.join = vec![self.kept[0].listen.clone()];
+        }
+        config.actors.committed = vec!["sure".into()];
+        config.checkpoints.committed_interval = Duration::from_millis(20);
+        let mut registry = Registry::new();
+        registry.register::<sure::Actor>().unwrap();
+        registry.register::<quick::Actor>().unwrap();
+        let storage = Storage {
+            node_id: uuid::Uuid::from_bytes([id; 16]).to_string(),
+            identity: self.authority.identity(Role::Node, &RealNetwork).unwrap(),
+            dead_letters: letters,
+            checkpoints: Some(Checkpoints::open(blocks, checkpoints::Options::default()).unwrap()),
+            shards: None,
+            jobs: Arc::new(Blocking),
+            control: Some(Arc::new(RaftLog::open(log, Path::new("in memory")).unwrap())),
+            folder: None,
+        };
+        let (network, devices) = (Arc::new(RealNetwork), Arc::new(RealDevices::default()));
+        // The old one's port may be free only in a moment; and of two that begin, the first waits for the second.
+        let node_started = Node::start(&config, registry, Environment { network, devices, storage }).await;
+        self.nodes[node] = Some(node_started.unwrap());
+    }
+
+    async fn stop(&mut self, node: usize) {
+        self.nodes[node].take().unwrap().drain().await;
+    }
+
+    fn node(&self, node: usize) -> &Node {
+        self.nodes[node].as_ref().unwrap()
+    }
+
+    async fn client(&self, node: usize) -> Client {
+        let identity = self.authority.identity(Role::Client, &RealNetwork).unwrap();
+        let options = Options::new(self.node(node).address().to_string(), identity);
+        Client::connect(options.with::<sure::Actor>().with::<quick::Actor>()).await.unwrap()
+    }
+
+    /// Ends the connections that each node has made to the other, with all that is on its way.
+    fn cut(&self) {
+        for (node, other) in [(0, 1), (1, 0)] {
+            self.node(node).cluster().unwrap().peers().forget(&self.kept[other].listen);
+        }
+    }
+}
+
+/// Keys of actors of the device that has the odd shards, or the even ones.
+fn keys(odd: bool) -> impl Iterator<Item = u64> {
+    (0u64..).filter(move |key| (shard_of(Key(*key)) % 2 == 1) == odd)
+}
+
+/// Asks until this is so.
+async fn until<T: std::fmt::Debug>(what: &str, mut look: impl AsyncFnMut() -> T, is_so: impl Fn(&T) -> bool) {
+    let began = Instant::now();
+    loop {
+        let now = look().await;
+        if is_so(&now) {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "not yet {what}: {now:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Pairs of actors, the one of this node and the other of that.
+const PAIRS: usize = 20;
+/// How much each sends in one go, and how often.
+const BURST: u32 = 50;
+const ROUNDS: u32 = 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn actors_of_two_nodes_send_each_other_everything_once_and_in_order_though_their_connection_breaks() {
+    let cluster = Cluster::new().await;
+    let clients = [cluster.client(0).await, cluster.client(1).await];
+    let pairs: Vec<[u64; 2]> = keys(false).zip(keys(true)).map(|(even, odd)| [even, odd]).take(PAIRS).collect();
+    for round in 0..ROUNDS {
+        for pair in &pairs {
+            for node in 0..2 {
+                let (from, to) = (pair[node], pair[1 - node]);
+                clients[node].tell(Key(from), sure::Message::Send { to, count: BURST }).await.unwrap();
+                clients[node].tell(Key(from), quick::Message::Send { to, count: BURST }).await.unwrap();
+            }
+        }
+        if round % 4 == 1 {
+            cluster.cut();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for node in 0..2 {
+        for pair in &pairs {
+            let client = &clients[node];
+            let all = BURST * ROUNDS;
+            let key = Key(pair[node]);
+            let read = async || client.ask(key, sure::Message::Read).await.unwrap();
+            until("all that is sure", read, |sure::Reply::Is { next, .. }| *next == all).await;
+            let sure::Reply::Is { sent, out_of_order, .. } = read().await;
+            assert_eq!((sent, out_of_order), (all, 0));
+            let read = async || client.ask(key, quick::Message::Read).await.unwrap();
+            until("all that is quick", read, |quick::Reply::Is { next, .. }| *next == all).await;
+            let quick::Reply::Is { sent, out_of_order, .. } = read().await;
+            assert_eq!((sent, out_of_order), (all, 0));
+        }
+        assert_eq!(cluster.kept[node].letters.count(), 0);
+    }
+}
