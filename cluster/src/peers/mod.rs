@@ -173,12 +173,7 @@ impl Peers {
     ///
     /// # Errors
     /// As of [`Peers::call`].
-    pub async fn open_lane(
-        &self,
-        address: &str,
-        expect: [u8; 16],
-        within: Duration,
-    ) -> Result<LaneStream, CallError> {
+    pub async fn open_lane(&self, address: &str, expect: [u8; 16], within: Duration) -> Result<LaneStream, CallError> {
         let late = |_| CallError::TimedOut { address: address.into(), within };
         let opening = async {
             let (link, mut send, recv) = self.open_stream(address, Some(expect)).await?;

@@ -561,7 +561,8 @@ mod tests {
             unusable: None,
         };
         let shards = Arc::new(Shards::new(&crate::shards::dealt(1)));
-        let about = About { name: "x".into(), index: 0, number: 0, overflow: config::Overflow::Block, keeps: None, shards };
+        let about =
+            About { name: "x".into(), index: 0, number: 0, overflow: config::Overflow::Block, keeps: None, shards };
         let made = Device::new(about, &backend, &registry, Arc::new(RealNetwork));
         let device = made.map_err(|e| e.to_string()).unwrap();
         let segment = device.door.lock().link().segment().clone();

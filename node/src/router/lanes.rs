@@ -222,13 +222,7 @@ impl Router {
     }
 
     /// Passes a message on to the device that has its actor's shard.
-    pub(super) fn pass_on_one(
-        &self,
-        envelope: Envelope,
-        header: &Header,
-        payload: &[u8],
-        letters: &mut Vec<Letter>,
-    ) {
+    pub(super) fn pass_on_one(&self, envelope: Envelope, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) {
         match self.door_of(header.to()) {
             // Nodes may have slots of different sizes.
             Some(_) if payload.len() > payload_bytes_max(self.slot_bytes as usize) => {
@@ -309,14 +303,7 @@ impl Router {
     }
 
     /// Takes in what another node has, at the begin of a stream; and gives it again what it may need.
-    fn welcomed(
-        &self,
-        lane: &To,
-        state: &State,
-        run: u64,
-        header: &FrameHeader,
-        body: &[u8],
-    ) -> Result<(), Wrong> {
+    fn welcomed(&self, lane: &To, state: &State, run: u64, header: &FrameHeader, body: &[u8]) -> Result<(), Wrong> {
         let marks = DeviceMark::read(body)?;
         let mut out = lane.out.lock();
         let again = out.welcomed(run, header.mark)?;
@@ -419,7 +406,13 @@ impl Router {
     }
 
     /// Takes what comes on a stream of another node, until it ends.
-    async fn take_from_stream(&self, lane: &From, number: u64, tell: &Notify, mut reader: LaneReader) -> Result<(), Fault> {
+    async fn take_from_stream(
+        &self,
+        lane: &From,
+        number: u64,
+        tell: &Notify,
+        mut reader: LaneReader,
+    ) -> Result<(), Fault> {
         loop {
             match reader.next().await {
                 Ok(Some((header, body))) => match self.take_batch(lane, number, &header, body) {

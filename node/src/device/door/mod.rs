@@ -874,7 +874,8 @@ impl Door {
         };
         let (mut marks, mut outputs, mut leaving) = (Vec::new(), Vec::new(), Vec::new());
         let shards = kept.keeping.shards.clone();
-        let number = |(header, payload): (Header, Vec<u8>)| lanes.number(shards.number_of(header.to().key), header, payload);
+        let number =
+            |(header, payload): (Header, Vec<u8>)| lanes.number(shards.number_of(header.to().key), header, payload);
         let again: Vec<Away> = kept.unnumbered.drain(..).map(number).collect();
         for cut in cuts {
             let number = cut.lane as usize;
@@ -945,7 +946,8 @@ impl Door {
         self.lanes.give_back();
         // Before what has come since.
         let later = std::mem::take(&mut kept.unnumbered);
-        kept.unnumbered = again.into_iter().map(|Away { header, payload, .. }| (header, payload)).chain(later).collect();
+        kept.unnumbered =
+            again.into_iter().map(|Away { header, payload, .. }| (header, payload)).chain(later).collect();
         if self.has_host {
             let away = away
                 .into_iter()
