@@ -8,11 +8,12 @@ use ringhold::client::{Client, Options};
 use ringhold::config::{self, Config};
 use ringhold::device::host::RealDevices;
 use ringhold::device::keeper::Blocking;
-use ringhold::node::{Environment, Node, Storage};
+use ringhold::node::{Environment, Error, Node, Storage};
 use ringhold::{Key, Registry};
 use ringhold_cluster::control::state::{Command, ranges};
 use ringhold_cluster::network::RealNetwork;
 use ringhold_cluster::tls::{Authority, Role};
+use ringhold_cluster::wire::{LetterFilter, Request, Response};
 use ringhold_kernels::message::Reason;
 use ringhold_kernels::outbox::{SHARDS, shard_of};
 use ringhold_storage::blocks::InMemory;
@@ -22,7 +23,7 @@ use ringhold_storage::raft_log::RaftLog;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Counts what senders number, and what of it is not the next. Of what it is told itself it sends as many on to another.
+/// Sends numbers to another of its type when it is told to, and looks whether those that it gets are the next.
 #[ringhold::actor]
 pub mod sure {
     pub struct State {
@@ -154,6 +155,23 @@ impl Cluster {
     }
 
     async fn start(&mut self, node: usize) {
+        let began = Instant::now();
+        loop {
+            match self.try_start(node).await {
+                Ok(started) => {
+                    self.nodes[node] = Some(started);
+                    return;
+                }
+                // The port of one that has ended is free in a moment.
+                Err(Error::Transport(_)) if began.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(e) => panic!("{e}"),
+            }
+        }
+    }
+
+    async fn try_start(&self, node: usize) -> Result<Node, Error> {
         let Kept { id, blocks, log, letters, listen } = self.kept[node].clone();
         let device = config::Device {
             kind: config::DeviceKind::Cpu,
@@ -184,9 +202,12 @@ impl Cluster {
             folder: None,
         };
         let (network, devices) = (Arc::new(RealNetwork), Arc::new(RealDevices::default()));
-        // The old one's port may be free only in a moment; and of two that begin, the first waits for the second.
-        let node_started = Node::start(&config, registry, Environment { network, devices, storage }).await;
-        self.nodes[node] = Some(node_started.unwrap());
+        Node::start(&config, registry, Environment { network, devices, storage }).await
+    }
+
+    /// Ends it as a crash does.
+    fn kill(&mut self, node: usize) {
+        self.nodes[node] = None;
     }
 
     async fn stop(&mut self, node: usize) {
@@ -269,4 +290,81 @@ async fn actors_of_two_nodes_send_each_other_everything_once_and_in_order_though
         }
         assert_eq!(cluster.kept[node].letters.count(), 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_committed_actors_send_arrives_once_though_the_nodes_at_both_ends_die() {
+    let mut cluster = Cluster::new().await;
+    let clients = [cluster.client(0).await, cluster.client(1).await];
+    let pairs: Vec<[u64; 2]> = keys(false).zip(keys(true)).map(|(even, odd)| [even, odd]).take(PAIRS).collect();
+    for round in 0..ROUNDS {
+        for pair in &pairs {
+            for node in 0..2 {
+                let (from, to) = (pair[node], pair[1 - node]);
+                clients[node].tell(Key(from), sure::Message::Send { to, count: BURST }).await.unwrap();
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        // The other goes on meanwhile.
+        match round {
+            4 => cluster.kill(1),
+            7 => cluster.start(1).await,
+            11 => cluster.kill(0),
+            14 => cluster.start(0).await,
+            16 => (0..2).for_each(|node| cluster.kill(node)),
+            17 => {
+                cluster.start(0).await;
+                cluster.start(1).await;
+            }
+            _ => {}
+        }
+    }
+    for node in 0..2 {
+        for pair in &pairs {
+            let client = &clients[node];
+            let all = BURST * ROUNDS;
+            let read = async || client.ask(Key(pair[node]), sure::Message::Read).await.unwrap();
+            until("all of it", read, |sure::Reply::Is { next, .. }| *next == all).await;
+            let sure::Reply::Is { sent, out_of_order, .. } = read().await;
+            assert_eq!((sent, out_of_order), (all, 0));
+        }
+        assert_eq!(cluster.kept[node].letters.count(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_out_of_reach_was_sent_becomes_dead_letters_but_for_what_is_committed() {
+    const COUNT: u32 = 10;
+    let mut cluster = Cluster::new().await;
+    let client = cluster.client(0).await;
+    let (from, to) = (keys(false).next().unwrap(), keys(true).next().unwrap());
+    cluster.stop(1).await;
+    client.tell(Key(from), quick::Message::Send { to, count: COUNT }).await.unwrap();
+    client.tell(Key(from), sure::Message::Send { to, count: COUNT }).await.unwrap();
+    let letters = cluster.kept[0].letters.clone();
+    let listed = || letters.list(&Filter::default(), 100).unwrap().letters;
+    until("letters", async || listed().len(), |count| *count == COUNT as usize).await;
+    assert!(listed().iter().all(|(_, letter)| letter.reason == Reason::Unreachable));
+    // Sent again, they wait for it with the others.
+    cluster.start(1).await;
+    let there = cluster.client(1).await;
+    let read = async || there.ask(Key(to), sure::Message::Read).await.unwrap();
+    until("what is sure", read, |sure::Reply::Is { next, .. }| *next == COUNT).await;
+    let sure::Reply::Is { out_of_order, .. } = read().await;
+    assert_eq!(out_of_order, 0);
+    let retry = Request::RetryDeadLetters { filter: LetterFilter::default(), timeout_ms: 10_000 };
+    match client.request(retry, PATIENCE).await.unwrap() {
+        Response::DeadLettersDone(done) => assert_eq!((done.matching, done.done), (COUNT.into(), COUNT.into())),
+        other => panic!("{other:?}"),
+    }
+    let read = async || there.ask(Key(to), quick::Message::Read).await.unwrap();
+    until("what is quick", read, |quick::Reply::Is { next, .. }| *next == COUNT).await;
+
+    // Nor is anything lost in silence where the sender ends meanwhile.
+    cluster.stop(1).await;
+    client.tell(Key(from), quick::Message::Send { to, count: COUNT }).await.unwrap();
+    client.flush().await.unwrap();
+    cluster.stop(0).await;
+    assert_eq!(listed().len(), COUNT as usize);
+    assert!(listed().iter().all(|(_, letter)| letter.reason == Reason::Stopping));
 }

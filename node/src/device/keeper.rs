@@ -525,6 +525,8 @@ impl Device {
         let cuts: Vec<Cut> = parts.iter().map(|part| part.cut.expect("a whole part ends with its cut")).collect();
         let (mut out, mut part) = (Outcome::default(), Vec::new());
         let (adopted, pause) = {
+            // What came out before the cut goes behind what the pump took out before that, and has not handed on yet.
+            let _carry = self.carry.lock();
             let mut door = self.door.lock();
             if !door.has_host() {
                 return Err(Error::HostEnded);
@@ -534,9 +536,11 @@ impl Device {
             if opened {
                 door.open_shards();
             }
-            (adopted, Duration::from_nanos(door.link().pause_ns()))
+            let pause = Duration::from_nanos(door.link().pause_ns());
+            drop(door);
+            outlet.carry(self, &mut out);
+            (adopted, pause)
         };
-        outlet.carry(self, &mut out);
         if opened {
             outlet.room();
         }

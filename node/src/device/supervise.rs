@@ -387,8 +387,11 @@ impl Care {
         self.call_off_cut();
         let now = self.now();
         let mut out = Outcome::default();
+        // What comes out now goes behind what the pump has in hand.
+        let carry = device.carry.lock();
         let loss = device.door.lock().lose(&mut out);
         self.outlet.carry(&device, &mut out);
+        drop(carry);
         let Some(keeper) = &device.keeper else {
             return tracing::error!(
                 device = device.name,
@@ -433,6 +436,7 @@ impl Care {
         // What the workers said last, before the tasks that would carry it are ended.
         let device = &self.device;
         let mut out = Outcome::default();
+        let carry = device.carry.lock();
         let loss = {
             let mut door = device.door.lock();
             let loss = door.lose(&mut out);
@@ -440,6 +444,7 @@ impl Care {
             loss
         };
         self.outlet.carry(device, &mut out);
+        drop(carry);
         if device.keeper.is_none() && loss.in_hand + loss.timers + loss.asks > 0 {
             tracing::error!(
                 device = device.name,
@@ -587,14 +592,16 @@ impl Care {
         let from = self.breakers.current();
         let mut out = Outcome::default();
         let mut left = {
+            let _carry = device.carry.lock();
             let mut door = device.door.lock();
             door.lose(&mut out);
             let left = door.rehouse(link);
             door.go_on();
             self.serve(backend);
+            drop(door);
+            self.outlet.carry(&device, &mut out);
             left
         };
-        self.outlet.carry(&device, &mut out);
         restore(&device, term);
         drop(one);
         self.breakers.trial_succeeded(backend);
