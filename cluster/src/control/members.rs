@@ -80,6 +80,9 @@ impl Control {
 
     /// These vote from now on. Each must be a member; who does not vote any more is a learner.
     pub async fn change_voters(&self, voters: BTreeSet<u64>) -> Result<(), Error> {
+        if !voters.iter().eq([&self.number()]) {
+            self.others_will_vote();
+        }
         self.change(ChangeMembers::ReplaceAllVoters(voters), true).await
     }
 
@@ -165,7 +168,7 @@ impl Control {
         Ok(true)
     }
 
-    fn peer(&self, number: u64) -> Option<Peer> {
+    pub(super) fn peer(&self, number: u64) -> Option<Peer> {
         self.metrics(|metrics| metrics.membership_config.membership().get_node(&number).cloned())
     }
 

@@ -46,6 +46,8 @@ pub struct State {
     pub settings: Settings,
     /// Join tokens that were used, by serial number, and when they expire: seconds since the Unix epoch.
     pub tokens: BTreeMap<Vec<u8>, u64>,
+    /// How often each node was given up, where it was.
+    given_up: BTreeMap<NodeNumber, u64>,
     last_node: NodeNumber,
     next_device: DeviceNumber,
 }
@@ -371,6 +373,11 @@ impl State {
             *counts.entry(owner).or_default() += 1;
         }
         counts
+    }
+
+    /// How often a node's devices were given to others because it was silent.
+    pub fn times_given_up(&self, node: NodeNumber) -> u64 {
+        self.given_up.get(&node).copied().unwrap_or(0)
     }
 
     /// Whether there was a node of this number, and is none any more.
