@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `state.rs` | the state machine |
 //! | `voters.rs` | which nodes vote: a pure decision; `members.rs` does it |
+//! | `replicas.rs` | which nodes are to have copies of a device's checkpoints: a pure decision; `members.rs` does it |
 //! | `store.rs`, `machine.rs` | openraft's log and state machine, over [`RaftLog`]; `disk.rs` waits for it |
 //! | `asks.rs` | commands and reads, wherever the leader is; what is answered to other nodes |
 //! | `network.rs` | what nodes say to each other; [`Calls`] carries it |
@@ -30,6 +31,7 @@ pub mod lease;
 mod machine;
 mod members;
 mod network;
+pub mod replicas;
 pub mod state;
 mod store;
 mod tasks;
