@@ -10,7 +10,8 @@ use super::state::{Device, DeviceNumber, NodeNumber, State};
 
 /// For each device of the node that can begin elsewhere, on which of the nodes that live.
 pub fn choose(state: &State, node: NodeNumber, live: &BTreeSet<NodeNumber>) -> BTreeMap<DeviceNumber, NodeNumber> {
-    let mut counts: BTreeMap<NodeNumber, usize> = live.iter().map(|live| (*live, state.devices_of(*live).count())).collect();
+    let mut counts: BTreeMap<NodeNumber, usize> =
+        live.iter().map(|live| (*live, state.devices_of(*live).count())).collect();
     let mut chosen = BTreeMap::new();
     for (number, device) in state.devices_of(node) {
         let able = device.in_sync.iter().filter(|other| **other != node && live.contains(other));
@@ -85,10 +86,18 @@ mod tests {
         replicate(&mut state, 1, &[2, 3, 4]);
         assert_eq!(choose(&state, 1, &live), BTreeMap::from([(0, 3), (1, 2)]));
         replicate(&mut state, 2, &[2, 4]);
-        assert_eq!(choose(&state, 1, &live), BTreeMap::from([(0, 3), (1, 2), (2, 2)]), "two are as many as there are on 4");
+        assert_eq!(
+            choose(&state, 1, &live),
+            BTreeMap::from([(0, 3), (1, 2), (2, 2)]),
+            "two are as many as there are on 4"
+        );
         assert_eq!(choose(&state, 1, &BTreeSet::from([4])), BTreeMap::from([(1, 4), (2, 4)]));
         state.apply(Command::Drain { node: 2, draining: true }).unwrap();
         assert_eq!(choose(&state, 1, &live), BTreeMap::from([(0, 3), (1, 4), (2, 4)]));
-        assert_eq!(choose(&state, 1, &BTreeSet::from([2])), BTreeMap::from([(0, 2), (1, 2), (2, 2)]), "rather that than nowhere");
+        assert_eq!(
+            choose(&state, 1, &BTreeSet::from([2])),
+            BTreeMap::from([(0, 2), (1, 2), (2, 2)]),
+            "rather that than nowhere"
+        );
     }
 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `state.rs` | the state machine |
 //! | `voters.rs` | which nodes vote: a pure decision; `members.rs` does it |
+//! | `failover.rs` | where the devices of a node begin that was given up: a pure decision; `tenure.rs` does it |
 //! | `replicas.rs` | which nodes are to have copies of a device's checkpoints: a pure decision; `members.rs` does it |
 //! | `store.rs`, `machine.rs` | openraft's log and state machine, over [`RaftLog`]; `disk.rs` waits for it |
 //! | `asks.rs` | commands and reads, wherever the leader is; what is answered to other nodes |
@@ -26,6 +27,7 @@ mod asks;
 mod changes;
 mod disk;
 mod error;
+pub mod failover;
 mod leading;
 pub mod lease;
 mod machine;
@@ -62,8 +64,8 @@ use network::{Arriving, Links};
 use state::State;
 use store::Store;
 use tasks::Life;
-pub use tenure::{GivenUp, Lease};
 use tenure::Tenure;
+pub use tenure::{GivenUp, Lease};
 use types::{Peer, Raft, Types};
 
 /// How nodes reach each other.

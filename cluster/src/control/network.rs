@@ -67,10 +67,14 @@ pub(super) enum Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Renewal {
     /// It has it for so long from when it asked.
-    Granted { span_us: u64 },
+    Granted {
+        span_us: u64,
+    },
     NotNow,
     /// It was given up so often: other nodes may have its devices.
-    GivenUp { times: u64 },
+    GivenUp {
+        times: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]

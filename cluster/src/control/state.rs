@@ -104,18 +104,37 @@ pub struct Device {
     /// Grows with each change of `replicas` and of `in_sync`: who proposes one of `in_sync` says of which state, so that one that
     /// was given up and comes late does nothing.
     pub changes: u64,
+    /// It has begun on its node because another was given up: its node runs it, and does not come with it when it starts.
+    pub adopted: bool,
 }
 
 impl Device {
     /// One that its node has just come with.
     pub fn new(node: NodeNumber, about: AboutDevice) -> Device {
-        Device { node, about, term: 1, replicas: Vec::new(), in_sync: BTreeSet::from([node]), changes: 0 }
+        Device {
+            node,
+            about,
+            term: 1,
+            replicas: Vec::new(),
+            in_sync: BTreeSet::from([node]),
+            changes: 0,
+            adopted: false,
+        }
     }
 
     /// Nothing but what its own node has counts: its copies are of something else.
     fn begin_anew(&mut self) {
         self.term += 1;
         self.in_sync = BTreeSet::from([self.node]);
+        self.changes += 1;
+    }
+
+    /// It begins on another node, which has everything of it.
+    fn begin_on(&mut self, node: NodeNumber) {
+        self.in_sync.remove(&self.node);
+        self.replicas.retain(|replica| *replica != node);
+        (self.node, self.adopted) = (node, true);
+        self.term += 1;
         self.changes += 1;
     }
 
@@ -132,7 +151,7 @@ impl Device {
 /// What a node says of one of its devices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AboutDevice {
-    /// No other device of the node has it.
+    /// No other device has it with which the node comes.
     pub name: String,
     /// `cpu`, `cuda`, `emulated`.
     pub kind: String,
@@ -246,6 +265,9 @@ pub enum Command {
     /// A replica of a device is in sync, or no more: proposed by the node that runs the device in this term, of the state that has
     /// seen so many `changes` of it. One comes in only once it has everything; without one that is in, nothing is committed.
     InSync { device: DeviceNumber, term: u64, changes: u64, node: NodeNumber, in_sync: bool },
+    /// A node was silent for so long that it holds no lease, and was given up `times` times before: each of these devices of it begins
+    /// on the other node.
+    GiveUp { node: NodeNumber, times: u64, devices: BTreeMap<DeviceNumber, NodeNumber> },
     /// Uses up a join token. Those that have expired by `now_s` (seconds since the Unix epoch) are forgotten.
     UseToken { serial: Vec<u8>, expires_s: u64, now_s: u64 },
 }
@@ -337,6 +359,10 @@ pub enum Refused {
     Changed { device: DeviceNumber },
     #[error("node {node} is no replica of device {device}")]
     NotReplica { device: DeviceNumber, node: NodeNumber },
+    #[error("device {device} cannot begin on node {node}: {why}")]
+    CannotBegin { device: DeviceNumber, node: NodeNumber, why: String },
+    #[error("node {node} was given up {now} times, and this is of when it had been {times} times")]
+    GivenUp { node: NodeNumber, times: u64, now: u64 },
     #[error("there is no setting `{0}`: `ringhold cluster settings` lists them")]
     NoSuchSetting(String),
     #[error("setting `{name}` cannot be `{value}`: it must be {rule}")]
@@ -424,6 +450,7 @@ impl State {
             Command::InSync { device, term, changes, node, in_sync } => {
                 self.in_sync(device, (term, changes), node, in_sync)
             }
+            Command::GiveUp { node, times, devices } => self.give_up(node, times, &devices),
             Command::UseToken { serial, expires_s, now_s } => self.use_token(serial, expires_s, now_s),
         }
     }
@@ -493,11 +520,11 @@ impl State {
             return Err(Refused::Removed(number));
         }
         let number = known.unwrap_or(self.last_node + 1);
-        let (mut gone, mut numbers) =
-            (self.devices_of(number).map(|(number, _)| number).collect::<BTreeSet<_>>(), Vec::new());
+        let own_before = || self.devices_of(number).filter(|(_, device)| !device.adopted);
+        let (mut gone, mut numbers) = (own_before().map(|(number, _)| number).collect::<BTreeSet<_>>(), Vec::new());
         let mut next = self.next_device;
         for about in &devices {
-            let before = self.devices_of(number).find(|(_, device)| device.about.name == about.name);
+            let before = own_before().find(|(_, device)| device.about.name == about.name);
             let device = before.map(|(device, _)| device).unwrap_or_else(|| {
                 next += 1;
                 next - 1
@@ -628,10 +655,47 @@ impl State {
             return Err(Refused::StillOwns { node, shards });
         }
         self.nodes.remove(&node);
+        self.given_up.remove(&node);
         self.devices.retain(|_, device| device.node != node);
         for device in self.devices.values_mut() {
             device.replicate(device.replicas.iter().copied().filter(|replica| *replica != node).collect());
         }
+        Ok(Outcome::Done)
+    }
+
+    fn give_up(
+        &mut self,
+        node: NodeNumber,
+        times: u64,
+        devices: &BTreeMap<DeviceNumber, NodeNumber>,
+    ) -> Result<Outcome, Refused> {
+        if !self.nodes.contains_key(&node) {
+            return Err(Refused::NoSuchNode(node));
+        }
+        let now = self.times_given_up(node);
+        if now != times {
+            return Err(Refused::GivenUp { node, times, now });
+        }
+        for (number, to) in devices {
+            let device = self.devices.get(number).ok_or(Refused::NoSuchDevice(*number))?;
+            let why = match () {
+                () if device.node != node => format!("node {} runs it", device.node),
+                () if *to == node => "that is the node that was given up".into(),
+                () if !self.nodes.contains_key(to) => "there is no such node".into(),
+                () if !device.in_sync.contains(to) => "that node has not everything of it".into(),
+                () => continue,
+            };
+            return Err(Refused::CannotBegin { device: *number, node: *to, why });
+        }
+        for (number, to) in devices {
+            if let Some(device) = self.devices.get_mut(number) {
+                device.begin_on(*to);
+            }
+            for shard in self.shards.iter_mut().filter(|shard| shard.owner == Some(*number)) {
+                shard.term += 1;
+            }
+        }
+        self.given_up.insert(node, now + 1);
         Ok(Outcome::Done)
     }
 
@@ -979,5 +1043,54 @@ mod tests {
         assert_eq!(id_text(&[0xab; 16]), "abababab-abab-abab-abab-abababababab");
         assert_eq!(Ranges(&ranges([0, 1, 2, 5, 7, 8])).to_string(), "0-2,5,7-8");
         assert_eq!(Ranges(&[]).to_string(), "");
+    }
+
+    #[test]
+    fn the_devices_of_a_node_that_is_given_up_begin_where_everything_of_them_is() {
+        let mut state = three();
+        state.apply(Command::Replicate { device: 0, replicas: vec![2, 3] }).unwrap();
+        state.apply(in_sync(&state, 0, 2, true)).unwrap();
+        let give_up = |times, to| Command::GiveUp { node: 1, times, devices: BTreeMap::from([(0, to)]) };
+        let before = state.clone();
+        for (command, why) in [
+            (give_up(0, 3), "that node has not everything of it"),
+            (give_up(0, 1), "that is the node that was given up"),
+            (give_up(0, 9), "there is no such node"),
+            (give_up(1, 2), "was given up 0 times"),
+            (Command::GiveUp { node: 1, times: 0, devices: BTreeMap::from([(1, 3)]) }, "node 2 runs it"),
+            (Command::GiveUp { node: 8, times: 0, devices: BTreeMap::new() }, "there is no node 8"),
+        ] {
+            let refused = state.apply(command).unwrap_err().to_string();
+            assert!(refused.contains(why), "{refused}");
+        }
+        assert_eq!(state, before);
+        state.apply(give_up(0, 2)).unwrap();
+        let device = &state.devices[&0];
+        assert_eq!((device.node, device.term, &device.replicas[..]), (2, before.devices[&0].term + 1, &[3][..]));
+        assert!(device.in_sync.iter().eq(&[2]), "what the silent node has is not all any more");
+        assert_eq!(state.shards_of(0).count(), 16, "the device still has its shards");
+        assert!(state.shards.iter().zip(&before.shards).all(|(now, before)| now.term == before.term + 1));
+        assert_eq!((state.times_given_up(1), state.times_given_up(2)), (1, 0));
+        assert!(matches!(state.apply(give_up(0, 2)), Err(Refused::GivenUp { .. })), "once");
+        assert!(matches!(state.apply(in_sync(&before, 0, 3, true)), Err(Refused::OtherTerm { .. })), "its word is old");
+    }
+
+    #[test]
+    fn a_node_that_was_given_up_comes_back_with_devices_that_are_new() {
+        let mut state = three();
+        state.apply(Command::Replicate { device: 0, replicas: vec![2] }).unwrap();
+        state.apply(in_sync(&state, 0, 2, true)).unwrap();
+        state.apply(Command::GiveUp { node: 1, times: 0, devices: BTreeMap::from([(0, 2)]) }).unwrap();
+        assert_eq!(admit(&mut state, 2, &["a"]), Ok(Outcome::Admitted { node: 2, devices: vec![1] }), "it has its own");
+        assert_eq!(state.devices_of(2).map(|(number, _)| number).collect::<Vec<_>>(), [0, 1], "and the other");
+        assert_eq!(admit(&mut state, 1, &["a"]), Ok(Outcome::Admitted { node: 1, devices: vec![3] }));
+        assert_eq!((state.shards_of(0).count(), state.shards_of(3).count()), (16, 0));
+        assert_eq!(admit(&mut state, 1, &["a"]), Ok(Outcome::Admitted { node: 1, devices: vec![3] }));
+        // Back to where it came from it is not what that node comes with.
+        state.apply(Command::Replicate { device: 0, replicas: vec![1] }).unwrap();
+        state.apply(in_sync(&state, 0, 1, true)).unwrap();
+        state.apply(Command::GiveUp { node: 2, times: 0, devices: BTreeMap::from([(0, 1)]) }).unwrap();
+        assert_eq!(admit(&mut state, 1, &["a"]), Ok(Outcome::Admitted { node: 1, devices: vec![3] }));
+        assert_eq!(state.devices_of(1).count(), 2);
     }
 }

@@ -1,6 +1,6 @@
 //! What nodes do about their leases: they ask for theirs, and the one that leads grants them. See [`super::lease`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -12,13 +12,13 @@ use openraft::metrics::RaftMetrics;
 use openraft::{Instant as _, ServerState};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::lease::{Event, Grantor, Holder, Verdict};
 use super::network::{Answer, Renewal, Request};
-use super::state::NodeNumber;
+use super::state::{Command, DeviceNumber, NodeNumber};
 use super::types::{LogId, Types};
-use super::{Control, Role, Timing};
+use super::{Control, Role, Timing, failover};
 use crate::network::Network;
 
 /// A node asks so often while it holds its lease once.
@@ -243,13 +243,27 @@ impl Control {
 
     /// Grants leases wherever this node leads, and has the devices of who is silent begin elsewhere. It does not end.
     pub async fn keep_leases(&self) {
+        let mut decided = FuturesUnordered::new();
+        let mut silent = BTreeSet::new();
         loop {
             let seen = self.changes();
             match self.role() {
-                (Role::Leader, term) => self.serve(term).await,
-                _ => self.serves(None),
+                (Role::Leader, term) => {
+                    self.serve(term).await;
+                    for (node, devices) in self.give_up(&mut silent) {
+                        decided.push(self.begin_elsewhere(term, node, devices));
+                    }
+                }
+                _ => {
+                    self.serves(None);
+                    silent.clear();
+                }
             }
-            let _ = timeout(self.0.timing.lease / (2 * ASKS_PER_LEASE), self.changed(seen)).await;
+            tokio::select! {
+                biased;
+                Some((term, node)) = decided.next() => self.0.tenure.halves.lock().grantor.settled(term, node.into()),
+                _ = timeout(self.0.timing.lease / (2 * ASKS_PER_LEASE), self.changed(seen)) => {}
+            }
         }
     }
 
@@ -275,5 +289,62 @@ impl Control {
         {
             self.serves(Some(term));
         }
+    }
+
+    /// Who has been silent for too long, and where which of its devices begin. `silent`: of whom that has been said.
+    fn give_up(&self, silent: &mut BTreeSet<NodeNumber>) -> Vec<(NodeNumber, BTreeMap<DeviceNumber, NodeNumber>)> {
+        let mut halves = self.0.tenure.halves.lock();
+        let now_us = self.0.tenure.now_us();
+        let state = self.state();
+        let Some(term) = halves.serving else { return Vec::new() };
+        let nodes = state.nodes.keys().map(|node| u64::from(*node));
+        let given_up: Vec<_> =
+            halves.grantor.give_up(now_us, nodes).into_iter().map(|node| node as NodeNumber).collect();
+        let live: BTreeSet<_> = halves.grantor.holders(now_us).into_iter().map(|node| node as NodeNumber).collect();
+        silent.retain(|node| !live.contains(node));
+        let mut decided = Vec::new();
+        for node in given_up {
+            let devices = failover::choose(&state, node, &live);
+            if silent.insert(node) {
+                let (all, shards) = state.devices_of(node).fold((0, 0), |(devices, shards), (device, _)| {
+                    (devices + 1, shards + state.shards_of(device).count())
+                });
+                tracing::warn!(
+                    "node {node} is silent, and its lease has run out: {} of its {all} devices begin elsewhere; it has {shards} shards",
+                    devices.len()
+                );
+            }
+            match devices.is_empty() {
+                // There is nothing to be done about it.
+                true => halves.grantor.settled(term, node.into()),
+                false => decided.push((node, devices)),
+            }
+        }
+        decided
+    }
+
+    /// Has the cluster agree on it. Resolves once it is known what became of that, or that this node does not lead in the term any
+    /// more: then it is nothing to its leases.
+    async fn begin_elsewhere(
+        &self,
+        term: u64,
+        node: NodeNumber,
+        devices: BTreeMap<DeviceNumber, NodeNumber>,
+    ) -> (u64, NodeNumber) {
+        let command = Command::GiveUp { node, times: self.state().times_given_up(node), devices };
+        while self.role() == (Role::Leader, term) {
+            // What may have been done already is refused the second time.
+            match self.propose_here(command.clone(), self.0.timing.append).await {
+                Ok(applied) => {
+                    if let Err(refused) = applied.0 {
+                        tracing::warn!("node {node} was not given up: {refused}");
+                    }
+                    break;
+                }
+                Err(why) => tracing::debug!("whether node {node} is given up is not known yet: {why}"),
+            }
+            sleep(self.0.timing.heartbeat).await;
+        }
+        (term, node)
     }
 }
