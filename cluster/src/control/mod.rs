@@ -32,6 +32,7 @@ mod leading;
 pub mod lease;
 mod machine;
 mod members;
+pub mod mistake;
 mod network;
 pub mod replicas;
 pub mod state;

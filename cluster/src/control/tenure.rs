@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::lease::{Event, Grantor, Holder, Verdict};
+use super::mistake::{self, Mistake};
 use super::network::{Answer, Renewal, Request};
 use super::state::{Command, DeviceNumber, NodeNumber};
 use super::types::{LogId, Types};
@@ -121,7 +122,7 @@ impl Halves {
         if !leads || self.serving != Some(metrics.current_term) {
             return None;
         }
-        match self.is_alone(metrics) {
+        match self.is_alone(metrics) || mistake::is_made(Mistake::GrantsWithoutMajority) {
             true => Some(Duration::ZERO),
             false => metrics.last_quorum_acked.map(|acked| acked.elapsed()),
         }
@@ -166,7 +167,11 @@ impl Control {
             tokio::select! {
                 biased;
                 Some((sent_us, renewal)) = asks.next() => match renewal {
-                    Renewal::Granted { span_us } => self.hold(Event::Granted { sent_us, span_us }),
+                    Renewal::Granted { span_us } => {
+                        let late = mistake::is_made(Mistake::CountsFromTheAnswer);
+                        let sent_us = if late { self.0.tenure.now_us() } else { sent_us };
+                        self.hold(Event::Granted { sent_us, span_us });
+                    }
                     Renewal::NotNow => {}
                     Renewal::GivenUp { times } => {
                         tracing::warn!("the node was given up {times} times, and knows of {given_up}");
@@ -271,7 +276,11 @@ impl Control {
         let mut halves = self.0.tenure.halves.lock();
         halves.serving = term;
         match term {
-            Some(term) => halves.grantor.leads(self.0.tenure.now_us(), term),
+            Some(term) => {
+                let early = mistake::is_made(Mistake::DoesNotWait);
+                let before_us = if early { 2 * self.0.timing.lease.as_micros() as u64 } else { 0 };
+                halves.grantor.leads(self.0.tenure.now_us() - before_us, term);
+            }
             None => halves.grantor.follows(),
         }
     }
