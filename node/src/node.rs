@@ -406,6 +406,15 @@ impl Node {
         self.tasks.failed().await
     }
 
+    /// Resolves once the cluster has given the node up, because it was silent for longer than its lease: its devices may run on other
+    /// nodes. Drop it then, for nothing of it counts any more, and start another: that one's devices are new.
+    pub async fn given_up(&self) {
+        match &self.cluster {
+            Some(cluster) => cluster.given_up().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Takes nothing new, finishes what there is, and ends. After the configured time it ends regardless.
     pub async fn drain(self) -> Drained {
         let started = Instant::now();

@@ -108,6 +108,7 @@ impl Net {
             address,
             skew_us: skew_us.into(),
             steady_skew_us: skew_us.into(),
+            fast_per_mille: AtomicI64::new(0),
             started,
         })
     }
@@ -226,10 +227,17 @@ pub struct Machine {
     /// How far its wall clock is ahead of the world's: now, and when its process started.
     skew_us: AtomicI64,
     steady_skew_us: AtomicI64,
+    /// By how much its clock is fast, of a thousand parts; below zero it is slow.
+    fast_per_mille: AtomicI64,
     started: Instant,
 }
 
 impl Machine {
+    /// Has its steady clock run faster than the world's, or slower, by parts of a thousand.
+    pub fn set_drift(&self, fast_per_mille: i64) {
+        self.fast_per_mille.store(fast_per_mille, Relaxed);
+    }
+
     /// Sets its wall clock ahead, or back.
     pub fn set_clock(&self, by_us: i64) {
         self.skew_us.fetch_add(by_us, Relaxed);
@@ -291,7 +299,8 @@ impl Network for Machine {
     }
 
     fn steady_us(&self) -> u64 {
-        self.world_us(&self.steady_skew_us)
+        let fast_us = self.started.elapsed().as_micros() as i64 * self.fast_per_mille.load(Relaxed) / 1_000;
+        self.world_us(&self.steady_skew_us).saturating_add_signed(fast_us)
     }
 
     fn process_id(&self) -> u32 {

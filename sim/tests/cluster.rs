@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
+use ringhold_cluster::control::mistake::Mistake;
 use ringhold_sim::cluster::{Figures, Options, Plant, run};
 use ringhold_sim::scenario::Report;
 
@@ -61,6 +62,9 @@ fn planted_mistakes_are_noticed() {
         (Plant::SameIdentity, &["takes part after it has lost its disk"]),
         (Plant::AltersCommands, &["has another state than"]),
         (Plant::AnswersEarly, &["is no one story", "are not in the state any more"]),
+        (Plant::Leases(Mistake::CountsFromTheAnswer), &["both hold device"]),
+        (Plant::Leases(Mistake::DoesNotWait), &["both hold device"]),
+        (Plant::Leases(Mistake::GrantsWithoutMajority), &["both hold device"]),
     ];
     for (plant, says) in plants {
         let mut said = BTreeSet::new();

@@ -127,6 +127,12 @@ pub struct Device {
     pub workers: u32,
     pub memory_bytes: Option<u64>,
     pub shards: u32,
+    /// Grows with each change of the node that runs it.
+    pub term: u64,
+    /// The nodes that are to have copies of its checkpoints, beside its own.
+    pub replicas: Vec<NodeNumber>,
+    /// The nodes that have all of what it has committed, its own among them.
+    pub in_sync: Vec<NodeNumber>,
 }
 
 /// An actor type in a [`Status`].

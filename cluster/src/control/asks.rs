@@ -111,6 +111,7 @@ impl Control {
                 Ok(None) => Answer::NotLeader,
                 Err(e) => failed(e.to_string()),
             },
+            Request::Renew { node, given_up } => Answer::Renewed(self.renew_here(node, given_up)),
             Request::Who => Answer::Who { number: self.0.number, log: self.0.identity, leader: self.leader() },
         }
     }
@@ -141,7 +142,7 @@ impl Control {
     }
 
     /// Proposes on this node, which must lead.
-    async fn propose_here(&self, command: Command, within: Duration) -> Result<Applied, Error> {
+    pub(super) async fn propose_here(&self, command: Command, within: Duration) -> Result<Applied, Error> {
         check_size(&command)?;
         let unknown = |why: String| Error::Unknown { leader: self.0.number, why };
         if self.leader() != Some(self.0.number) {
@@ -157,7 +158,7 @@ impl Control {
     }
 
     /// Up to which index must be applied what is read now; `None` if this node does not lead.
-    async fn read_index_here(&self, within: Duration) -> Result<Option<u64>, Error> {
+    pub(super) async fn read_index_here(&self, within: Duration) -> Result<Option<u64>, Error> {
         match timeout(within, self.0.raft.get_read_linearizer(ReadPolicy::ReadIndex)).await {
             Ok(Ok(linearizer)) => Ok(Some(linearizer.read_log_id().index())),
             Ok(Err(RaftError::Fatal(e))) => Err(Error::Stopped(e.to_string())),
@@ -169,7 +170,7 @@ impl Control {
     }
 
     /// Waits until an entry is applied here; false if it was not in time.
-    async fn applied_by(&self, index: u64, deadline: Instant) -> Result<bool, Error> {
+    pub(super) async fn applied_by(&self, index: u64, deadline: Instant) -> Result<bool, Error> {
         let mut seen = self.changes();
         while self.0.machine.applied() < Some(index) {
             if let Some(why) = self.metrics(|metrics| metrics.running_state.as_ref().err().map(|e| e.to_string())) {

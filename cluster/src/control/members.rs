@@ -9,9 +9,10 @@ use openraft::{ChangeMembers, Instant as _};
 use tokio::time::{Instant, timeout};
 
 use super::network::{Answer, Request};
+use super::state::Command;
 use super::types::{Peer, Types};
 use super::voters::{self, Candidate};
-use super::{Control, Error};
+use super::{Control, Error, replicas};
 
 /// From one look at who votes to the next.
 const LOOK: Duration = Duration::from_secs(1);
@@ -80,6 +81,9 @@ impl Control {
 
     /// These vote from now on. Each must be a member; who does not vote any more is a learner.
     pub async fn change_voters(&self, voters: BTreeSet<u64>) -> Result<(), Error> {
+        if !voters.iter().eq([&self.number()]) {
+            self.others_will_vote();
+        }
         self.change(ChangeMembers::ReplaceAllVoters(voters), true).await
     }
 
@@ -112,6 +116,11 @@ impl Control {
                 && let Err(why) = self.look_after_members(since.elapsed()).await
             {
                 tracing::debug!("the members could not be brought up to date, which is tried again: {why}");
+            }
+            if leads_since.is_some()
+                && let Err(why) = self.look_after_replicas().await
+            {
+                tracing::debug!("who is to have copies could not be agreed on, which is tried again: {why}");
             }
         }
     }
@@ -151,6 +160,17 @@ impl Control {
         failed
     }
 
+    /// Has the cluster agree on who is to have copies of which device's checkpoints, where that has changed.
+    async fn look_after_replicas(&self) -> Result<(), Error> {
+        for (device, replicas) in replicas::choose(&self.state()) {
+            let command = Command::Replicate { device, replicas };
+            if let Err(refused) = self.propose(command, self.0.timing.change).await? {
+                tracing::debug!("who has copies stays as it is: {refused}");
+            }
+        }
+        Ok(())
+    }
+
     /// Has that one of these lead that votes, was heard of, and has most of the log; false if there is none.
     async fn hand_over_to(&self, voters: &BTreeSet<u64>) -> Result<bool, Error> {
         let heard = self.heard();
@@ -165,7 +185,7 @@ impl Control {
         Ok(true)
     }
 
-    fn peer(&self, number: u64) -> Option<Peer> {
+    pub(super) fn peer(&self, number: u64) -> Option<Peer> {
         self.metrics(|metrics| metrics.membership_config.membership().get_node(&number).cloned())
     }
 

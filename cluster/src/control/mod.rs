@@ -7,10 +7,13 @@
 //! |---|---|
 //! | `state.rs` | the state machine |
 //! | `voters.rs` | which nodes vote: a pure decision; `members.rs` does it |
+//! | `failover.rs` | where the devices of a node begin that was given up: a pure decision; `tenure.rs` does it |
+//! | `replicas.rs` | which nodes are to have copies of a device's checkpoints: a pure decision; `members.rs` does it |
 //! | `store.rs`, `machine.rs` | openraft's log and state machine, over [`RaftLog`]; `disk.rs` waits for it |
 //! | `asks.rs` | commands and reads, wherever the leader is; what is answered to other nodes |
 //! | `network.rs` | what nodes say to each other; [`Calls`] carries it |
 //! | `leading.rs` | who leads, as far as a node can tell |
+//! | `lease/` | who may run a node's devices, and until when: pure; `tenure.rs` does it |
 //! | `tasks.rs` | the runtime of openraft's tasks |
 //!
 //! # Who is who
@@ -24,13 +27,18 @@ mod asks;
 mod changes;
 mod disk;
 mod error;
+pub mod failover;
 mod leading;
+pub mod lease;
 mod machine;
 mod members;
+pub mod mistake;
 mod network;
+pub mod replicas;
 pub mod state;
 mod store;
 mod tasks;
+mod tenure;
 mod types;
 pub mod voters;
 
@@ -57,6 +65,8 @@ use network::{Arriving, Links};
 use state::State;
 use store::Store;
 use tasks::Life;
+use tenure::Tenure;
+pub use tenure::{GivenUp, Lease};
 use types::{Peer, Raft, Types};
 
 /// How nodes reach each other.
@@ -85,6 +95,10 @@ pub struct Timing {
     pub snapshot: Duration,
     /// How long a change of members may take.
     pub change: Duration,
+    /// For how long a node that has asked may run its devices, at most. It is the same on all nodes of a cluster.
+    pub lease: Duration,
+    /// How much longer a node that is silent is waited for until its devices begin elsewhere.
+    pub spare: Duration,
     /// A snapshot is made after so many entries, and as many are kept before it, for nodes that are a little behind.
     pub snapshot_entries: u64,
 }
@@ -98,6 +112,8 @@ impl Default for Timing {
             append: Duration::from_secs(1),
             snapshot: Duration::from_secs(10),
             change: Duration::from_secs(10),
+            lease: Duration::from_millis(400),
+            spare: Duration::from_millis(100),
             snapshot_entries: 1_000,
         }
     }
@@ -178,6 +194,7 @@ struct Inner {
     arriving: Arriving,
     timing: Timing,
     leading: Arc<Leading>,
+    tenure: Tenure,
     life: Life,
 }
 
@@ -219,6 +236,7 @@ impl Control {
             arriving,
             timing,
             leading,
+            tenure: Tenure::new(&timing, network),
             life,
         }));
         if control.members().voters.iter().eq([&number]) {

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use super::state::Command;
+use super::state::{Command, NodeNumber};
 use super::types::{Applied, Peer, Raft, SnapshotMeta, Types, Vote, decode, encode};
 use super::{Calls, Timing};
 
@@ -59,6 +59,22 @@ pub(super) enum Request {
     ReadIndex { within: Duration },
     /// Of anybody.
     Who,
+    /// Of the leader: the lease of this node, which knows to have been given up so often.
+    Renew { node: NodeNumber, given_up: u64 },
+}
+
+/// What a node is answered that asks for its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Renewal {
+    /// It has it for so long from when it asked.
+    Granted {
+        span_us: u64,
+    },
+    NotNow,
+    /// It was given up so often: other nodes may have its devices.
+    GivenUp {
+        times: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,6 +118,7 @@ pub(super) enum Answer {
     Unknown(String),
     /// Nothing was done, and why.
     Failed(String),
+    Renewed(Renewal),
 }
 
 /// How a node reaches others: what openraft, and whoever proposes, goes through.

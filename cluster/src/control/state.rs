@@ -26,6 +26,10 @@ pub const DEVICES_MAX: usize = 64;
 pub const TYPES_MAX: usize = 1_024;
 /// Bytes of a name or an address.
 pub const NAME_BYTES_MAX: usize = 255;
+/// Copies of a device's checkpoints that there may be to be, beside its own: those that come before others have left among them.
+pub const REPLICAS_MAX: usize = 8;
+/// Copies that operators may ask for, a device's own among them.
+pub const REPLICATION_FACTOR_MAX: u32 = 3;
 /// Join tokens that are remembered as used, at most.
 pub const TOKENS_MAX: usize = 65_536;
 
@@ -46,6 +50,8 @@ pub struct State {
     pub settings: Settings,
     /// Join tokens that were used, by serial number, and when they expire: seconds since the Unix epoch.
     pub tokens: BTreeMap<Vec<u8>, u64>,
+    /// How often each node was given up, where it was.
+    given_up: BTreeMap<NodeNumber, u64>,
     last_node: NodeNumber,
     next_device: DeviceNumber,
 }
@@ -82,17 +88,70 @@ pub struct Member {
     pub draining: bool,
 }
 
-/// A device of a node.
+/// A device of a node, and who has copies of its checkpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
+    /// The node that runs it.
     pub node: NodeNumber,
     pub about: AboutDevice,
+    /// From 1; grows with each change of the node that runs the device. What comes from one of an older term counts no more.
+    pub term: u64,
+    /// The nodes that are to have copies of its checkpoints, beside the one that runs it.
+    pub replicas: Vec<NodeNumber>,
+    /// The nodes that have all of what is committed: the one that runs the device, and those of its replicas without which it
+    /// commits nothing.
+    pub in_sync: BTreeSet<NodeNumber>,
+    /// Grows with each change of `replicas` and of `in_sync`: who proposes one of `in_sync` says of which state, so that one that
+    /// was given up and comes late does nothing.
+    pub changes: u64,
+    /// It has begun on its node because another was given up: its node runs it, and does not come with it when it starts.
+    pub adopted: bool,
+}
+
+impl Device {
+    /// One that its node has just come with.
+    pub fn new(node: NodeNumber, about: AboutDevice) -> Device {
+        Device {
+            node,
+            about,
+            term: 1,
+            replicas: Vec::new(),
+            in_sync: BTreeSet::from([node]),
+            changes: 0,
+            adopted: false,
+        }
+    }
+
+    /// Nothing but what its own node has counts: its copies are of something else.
+    fn begin_anew(&mut self) {
+        self.term += 1;
+        self.in_sync = BTreeSet::from([self.node]);
+        self.changes += 1;
+    }
+
+    /// It begins on another node, which has everything of it.
+    fn begin_on(&mut self, node: NodeNumber) {
+        self.in_sync.remove(&self.node);
+        self.replicas.retain(|replica| *replica != node);
+        (self.node, self.adopted) = (node, true);
+        self.term += 1;
+        self.changes += 1;
+    }
+
+    /// These nodes are to have copies from now on.
+    fn replicate(&mut self, replicas: Vec<NodeNumber>) {
+        if self.replicas != replicas {
+            self.in_sync.retain(|node| *node == self.node || replicas.contains(node));
+            self.replicas = replicas;
+            self.changes += 1;
+        }
+    }
 }
 
 /// What a node says of one of its devices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AboutDevice {
-    /// No other device of the node has it.
+    /// No other device has it with which the node comes.
     pub name: String,
     /// `cpu`, `cuda`, `emulated`.
     pub kind: String,
@@ -117,12 +176,14 @@ pub struct Shard {
 pub struct Settings {
     /// Nodes that vote, at most: 1, 3, 5 or 7.
     pub voters_max: u32,
+    /// How many nodes have a device's checkpoints, its own among them: 1 to [`REPLICATION_FACTOR_MAX`].
+    pub replication_factor: u32,
     pub placement: settings::Settings,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { voters_max: 5, placement: settings::Settings::default() }
+        Settings { voters_max: 5, replication_factor: 2, placement: settings::Settings::default() }
     }
 }
 
@@ -141,6 +202,12 @@ pub const SETTINGS: &[Setting] = &[
                 little slower.",
         rule: "1, 3, 5 or 7",
     },
+    Setting {
+        name: "replication_factor",
+        about: "Nodes that have a device's checkpoints, its own among them, where the cluster has as many. What is committed survives \
+                the loss of all but one of them; each more is one more to wait for.",
+        rule: "1, 2 or 3",
+    },
     settings::PLACEMENT,
     settings::AFFINITY,
     settings::WEIGHTS,
@@ -154,6 +221,7 @@ impl Settings {
     pub fn get(&self, name: &str) -> Option<String> {
         match name {
             "voters_max" => Some(self.voters_max.to_string()),
+            "replication_factor" => Some(self.replication_factor.to_string()),
             _ => self.placement.get(name),
         }
     }
@@ -166,6 +234,10 @@ impl Settings {
         match name {
             "voters_max" => {
                 self.voters_max = value.parse().ok().filter(|n| [1, 3, 5, 7].contains(n)).ok_or_else(bad)?;
+            }
+            "replication_factor" => {
+                let factors = 1..=REPLICATION_FACTOR_MAX;
+                self.replication_factor = value.parse().ok().filter(|n| factors.contains(n)).ok_or_else(bad)?;
             }
             _ => self.placement.set(name, value).ok_or_else(bad)?,
         }
@@ -188,6 +260,14 @@ pub enum Command {
     Move { shards: Vec<Range<u32>>, from: DeviceNumber, to: DeviceNumber },
     /// Sets a setting.
     Set { name: String, value: String },
+    /// These nodes are to have copies of a device's checkpoints, beside its own. Who is not among them is in sync no more.
+    Replicate { device: DeviceNumber, replicas: Vec<NodeNumber> },
+    /// A replica of a device is in sync, or no more: proposed by the node that runs the device in this term, of the state that has
+    /// seen so many `changes` of it. One comes in only once it has everything; without one that is in, nothing is committed.
+    InSync { device: DeviceNumber, term: u64, changes: u64, node: NodeNumber, in_sync: bool },
+    /// A node was silent for so long that it holds no lease, and was given up `times` times before: each of these devices of it begins
+    /// on the other node.
+    GiveUp { node: NodeNumber, times: u64, devices: BTreeMap<DeviceNumber, NodeNumber> },
     /// Uses up a join token. Those that have expired by `now_s` (seconds since the Unix epoch) are forgotten.
     UseToken { serial: Vec<u8>, expires_s: u64, now_s: u64 },
 }
@@ -271,6 +351,18 @@ pub enum Refused {
     NoSuchShards { shards: String, last: u32 },
     #[error("device {to} belongs to node {node}, which is draining: nothing is moved there")]
     ToDraining { to: DeviceNumber, node: NodeNumber },
+    #[error("device {device} cannot have its copies on nodes {}: {why}", numbers(replicas))]
+    BadReplicas { device: DeviceNumber, replicas: Vec<NodeNumber>, why: String },
+    #[error("device {device} is in term {now}, and this is of term {term}: another node may run it by now")]
+    OtherTerm { device: DeviceNumber, term: u64, now: u64 },
+    #[error("who has copies of device {device} has changed since: look again")]
+    Changed { device: DeviceNumber },
+    #[error("node {node} is no replica of device {device}")]
+    NotReplica { device: DeviceNumber, node: NodeNumber },
+    #[error("device {device} cannot begin on node {node}: {why}")]
+    CannotBegin { device: DeviceNumber, node: NodeNumber, why: String },
+    #[error("node {node} was given up {now} times, and this is of when it had been {times} times")]
+    GivenUp { node: NodeNumber, times: u64, now: u64 },
     #[error("there is no setting `{0}`: `ringhold cluster settings` lists them")]
     NoSuchSetting(String),
     #[error("setting `{name}` cannot be `{value}`: it must be {rule}")]
@@ -289,6 +381,10 @@ pub struct Layout {
     pub there: u64,
     /// The node that has it so.
     pub node: NodeNumber,
+}
+
+fn numbers(nodes: &[NodeNumber]) -> String {
+    nodes.iter().map(NodeNumber::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn layouts(all: &[Layout]) -> String {
@@ -350,6 +446,11 @@ impl State {
             Command::Remove { node } => self.remove(node),
             Command::Move { shards, from, to } => self.move_shards(&shards, from, to),
             Command::Set { name, value } => self.settings.set(&name, &value).map(|()| Outcome::Done),
+            Command::Replicate { device, replicas } => self.replicate(device, replicas),
+            Command::InSync { device, term, changes, node, in_sync } => {
+                self.in_sync(device, (term, changes), node, in_sync)
+            }
+            Command::GiveUp { node, times, devices } => self.give_up(node, times, &devices),
             Command::UseToken { serial, expires_s, now_s } => self.use_token(serial, expires_s, now_s),
         }
     }
@@ -371,6 +472,11 @@ impl State {
             *counts.entry(owner).or_default() += 1;
         }
         counts
+    }
+
+    /// How often a node's devices were given to others because it was silent.
+    pub fn times_given_up(&self, node: NodeNumber) -> u64 {
+        self.given_up.get(&node).copied().unwrap_or(0)
     }
 
     /// Whether there was a node of this number, and is none any more.
@@ -414,11 +520,11 @@ impl State {
             return Err(Refused::Removed(number));
         }
         let number = known.unwrap_or(self.last_node + 1);
-        let (mut gone, mut numbers) =
-            (self.devices_of(number).map(|(number, _)| number).collect::<BTreeSet<_>>(), Vec::new());
+        let own_before = || self.devices_of(number).filter(|(_, device)| !device.adopted);
+        let (mut gone, mut numbers) = (own_before().map(|(number, _)| number).collect::<BTreeSet<_>>(), Vec::new());
         let mut next = self.next_device;
         for about in &devices {
-            let before = self.devices_of(number).find(|(_, device)| device.about.name == about.name);
+            let before = own_before().find(|(_, device)| device.about.name == about.name);
             let device = before.map(|(device, _)| device).unwrap_or_else(|| {
                 next += 1;
                 next - 1
@@ -435,14 +541,25 @@ impl State {
             let name = self.devices[device].about.name.clone();
             return Err(Refused::DeviceGone { name, shards: shards as u32 });
         }
-        // From here on nothing is refused any more.
+        // From here on nothing is refused any more. What is admitted twice has not lost anything in between.
+        let restarted = self.nodes.get(&number).is_some_and(|before| before.incarnation != member.incarnation);
         self.last_node = self.last_node.max(number);
         self.next_device = next;
         for device in gone {
             self.devices.remove(&device);
         }
         for (device, about) in numbers.iter().zip(devices) {
-            self.devices.insert(*device, Device { node: number, about });
+            match self.devices.get_mut(device) {
+                Some(known) => {
+                    known.about = about;
+                    if fresh && restarted {
+                        known.begin_anew();
+                    }
+                }
+                None => {
+                    self.devices.insert(*device, Device::new(number, about));
+                }
+            }
         }
         let draining = self.nodes.get(&number).is_some_and(|before| before.draining);
         self.nodes.insert(number, Member { draining, ..member });
@@ -538,7 +655,88 @@ impl State {
             return Err(Refused::StillOwns { node, shards });
         }
         self.nodes.remove(&node);
+        self.given_up.remove(&node);
         self.devices.retain(|_, device| device.node != node);
+        for device in self.devices.values_mut() {
+            device.replicate(device.replicas.iter().copied().filter(|replica| *replica != node).collect());
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn give_up(
+        &mut self,
+        node: NodeNumber,
+        times: u64,
+        devices: &BTreeMap<DeviceNumber, NodeNumber>,
+    ) -> Result<Outcome, Refused> {
+        if !self.nodes.contains_key(&node) {
+            return Err(Refused::NoSuchNode(node));
+        }
+        let now = self.times_given_up(node);
+        if now != times {
+            return Err(Refused::GivenUp { node, times, now });
+        }
+        for (number, to) in devices {
+            let device = self.devices.get(number).ok_or(Refused::NoSuchDevice(*number))?;
+            let why = match () {
+                () if device.node != node => format!("node {} runs it", device.node),
+                () if *to == node => "that is the node that was given up".into(),
+                () if !self.nodes.contains_key(to) => "there is no such node".into(),
+                () if !device.in_sync.contains(to) => "that node has not everything of it".into(),
+                () => continue,
+            };
+            return Err(Refused::CannotBegin { device: *number, node: *to, why });
+        }
+        for (number, to) in devices {
+            if let Some(device) = self.devices.get_mut(number) {
+                device.begin_on(*to);
+            }
+            for shard in self.shards.iter_mut().filter(|shard| shard.owner == Some(*number)) {
+                shard.term += 1;
+            }
+        }
+        self.given_up.insert(node, now + 1);
+        Ok(Outcome::Done)
+    }
+
+    fn replicate(&mut self, number: DeviceNumber, replicas: Vec<NodeNumber>) -> Result<Outcome, Refused> {
+        let device = self.devices.get_mut(&number).ok_or(Refused::NoSuchDevice(number))?;
+        if let Some(stranger) = replicas.iter().find(|node| !self.nodes.contains_key(node)) {
+            return Err(Refused::NoSuchNode(*stranger));
+        }
+        let each: BTreeSet<_> = replicas.iter().collect();
+        let why = match () {
+            () if replicas.contains(&device.node) => format!("node {} runs it", device.node),
+            () if each.len() < replicas.len() => "one is named twice".into(),
+            () if replicas.len() > REPLICAS_MAX => format!("they are at most {REPLICAS_MAX}"),
+            () => {
+                device.replicate(replicas);
+                return Ok(Outcome::Done);
+            }
+        };
+        Err(Refused::BadReplicas { device: number, replicas, why })
+    }
+
+    fn in_sync(
+        &mut self,
+        number: DeviceNumber,
+        (term, changes): (u64, u64),
+        node: NodeNumber,
+        in_sync: bool,
+    ) -> Result<Outcome, Refused> {
+        let device = self.devices.get_mut(&number).ok_or(Refused::NoSuchDevice(number))?;
+        if device.term != term {
+            return Err(Refused::OtherTerm { device: number, term, now: device.term });
+        }
+        if device.changes != changes {
+            return Err(Refused::Changed { device: number });
+        }
+        // The node that runs it is no replica, and is in sync for ever.
+        if !device.replicas.contains(&node) {
+            return Err(Refused::NotReplica { device: number, node });
+        }
+        let changed = if in_sync { device.in_sync.insert(node) } else { device.in_sync.remove(&node) };
+        device.changes += u64::from(changed);
         Ok(Outcome::Done)
     }
 
@@ -724,6 +922,90 @@ mod tests {
         assert_eq!(admit(&mut state, 2, &["a"]), Ok(Outcome::Admitted { node: 3, devices: vec![2] }));
     }
 
+    /// A cluster of three nodes with a device each.
+    fn three() -> State {
+        let mut state = founded();
+        (1..=3).for_each(|number| drop(admit(&mut state, number, &["a"]).unwrap()));
+        state
+    }
+
+    fn in_sync(state: &State, device: DeviceNumber, node: NodeNumber, in_sync: bool) -> Command {
+        let Device { term, changes, .. } = state.devices[&device];
+        Command::InSync { device, term, changes, node, in_sync }
+    }
+
+    #[test]
+    fn a_replica_is_in_sync_once_its_devices_node_has_said_so_in_its_present_term() {
+        let mut state = three();
+        assert_eq!((state.devices[&0].term, &state.devices[&0].in_sync), (1, &BTreeSet::from([1])));
+        let early = in_sync(&state, 0, 2, true);
+        assert_eq!(state.apply(early), Err(Refused::NotReplica { device: 0, node: 2 }));
+        state.apply(Command::Replicate { device: 0, replicas: vec![2, 3] }).unwrap();
+        let enters = in_sync(&state, 0, 2, true);
+        state.apply(enters.clone()).unwrap();
+        assert_eq!(state.devices[&0].in_sync, BTreeSet::from([1, 2]));
+        let before = state.clone();
+        assert_eq!(state.apply(enters), Err(Refused::Changed { device: 0 }), "what was given up and comes late");
+        let own = in_sync(&state, 0, 1, false);
+        assert_eq!(state.apply(own), Err(Refused::NotReplica { device: 0, node: 1 }));
+        let Device { changes, .. } = state.devices[&0];
+        let other = Command::InSync { device: 0, term: 2, changes, node: 3, in_sync: true };
+        assert_eq!(state.apply(other), Err(Refused::OtherTerm { device: 0, term: 2, now: 1 }));
+        assert_eq!(state, before);
+        let leaves = in_sync(&state, 0, 2, false);
+        state.apply(leaves).unwrap();
+        assert_eq!(state.devices[&0].in_sync, BTreeSet::from([1]));
+        assert_eq!(state.devices[&0].replicas, [2, 3], "it is to come back");
+        let unknown = in_sync(&state, 0, 2, true);
+        let Command::InSync { term, changes, node, in_sync, .. } = unknown else { unreachable!() };
+        let unknown = Command::InSync { device: 9, term, changes, node, in_sync };
+        assert_eq!(state.apply(unknown), Err(Refused::NoSuchDevice(9)));
+    }
+
+    #[test]
+    fn who_is_no_replica_any_more_is_not_in_sync_and_who_is_removed_is_neither() {
+        let mut state = three();
+        state.apply(Command::Replicate { device: 0, replicas: vec![2, 3] }).unwrap();
+        for node in [2, 3] {
+            let enters = in_sync(&state, 0, node, true);
+            state.apply(enters).unwrap();
+        }
+        let late = in_sync(&state, 0, 3, false);
+        state.apply(Command::Replicate { device: 0, replicas: vec![3] }).unwrap();
+        assert_eq!(state.devices[&0].in_sync, BTreeSet::from([1, 3]));
+        assert_eq!(state.apply(late), Err(Refused::Changed { device: 0 }));
+        let before = state.clone();
+        for (replicas, refused) in [
+            (vec![9], Refused::NoSuchNode(9)),
+            (vec![1], Refused::BadReplicas { device: 0, replicas: vec![1], why: "node 1 runs it".into() }),
+            (vec![2, 2], Refused::BadReplicas { device: 0, replicas: vec![2, 2], why: "one is named twice".into() }),
+        ] {
+            assert_eq!(state.apply(Command::Replicate { device: 0, replicas }), Err(refused));
+        }
+        assert_eq!(state, before);
+        state.apply(Command::Remove { node: 3 }).unwrap();
+        assert_eq!((&state.devices[&0].replicas[..], &state.devices[&0].in_sync), (&[][..], &BTreeSet::from([1])));
+    }
+
+    #[test]
+    fn a_node_that_comes_back_keeps_its_replicas_unless_it_has_lost_what_they_are_copies_of() {
+        let mut state = three();
+        state.apply(Command::Replicate { device: 0, replicas: vec![2] }).unwrap();
+        let enters = in_sync(&state, 0, 2, true);
+        state.apply(enters).unwrap();
+        let before = state.devices[&0].clone();
+        state.apply(Command::Admit(Admission { fresh: false, ..admission(1, &["a"]) })).unwrap();
+        assert_eq!(state.devices[&0], before);
+        let mut anew = Admission { fresh: true, ..admission(1, &["a"]) };
+        state.apply(Command::Admit(anew.clone())).unwrap();
+        assert_eq!(state.devices[&0], before, "it is the same start of it");
+        anew.member.incarnation = 2;
+        state.apply(Command::Admit(anew.clone())).unwrap();
+        state.apply(Command::Admit(anew)).unwrap();
+        let Device { term, replicas, in_sync, .. } = &state.devices[&0];
+        assert_eq!((*term, &replicas[..], in_sync), (2, &[2][..], &BTreeSet::from([1])));
+    }
+
     #[test]
     fn settings_are_checked() {
         let mut state = founded();
@@ -736,6 +1018,11 @@ mod tests {
         assert_eq!(state.settings.voters_max, 3);
         for wrong in ["2", "9", "", "three"] {
             assert!(matches!(state.apply(set("voters_max", wrong)), Err(Refused::BadSetting { .. })));
+        }
+        state.apply(set("replication_factor", "3")).unwrap();
+        assert_eq!(state.settings.replication_factor, 3);
+        for wrong in ["0", "4", "two"] {
+            assert!(matches!(state.apply(set("replication_factor", wrong)), Err(Refused::BadSetting { .. })));
         }
         assert_eq!(state.apply(set("voters", "3")), Err(Refused::NoSuchSetting("voters".into())));
     }
@@ -756,5 +1043,54 @@ mod tests {
         assert_eq!(id_text(&[0xab; 16]), "abababab-abab-abab-abab-abababababab");
         assert_eq!(Ranges(&ranges([0, 1, 2, 5, 7, 8])).to_string(), "0-2,5,7-8");
         assert_eq!(Ranges(&[]).to_string(), "");
+    }
+
+    #[test]
+    fn the_devices_of_a_node_that_is_given_up_begin_where_everything_of_them_is() {
+        let mut state = three();
+        state.apply(Command::Replicate { device: 0, replicas: vec![2, 3] }).unwrap();
+        state.apply(in_sync(&state, 0, 2, true)).unwrap();
+        let give_up = |times, to| Command::GiveUp { node: 1, times, devices: BTreeMap::from([(0, to)]) };
+        let before = state.clone();
+        for (command, why) in [
+            (give_up(0, 3), "that node has not everything of it"),
+            (give_up(0, 1), "that is the node that was given up"),
+            (give_up(0, 9), "there is no such node"),
+            (give_up(1, 2), "was given up 0 times"),
+            (Command::GiveUp { node: 1, times: 0, devices: BTreeMap::from([(1, 3)]) }, "node 2 runs it"),
+            (Command::GiveUp { node: 8, times: 0, devices: BTreeMap::new() }, "there is no node 8"),
+        ] {
+            let refused = state.apply(command).unwrap_err().to_string();
+            assert!(refused.contains(why), "{refused}");
+        }
+        assert_eq!(state, before);
+        state.apply(give_up(0, 2)).unwrap();
+        let device = &state.devices[&0];
+        assert_eq!((device.node, device.term, &device.replicas[..]), (2, before.devices[&0].term + 1, &[3][..]));
+        assert!(device.in_sync.iter().eq(&[2]), "what the silent node has is not all any more");
+        assert_eq!(state.shards_of(0).count(), 16, "the device still has its shards");
+        assert!(state.shards.iter().zip(&before.shards).all(|(now, before)| now.term == before.term + 1));
+        assert_eq!((state.times_given_up(1), state.times_given_up(2)), (1, 0));
+        assert!(matches!(state.apply(give_up(0, 2)), Err(Refused::GivenUp { .. })), "once");
+        assert!(matches!(state.apply(in_sync(&before, 0, 3, true)), Err(Refused::OtherTerm { .. })), "its word is old");
+    }
+
+    #[test]
+    fn a_node_that_was_given_up_comes_back_with_devices_that_are_new() {
+        let mut state = three();
+        state.apply(Command::Replicate { device: 0, replicas: vec![2] }).unwrap();
+        state.apply(in_sync(&state, 0, 2, true)).unwrap();
+        state.apply(Command::GiveUp { node: 1, times: 0, devices: BTreeMap::from([(0, 2)]) }).unwrap();
+        assert_eq!(admit(&mut state, 2, &["a"]), Ok(Outcome::Admitted { node: 2, devices: vec![1] }), "it has its own");
+        assert_eq!(state.devices_of(2).map(|(number, _)| number).collect::<Vec<_>>(), [0, 1], "and the other");
+        assert_eq!(admit(&mut state, 1, &["a"]), Ok(Outcome::Admitted { node: 1, devices: vec![3] }));
+        assert_eq!((state.shards_of(0).count(), state.shards_of(3).count()), (16, 0));
+        assert_eq!(admit(&mut state, 1, &["a"]), Ok(Outcome::Admitted { node: 1, devices: vec![3] }));
+        // Back to where it came from it is not what that node comes with.
+        state.apply(Command::Replicate { device: 0, replicas: vec![1] }).unwrap();
+        state.apply(in_sync(&state, 0, 1, true)).unwrap();
+        state.apply(Command::GiveUp { node: 2, times: 0, devices: BTreeMap::from([(0, 1)]) }).unwrap();
+        assert_eq!(admit(&mut state, 1, &["a"]), Ok(Outcome::Admitted { node: 1, devices: vec![3] }));
+        assert_eq!(state.devices_of(1).count(), 2);
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringhold_cluster::control::admin::{Migrated, Node, NodePlan, Owned, Request, Response, Role, Status};
+use ringhold_cluster::control::admin::{Device, Migrated, Node, NodePlan, Owned, Request, Response, Role, Status};
 use ringhold_cluster::control::state::{NodeNumber, Ranges, Refused};
 use ringhold_cluster::enrol;
 use ringhold_cluster::network::{Network, RealNetwork};
@@ -174,7 +174,7 @@ fn devices_json(status: &Status) -> Value {
 }
 
 fn devices_text(status: &Status) -> String {
-    let mut table = Table::new([">DEVICE", "NAME", "NODE", "KIND", ">WORKERS", ">MEMORY", ">SHARDS"]);
+    let mut table = Table::new([">DEVICE", "NAME", "NODE", "KIND", ">WORKERS", ">MEMORY", ">SHARDS", "REPLICAS"]);
     for device in &status.devices {
         let node = status.nodes.iter().find(|node| node.number == device.node);
         table.row([
@@ -185,9 +185,19 @@ fn devices_text(status: &Status) -> String {
             device.workers.to_string(),
             device.memory_bytes.map(bytes).unwrap_or_default(),
             number(u64::from(device.shards)),
+            replicas(device),
         ]);
     }
     table.text()
+}
+
+/// The nodes that have copies of a device's checkpoints, and which of them do not have everything yet.
+fn replicas(device: &Device) -> String {
+    let each = device.replicas.iter().map(|node| match device.in_sync.contains(node) {
+        true => node.to_string(),
+        false => format!("{node} (behind)"),
+    });
+    each.collect::<Vec<_>>().join(", ")
 }
 
 fn settings_json(status: &Status) -> Value {

@@ -80,6 +80,10 @@ async fn serve(config: &Config, registry: Registry, output: Output) -> Result<u8
             let what = "the node ends at once, and goes on from its last checkpoints when it is started again";
             return Err(failed(&format!("{why}: {what}. This is a bug of Ringhold: its log has the panic")));
         }
+        () = node.given_up() => {
+            return Err(failed(&"the node was silent for longer than its lease, and its cluster has given it up: other nodes go on with its \
+                                devices. It ends at once; started again, it is a member as before, with devices that have no actors yet"));
+        }
     };
     info!("{why}: the node takes nothing new and finishes what it has; a signal now ends it at once");
     let drained = tokio::select! {

@@ -151,6 +151,9 @@ fn devices(state: &State) -> Vec<Device> {
         workers: device.about.workers,
         memory_bytes: device.about.memory_bytes,
         shards: counts[number],
+        term: device.term,
+        replicas: device.replicas.clone(),
+        in_sync: device.in_sync.iter().copied().collect(),
     });
     devices.collect()
 }

@@ -11,6 +11,7 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use parking_lot::Mutex;
 use ringhold_cluster::control::state::{
     AboutDevice, Admission, Command, DeviceNumber, NodeNumber, Outcome, Refused, State, id_text,
 };
-use ringhold_cluster::control::{Calls, Control};
+use ringhold_cluster::control::{Calls, Control, GivenUp, Lease};
 use ringhold_cluster::fault::Fault;
 use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_cluster::peers::lane::LaneStream;
@@ -27,6 +28,7 @@ use ringhold_cluster::tls::Identity;
 use ringhold_cluster::wire::{Failed, NodeName, Request, Response};
 use ringhold_storage::raft_log::RaftLog;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 pub use join::{Error, found};
@@ -68,6 +70,8 @@ pub struct Cluster {
     /// Who takes what actors of other nodes send to this one's, once it is open.
     inlet: OnceLock<Weak<dyn Inlet>>,
     known: Mutex<Known>,
+    /// The node was given up.
+    given_up: (AtomicBool, Notify),
 }
 
 /// Who takes what actors of other nodes send to this one's.
@@ -117,6 +121,7 @@ impl Cluster {
             doors: OnceLock::new(),
             inlet: OnceLock::new(),
             known: Mutex::new(known),
+            given_up: Default::default(),
         })
     }
 
@@ -233,7 +238,29 @@ impl Cluster {
                 );
                 std::future::pending().await
             }
+            GivenUp = control.keep_lease() => {
+                self.given_up.0.store(true, SeqCst);
+                self.given_up.1.notify_waiters();
+                std::future::pending().await
+            }
+            () = control.keep_leases() => {}
             () = control.keep_members() => {}
+        }
+    }
+
+    /// The lease under which the node runs its devices, once it belongs to a cluster.
+    pub fn lease(&self) -> Option<Lease> {
+        self.control.get().map(Control::lease)
+    }
+
+    /// Resolves once the node was given up: its devices may run elsewhere, and it has to end.
+    pub async fn given_up(&self) {
+        loop {
+            let told = self.given_up.1.notified();
+            if self.given_up.0.load(SeqCst) {
+                return;
+            }
+            told.await;
         }
     }
 

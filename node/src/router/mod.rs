@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
+use ringhold_cluster::control::Lease;
 use ringhold_cluster::frame::{client_id, session_and_number};
 use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_cluster::peers::lane::Envelope;
@@ -367,6 +368,16 @@ impl Router {
         if let Some(reason) = header.reason() {
             return Err(Failed::new(reason, reason.to_string()));
         }
+        let held = async {
+            if let Some(lease) = self.lease() {
+                lease.held().await;
+            }
+        };
+        if tokio::time::timeout_at(deadline, held).await.is_err() {
+            return Err(Failed::text(
+                "the node does not hold its lease, and another may have its actors by now: ask again",
+            ));
+        }
         let (about, bytes) =
             Inspected::split(&payload).ok_or_else(|| Failed::text("the device's answer is too short"))?;
         Ok((about, bytes.to_vec()))
@@ -544,6 +555,10 @@ impl Doors for Router {
         }
         self.keep("", letters);
         batch.len() - rest.len()
+    }
+
+    fn lease(&self) -> Option<Lease> {
+        self.cluster.as_ref()?.lease()
     }
 
     fn room(&self) -> BoxFuture<'_, ()> {

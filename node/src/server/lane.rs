@@ -87,6 +87,11 @@ async fn read(
         counters.frames_in.fetch_add(1, Relaxed);
         counters.bytes_in.fetch_add((body.len() + FRAME_HEADER_BYTES) as u64, Relaxed);
         session.expect_answers(checked.asks);
+        tokio::select! {
+            biased;
+            () = shared.refusing.wait() => {}
+            () = held(shared) => {}
+        }
         let refused = admit(body, session, shared).await;
         counters.messages_in.fetch_add(u64::from(header.count) - refused, Relaxed);
         counters.asks_in.fetch_add(u64::from(checked.asks), Relaxed);
@@ -99,6 +104,13 @@ async fn read(
         if checked.asks < header.count {
             session.writer.notify_one();
         }
+    }
+}
+
+/// Waits while the node does not hold its lease.
+async fn held(shared: &Shared) {
+    if let Some(lease) = shared.doors().lease() {
+        lease.held().await;
     }
 }
 
@@ -153,6 +165,9 @@ async fn write(mut send: SendStream, session: &Arc<Session>, shared: &Shared, en
             }
             buffer.push_empty_frame();
         }
+        // After all that goes out was taken: what there was while nobody else could have the devices may go out however late it is,
+        // and what came about later may not, whatever kept this task from going on meanwhile.
+        held(shared).await;
         buffer.seal_answers(now.0, now.1, now.2);
         send.write_all(buffer.bytes()).await?;
         sent = now;

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream};
+use ringhold_cluster::control::Lease;
 use ringhold_cluster::counters::{Counters, bump};
 use ringhold_cluster::enrol::{self, EnrolRefused};
 use ringhold_cluster::fault::{Fault, Served, control_fault, preamble, silence};
@@ -53,6 +54,12 @@ pub trait Doors: Send + Sync + 'static {
     /// zero, to be stamped here. A message may have come before, on another connection of its client. Each ask or inspect taken is owed exactly one answer, through [`Sessions`] or
     /// [`Session::answer`], addressed to that sender.
     fn admit(&self, session: &Arc<Session>, batch: &[u8]) -> usize;
+
+    /// The lease under which the node runs its devices, where it has one: without it nothing of clients is let in, and nothing goes out
+    /// to them.
+    fn lease(&self) -> Option<Lease> {
+        None
+    }
 
     /// Resolves when `admit` may take something again: at once if there is room now. It may be wrong, and the server
     /// also asks again by itself after a moment, so that a missed wake costs milliseconds.

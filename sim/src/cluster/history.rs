@@ -66,7 +66,10 @@ pub fn digest(state: &State) -> u64 {
     for (number, member) in &state.nodes {
         (number, &member.id, &member.address, member.draining).hash(&mut hasher);
     }
-    state.devices.iter().for_each(|(number, device)| (number, device.node).hash(&mut hasher));
+    for (number, device) in &state.devices {
+        (number, device.node, device.term, &device.replicas, &device.in_sync).hash(&mut hasher);
+    }
+    state.nodes.keys().for_each(|node| state.times_given_up(*node).hash(&mut hasher));
     state.shards.iter().for_each(|shard| (shard.owner, shard.term).hash(&mut hasher));
     (state.settings.voters_max, &state.tokens).hash(&mut hasher);
     hasher.finish()
@@ -101,8 +104,13 @@ pub fn heard(answer: Result<Result<Outcome, Refused>, Error>) -> Result<Heard, S
 /// A shard, as a register that is exchanged.
 #[derive(Clone, Debug)]
 enum OfShard {
-    Move { from: DeviceNumber, to: DeviceNumber, done: Option<bool> },
-    Read(Shard),
+    Move {
+        from: DeviceNumber,
+        to: DeviceNumber,
+        done: Option<bool>,
+    },
+    /// Its term may have grown so often besides, with its device on another node.
+    Read(Shard, u64),
 }
 
 impl Operation for OfShard {
@@ -115,7 +123,10 @@ impl Operation for OfShard {
                 (false, Some(false) | None) => Some(*state),
                 (true, Some(false)) | (false, Some(true)) => None,
             },
-            OfShard::Read(seen) => (seen == *state).then_some(seen),
+            OfShard::Read(seen, besides) => {
+                let terms = state.1..=state.1 + besides;
+                (seen.0 == state.0 && terms.contains(&seen.1)).then_some(seen)
+            }
         }
     }
 }
@@ -171,8 +182,8 @@ impl History {
         self.calls.iter().filter(|(_, ended, ..)| ended.is_none()).count()
     }
 
-    /// What no story explains; and how many objects it was given up for.
-    pub fn judge(&self, start: &Seen) -> (Vec<String>, u64) {
+    /// What no story explains; and how many objects it was given up for. So often has a device begun on another node.
+    pub fn judge(&self, start: &Seen, failovers: u64) -> (Vec<String>, u64) {
         let (mut violations, mut undecided) = (Vec::new(), 0);
         let mut note = |what: String, verdict: Verdict| match verdict {
             Verdict::Linearizable => {}
@@ -180,7 +191,7 @@ impl History {
             Verdict::Undecided => undecided += 1,
         };
         for (number, shard) in (0..).zip(&start.shards) {
-            note(format!("shard {number}"), linear::check(shard, &self.of_shard(number), STEPS_MAX));
+            note(format!("shard {number}"), linear::check(shard, &self.of_shard(number, failovers), STEPS_MAX));
         }
         let tokens: BTreeSet<u64> = self.calls.iter().filter_map(|(_, _, ask, _)| asked_token(ask)).collect();
         for token in tokens {
@@ -189,13 +200,13 @@ impl History {
         (violations, undecided)
     }
 
-    fn of_shard(&self, number: u32) -> Vec<Call<OfShard>> {
+    fn of_shard(&self, number: u32, failovers: u64) -> Vec<Call<OfShard>> {
         let of = |(began, ended, ask, heard): &(u64, Option<u64>, Ask, Heard)| {
             let operation = match (ask, heard) {
                 (Ask::Move { shard, from, to }, heard) if *shard == number => {
                     OfShard::Move { from: *from, to: *to, done: done(heard) }
                 }
-                (Ask::Read, Heard::Read(seen)) => OfShard::Read(*seen.shards.get(number as usize)?),
+                (Ask::Read, Heard::Read(seen)) => OfShard::Read(*seen.shards.get(number as usize)?, failovers),
                 _ => return None,
             };
             Some(Call { began: *began, ended: *ended, operation })
@@ -296,7 +307,7 @@ mod tests {
             let began = history.now();
             history.add(began, ask.clone(), heard.clone());
         }
-        history.judge(&Seen { shards: vec![(Some(0), 1)], tokens: BTreeSet::new() }).0.len()
+        history.judge(&Seen { shards: vec![(Some(0), 1)], tokens: BTreeSet::new() }, 0).0.len()
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The third scenario: the control plane of a cluster, while nodes crash, lose each other, move, come and go.
 
 pub mod history;
+mod leases;
 pub mod linear;
 pub mod plan;
 mod site;
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use ringhold_cluster::control::mistake::{self, Mistake};
 use ringhold_cluster::control::state::{AboutDevice, Admission, Cluster, Command, Member, Outcome, State};
 use ringhold_cluster::control::{Control, Role};
 use ringhold_storage::blocks::Blocks;
@@ -58,6 +60,8 @@ pub enum Plant {
     AltersCommands,
     /// A client is told that its command was done before it was.
     AnswersEarly,
+    /// A node makes one about leases.
+    Leases(Mistake),
 }
 
 /// What happened in a run: whether it was worth running.
@@ -76,11 +80,17 @@ pub struct Figures {
     pub joined: u64,
     pub left: u64,
     pub wiped: u64,
+    pub paused: u64,
+    /// Devices that began on another node.
+    pub failovers: u64,
+    /// The longest that a device of a dead node was nobody's, at the end.
+    pub failover_ms: u64,
+    pub failover_of_leader_ms: u64,
     pub undecided: u64,
 }
 
 impl Figures {
-    pub fn named(&self) -> [(&'static str, u64); 14] {
+    pub fn named(&self) -> [(&'static str, u64); 18] {
         [
             ("operations", self.operations),
             ("unknown", self.unknown),
@@ -95,6 +105,10 @@ impl Figures {
             ("joined", self.joined),
             ("left", self.left),
             ("wiped", self.wiped),
+            ("paused", self.paused),
+            ("failovers", self.failovers),
+            ("failover_ms", self.failover_ms),
+            ("failover_of_leader_ms", self.failover_of_leader_ms),
             ("undecided", self.undecided),
         ]
     }
@@ -114,7 +128,13 @@ const CLUSTER: [u8; 16] = [9; 16];
 
 /// Runs one seed. A panic anywhere in it is one of its violations.
 pub fn run(seed: u64, options: Options) -> Report<Figures> {
-    in_runtime(seed, simulate(seed, options))
+    mistake::plant(match options.plant {
+        Some(Plant::Leases(mistake)) => Some(mistake),
+        _ => None,
+    });
+    let report = in_runtime(seed, simulate(seed, options));
+    mistake::plant(None);
+    report
 }
 
 async fn simulate(seed: u64, options: Options) -> Report<Figures> {
@@ -178,6 +198,13 @@ impl World {
         self.nodes.lock().violations.push(violation);
     }
 
+    /// The same once, whatever follows from it.
+    fn once(&self, violation: String) {
+        if !self.nodes.lock().violations.contains(&violation) {
+            self.violation(violation);
+        }
+    }
+
     fn disk(&self, number: u64, which: u64) -> SimDisk {
         site::disk(self, number, which)
     }
@@ -234,11 +261,13 @@ impl World {
             let token = |n: u64| n.to_be_bytes().to_vec();
             self.wires.alter(2, token(5), token(5 + (1 << 16)));
         }
+        let watch = tokio::spawn(leases::watch(self.clone()));
         let mut clients = JoinSet::new();
         for number in 0..self.plan.clients {
             clients.spawn(client(self.clone(), number));
         }
         let mut others = JoinSet::new();
+        others.spawn(pause(self.clone()));
         let until = Instant::now() + self.plan.span;
         for (after, mishap) in &self.plan.mishaps {
             sleep(*after).await;
@@ -252,6 +281,7 @@ impl World {
         while others.join_next().await.is_some() {}
         self.calm.store(true, Relaxed);
         self.end(&start).await;
+        watch.abort();
     }
 
     /// The first nodes, and a cluster of them.
@@ -345,20 +375,23 @@ impl World {
     }
 
     /// Everything is well again: all nodes come to the same, and that is what clients were told.
-    async fn end(&self, start: &Seen) {
-        let last = match self.come_together().await {
-            Ok(state) => Some(Seen::of(&state)),
+    async fn end(self: &Arc<World>, start: &Seen) {
+        let (last, failovers) = match self.come_together().await {
+            Ok(state) => (Some(Seen::of(&state)), state.devices.values().map(|device| device.term - 1).sum()),
             Err(violation) => {
                 self.violation(violation);
-                None
+                (None, u64::MAX / 2)
             }
         };
+        if last.is_some() {
+            leases::check_failover(self).await;
+        }
         let mut history = self.history.lock();
         if let Some(seen) = &last {
             let began = history.now();
             history.add(began, Ask::Read, Heard::Read(Box::new(seen.clone())));
         }
-        let (mut violations, undecided) = history.judge(start);
+        let (mut violations, undecided) = history.judge(start, failovers);
         let lost = last.map_or(Vec::new(), |seen| history.lost(&seen));
         if !lost.is_empty() {
             violations.push(format!("tokens {lost:?} were used, and are not in the state any more"));
@@ -369,6 +402,7 @@ impl World {
         figures.operations = history.calls() as u64;
         figures.unknown = history.unknown() as u64;
         figures.undecided = undecided;
+        figures.failovers = failovers;
         (figures.entries, figures.terms) = (nodes.entries(), nodes.terms() as u64);
         (figures.calls, figures.messages_lost) = self.wires.figures();
         for site in self.all() {
@@ -417,6 +451,9 @@ impl World {
             let (number, known, known_state) = first.get_or_insert((site.number, about.clone(), state.clone()));
             if *known != about {
                 return Err(format!("node {number} has {known:?}, and node {} {about:?}", site.number));
+            }
+            if let Some(number) = leases::missing(self) {
+                return Err(format!("node {number} does not hold its lease"));
             }
             if *known_state != state {
                 return Err(format!("nodes {number} and {} have other states after entry {index:?}", site.number));
@@ -579,6 +616,22 @@ async fn happen(world: Arc<World>, mishap: Mishap) {
                 leave(&world, &site).await;
             }
         }
+    }
+}
+
+/// Has nodes do nothing for a while, again and again.
+async fn pause(world: Arc<World>) {
+    let until = Instant::now() + world.plan.span;
+    for (after, node, span) in world.plan.pauses.clone() {
+        sleep(after).await;
+        if Instant::now() >= until {
+            return;
+        }
+        let number = world.pick(node).number;
+        world.trace.event(format_args!("node {number} is paused for {} ms", span.as_millis()));
+        world.figures.lock().paused += 1;
+        world.wires.pause(number, span);
+        sleep(span).await;
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ringhold_cluster::control::Timing;
+use ringhold_cluster::control::lease::DRIFT_PER_MILLE;
 
 use super::wires::Weather;
 use crate::random::{Random, Stream};
@@ -30,6 +31,8 @@ pub struct Plan {
     pub span: Duration,
     /// What happens, and how long after the one before.
     pub mishaps: Vec<(Duration, Mishap)>,
+    /// Nodes that are paused, drawn as those are, and for how long: beside all that.
+    pub pauses: Vec<(Duration, u64, Duration)>,
 }
 
 /// What happens to nodes. A node is drawn from those that there are then, by a number.
@@ -111,7 +114,22 @@ impl Plan {
             think_max: ms(r.pick(&[20, 100, 600])),
             span: ms(r.between(15_000, 60_000)),
             mishaps,
+            pauses: Plan::pauses(seed),
         }
+    }
+
+    fn pauses(seed: u64) -> Vec<(Duration, u64, Duration)> {
+        let mut random = Random::new(seed, Stream::Plan, 3);
+        let ms = Duration::from_millis;
+        let pause =
+            |r: &mut Random| (ms(r.between(500, 8_000)), r.below(1 << 20), ms(r.pick(&[150, 350, 450, 700, 2_500])));
+        (0..random.between(2, 8)).map(|_| pause(&mut random)).collect()
+    }
+
+    /// By how much the clock of a node is fast, of a thousand parts.
+    pub fn drift_of(&self, seed: u64, number: u64) -> i64 {
+        let most = DRIFT_PER_MILLE;
+        Random::new(seed, Stream::Chaos, 200 + number).below(2 * most + 1) as i64 - most as i64
     }
 
     /// The timing of one node: clocks run faster or slower by up to a tenth.

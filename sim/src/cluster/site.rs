@@ -7,21 +7,22 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringhold_cluster::control::{Control, Options, Role, Timing};
-use ringhold_cluster::network::Network;
 use ringhold_storage::raft_log::RaftLog;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::World;
 use super::history::digest;
-use super::wires::From;
+use super::leases;
+use super::wires::{From, Wires};
 use crate::disk::{self, Figures, Handle, SimDisk};
+use crate::network::Machine;
 use crate::random::{Random, Stream};
 
 /// See the module.
 pub struct Site {
     pub number: u64,
-    network: Arc<dyn Network>,
+    network: Arc<Machine>,
     timing: Timing,
     state: Mutex<State>,
     /// The node has died.
@@ -59,9 +60,11 @@ pub enum Order {
 impl Site {
     pub fn new(world: &World, number: u64) -> Arc<Site> {
         let random = Random::new(world.seed, Stream::Chaos, 100 + number);
+        let network = world.net.machine(number as u8, 0);
+        network.set_drift(world.plan.drift_of(world.seed, number));
         Arc::new(Site {
             number,
-            network: world.net.machine(number as u8, 0),
+            network,
             timing: world.plan.timing_of(world.seed, number),
             state: Mutex::new(State {
                 address: format!("10.0.0.{number}:7000"),
@@ -149,7 +152,8 @@ impl Site {
                 world.wires.connect(&self.address(), &node);
                 self.state.lock().node = Some(node.clone());
                 tokio::spawn(watch(self.clone(), world.clone(), node.clone()));
-                tokio::spawn(keep_members(self.clone(), node));
+                tokio::spawn(keep_members(self.clone(), world.wires.clone(), node.clone()));
+                tokio::spawn(leases::take_part(self.clone(), world.clone(), node));
             }
             Err(e) => world.violation(format!("node {} did not start: {e}", self.number)),
         }
@@ -229,6 +233,9 @@ async fn watch(site: Arc<Site>, world: Arc<World>, node: Control) {
                 nodes.applied(site.number, index, hash);
             }
             nodes.role(site.number, role, term);
+            drop(nodes);
+            leases::check(&world);
+            let mut nodes = world.nodes.lock();
             // Without power it has to.
             if role == Role::Stopped && site.state.lock().disk.has_power() {
                 let why = node.status().stopped;
@@ -248,11 +255,11 @@ async fn watch(site: Arc<Site>, world: Arc<World>, node: Control) {
     }
 }
 
-async fn keep_members(site: Arc<Site>, node: Control) {
+async fn keep_members(site: Arc<Site>, wires: Wires, node: Control) {
     tokio::select! {
         biased;
         () = site.death(&node) => {}
-        () = node.keep_members() => {}
+        () = wires.while_awake(site.number, node.keep_members()) => {}
     }
 }
 

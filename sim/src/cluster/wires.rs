@@ -3,14 +3,17 @@
 //! This stands where `ringhold_cluster::peers` is in a node: a message is a call or its answer, whole, and not datagrams.
 
 use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringhold_cluster::control::{Calls, Control};
 use ringhold_cluster::network::BoxFuture;
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::random::{Random, Stream};
 use crate::trace::{Trace, fnv1a};
@@ -38,6 +41,8 @@ struct Inner {
     cut: BTreeMap<(u64, u64), u32>,
     /// What a node's messages, and those to it, take more.
     slow: BTreeMap<u64, Duration>,
+    /// Until when nodes are paused that were.
+    paused: BTreeMap<u64, Instant>,
     calls: u64,
     lost: u64,
     /// A mistake on purpose: these bytes become others in calls to a node.
@@ -53,6 +58,7 @@ impl Wires {
             there: BTreeMap::new(),
             cut: BTreeMap::new(),
             slow: BTreeMap::new(),
+            paused: BTreeMap::new(),
             calls: 0,
             lost: 0,
             alters: None,
@@ -86,6 +92,40 @@ impl Wires {
 
     pub fn slow_down(&self, number: u64, by: Duration) {
         self.0.lock().slow.insert(number, by);
+    }
+
+    /// For so long a node does nothing: what comes to it waits, and so does what it would send.
+    pub fn pause(&self, number: u64, span: Duration) {
+        let mut inner = self.0.lock();
+        let until = inner.paused.entry(number).or_insert_with(Instant::now);
+        *until = (Instant::now() + span).max(*until);
+    }
+
+    fn paused_until(&self, number: u64) -> Option<Instant> {
+        self.0.lock().paused.get(&number).copied().filter(|until| *until > Instant::now())
+    }
+
+    /// Waits until a node is not paused.
+    async fn awake(&self, number: u64) {
+        while let Some(until) = self.paused_until(number) {
+            sleep_until(until).await;
+        }
+    }
+
+    /// Does what a node does, but for when it is paused.
+    pub async fn while_awake<T>(&self, number: u64, task: impl Future<Output = T>) -> T {
+        let mut task = pin!(task);
+        let mut waits: Option<Pin<Box<Sleep>>> = None;
+        poll_fn(|context| {
+            while let Some(until) = self.paused_until(number) {
+                let waits = waits.insert(Box::pin(sleep_until(until)));
+                if waits.as_mut().poll(context).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+            task.as_mut().poll(context)
+        })
+        .await
     }
 
     pub fn alter(&self, to: u64, from: Vec<u8>, into: Vec<u8>) {
@@ -133,6 +173,7 @@ impl Calls for From {
     ) -> BoxFuture<'a, Result<Vec<u8>, String>> {
         Box::pin(async move {
             let (wires, from) = (&self.wires, self.number);
+            wires.awake(from).await;
             let there = {
                 let mut inner = wires.0.lock();
                 inner.calls += 1;
@@ -146,6 +187,7 @@ impl Calls for From {
             if !wires.travel(from, to, "call", &request).await {
                 return std::future::pending().await;
             }
+            wires.awake(to).await;
             let there = {
                 let inner = wires.0.lock();
                 if let Some((_, old, new)) = inner.alters.as_ref().filter(|(number, ..)| *number == to) {
@@ -160,10 +202,12 @@ impl Calls for From {
                 let _ = done.send(there.answer(request).await);
             });
             let Ok(answer) = answer.await else { return Err("connection lost".into()) };
-            match wires.travel(to, from, "answer", &answer).await {
-                true => Ok(answer),
-                false => std::future::pending().await,
+            wires.awake(to).await;
+            if !wires.travel(to, from, "answer", &answer).await {
+                return std::future::pending().await;
             }
+            wires.awake(from).await;
+            Ok(answer)
         })
     }
 }

@@ -1,0 +1,104 @@
+//! The leader's half of leases.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::at_least;
+
+/// What a leader has granted. See the module.
+#[derive(Clone, Debug)]
+pub struct Grantor {
+    /// The longest lease, and how much longer a silent node is waited for.
+    lease_us: u64,
+    spare_us: u64,
+    leads: Option<Leads>,
+}
+
+#[derive(Clone, Debug)]
+struct Leads {
+    term: u64,
+    /// Until when leases may be held that leaders before have granted.
+    before_until_us: u64,
+    nodes: BTreeMap<u64, Note>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Note {
+    /// Until when it may hold its lease.
+    until_us: u64,
+    /// It was given up, and it is not known yet what became of that.
+    failing: bool,
+}
+
+/// What a node is answered that asks for its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is granted, for so long from when the node asked.
+    Granted { span_us: u64 },
+    /// Not now: it may ask again.
+    NotNow,
+}
+
+impl Grantor {
+    /// One that does not lead. `lease_us`: no lease is longer. `spare_us`: what a node that is silent is given beyond it, though it
+    /// cannot hold it any more: who is only slow comes back to everything as it was.
+    pub fn new(lease_us: u64, spare_us: u64) -> Grantor {
+        Grantor { lease_us, spare_us, leads: None }
+    }
+
+    /// The node leads in this term, and has applied all that was left by leaders before.
+    pub fn leads(&mut self, now_us: u64, term: u64) {
+        if self.leads.as_ref().is_none_or(|leads| leads.term != term) {
+            let before_until_us = now_us + at_least(self.lease_us);
+            self.leads = Some(Leads { term, before_until_us, nodes: BTreeMap::new() });
+        }
+    }
+
+    /// It does not lead, or not any more.
+    pub fn follows(&mut self) {
+        self.leads = None;
+    }
+
+    /// A node asks for its lease. `age_us`: so long ago, by this node's clock, it sent the last thing by which a majority has
+    /// acknowledged that it leads.
+    pub fn asked(&mut self, now_us: u64, node: u64, age_us: u64) -> Verdict {
+        let Some(leads) = &mut self.leads else { return Verdict::NotNow };
+        let note = leads.nodes.entry(node).or_default();
+        let span_us = self.lease_us.saturating_sub(at_least(age_us));
+        if note.failing || span_us == 0 {
+            return Verdict::NotNow;
+        }
+        note.until_us = note.until_us.max(now_us + at_least(span_us));
+        Verdict::Granted { span_us }
+    }
+
+    /// Which of these nodes surely hold no lease any more, and have been silent for too long. They are granted nothing until
+    /// [`Grantor::settled`] says what became of each.
+    pub fn give_up(&mut self, now_us: u64, nodes: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let Some(leads) = &mut self.leads else { return Vec::new() };
+        let mut given_up = Vec::new();
+        for node in nodes {
+            let note = leads.nodes.entry(node).or_default();
+            let until_us = note.until_us.max(leads.before_until_us) + self.spare_us;
+            if !note.failing && now_us > until_us {
+                note.failing = true;
+                given_up.push(node);
+            }
+        }
+        given_up
+    }
+
+    /// What was decided about a node in this term has been done, or is known not to be done ever.
+    pub fn settled(&mut self, term: u64, node: u64) {
+        if let Some(leads) = self.leads.as_mut().filter(|leads| leads.term == term)
+            && let Some(note) = leads.nodes.get_mut(&node)
+        {
+            note.failing = false;
+        }
+    }
+
+    /// Nodes to which something can be given: they hold leases, as far as is known here.
+    pub fn holders(&self, now_us: u64) -> BTreeSet<u64> {
+        let nodes = self.leads.iter().flat_map(|leads| &leads.nodes);
+        nodes.filter(|(_, note)| !note.failing && note.until_us > now_us).map(|(node, _)| *node).collect()
+    }
+}

@@ -1,0 +1,359 @@
+//! What nodes do about their leases: they ask for theirs, and the one that leads grants them. See [`super::lease`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use openraft::metrics::RaftMetrics;
+use openraft::{Instant as _, ServerState};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use super::lease::{Event, Grantor, Holder, Verdict};
+use super::mistake::{self, Mistake};
+use super::network::{Answer, Renewal, Request};
+use super::state::{Command, DeviceNumber, NodeNumber};
+use super::types::{LogId, Types};
+use super::{Control, Role, Timing, failover};
+use crate::network::Network;
+
+/// A node asks so often while it holds its lease once.
+const ASKS_PER_LEASE: u32 = 4;
+/// Questions that are on their way at a time, at most.
+const ASKS_MAX: usize = 8;
+
+/// Whether a node may run its devices now. Clones are the same one.
+#[derive(Clone)]
+pub struct Lease(Arc<Shown>);
+
+struct Shown {
+    network: Arc<dyn Network>,
+    /// By [`Network::steady_us`].
+    until_us: AtomicU64,
+    granted: Notify,
+}
+
+impl Lease {
+    fn new(network: Arc<dyn Network>) -> Lease {
+        Lease(Arc::new(Shown { network, until_us: AtomicU64::new(0), granted: Notify::new() }))
+    }
+
+    /// Whether the node holds it at this moment. What was there before the question may go out: it was made while nobody else could
+    /// have the devices.
+    pub fn holds(&self) -> bool {
+        // Read before the time: what is granted between the two counts the next time.
+        let until_us = self.0.until_us.load(SeqCst);
+        until_us > self.0.network.steady_us()
+    }
+
+    /// Resolves once the node holds it.
+    pub async fn held(&self) {
+        loop {
+            let granted = self.0.granted.notified();
+            if self.holds() {
+                return;
+            }
+            granted.await;
+        }
+    }
+
+    fn show(&self, until_us: u64) {
+        if self.0.until_us.swap(until_us, SeqCst) != until_us {
+            self.0.granted.notify_waiters();
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lease(until {} us)", self.0.until_us.load(SeqCst))
+    }
+}
+
+/// A node was given up while it was silent: its devices may run elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenUp;
+
+/// Both halves of leases at one node.
+pub(super) struct Tenure {
+    lease: Lease,
+    halves: Mutex<Halves>,
+}
+
+struct Halves {
+    holder: Holder,
+    grantor: Grantor,
+    /// The term in which this node leads and has applied all that was left by leaders before.
+    serving: Option<u64>,
+    /// Others are about to vote, or were, beside these members.
+    joined: Option<Option<LogId>>,
+}
+
+impl Tenure {
+    pub fn new(timing: &Timing, network: Arc<dyn Network>) -> Tenure {
+        let us = |span: Duration| span.as_micros() as u64;
+        let grantor = Grantor::new(us(timing.lease), us(timing.spare));
+        let halves = Halves { holder: Holder::default(), grantor, serving: None, joined: None };
+        Tenure { lease: Lease::new(network), halves: Mutex::new(halves) }
+    }
+
+    fn now_us(&self) -> u64 {
+        self.lease.0.network.steady_us()
+    }
+}
+
+impl Halves {
+    /// Whether the node leads and votes alone, and that cannot change without it.
+    fn is_alone(&self, metrics: &RaftMetrics<Types>) -> bool {
+        let membership = &metrics.membership_config;
+        metrics.state == ServerState::Leader
+            && membership.membership().voter_ids().eq([metrics.id])
+            && self.joined != Some(*membership.log_id())
+    }
+
+    /// How long ago this node sent the last thing by which a majority has acknowledged that it leads, if it serves.
+    fn age(&self, metrics: &RaftMetrics<Types>) -> Option<Duration> {
+        let leads = metrics.state == ServerState::Leader && metrics.running_state.is_ok();
+        if !leads || self.serving != Some(metrics.current_term) {
+            return None;
+        }
+        match self.is_alone(metrics) || mistake::is_made(Mistake::GrantsWithoutMajority) {
+            true => Some(Duration::ZERO),
+            false => metrics.last_quorum_acked.map(|acked| acked.elapsed()),
+        }
+    }
+}
+
+impl Control {
+    /// The lease under which this node runs its devices.
+    pub fn lease(&self) -> Lease {
+        self.0.tenure.lease.clone()
+    }
+
+    /// Nodes that hold a lease, as far as this node knows; none where it does not lead.
+    pub fn holders(&self) -> BTreeSet<NodeNumber> {
+        let halves = self.0.tenure.halves.lock();
+        halves.grantor.holders(self.0.tenure.now_us()).into_iter().map(|node| node as NodeNumber).collect()
+    }
+
+    /// Keeps this node's lease, until the node is given up: then it must end, for its devices may run elsewhere. To be begun once the
+    /// node has read what the cluster has agreed on.
+    pub async fn keep_lease(&self) -> GivenUp {
+        let own = self.number() as NodeNumber;
+        let given_up = self.state().times_given_up(own);
+        let mut asks = FuturesUnordered::new();
+        let mut due = interval(self.0.timing.lease / ASKS_PER_LEASE);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut is_due, mut asked) = (true, None);
+        loop {
+            let seen = self.changes();
+            if self.state().times_given_up(own) > given_up {
+                self.0.tenure.lease.show(0);
+                return GivenUp;
+            }
+            let leader = self.leader();
+            // Whoever has just been elected is asked at once.
+            if !self.is_alone() && (is_due || leader != asked) && asks.len() < ASKS_MAX {
+                (is_due, asked) = (false, leader);
+                if let Some(leader) = leader {
+                    asks.push(self.renew(leader, own, given_up));
+                }
+            }
+            tokio::select! {
+                biased;
+                Some((sent_us, renewal)) = asks.next() => match renewal {
+                    Renewal::Granted { span_us } => {
+                        let late = mistake::is_made(Mistake::CountsFromTheAnswer);
+                        let sent_us = if late { self.0.tenure.now_us() } else { sent_us };
+                        self.hold(Event::Granted { sent_us, span_us });
+                    }
+                    Renewal::NotNow => {}
+                    Renewal::GivenUp { times } => {
+                        tracing::warn!("the node was given up {times} times, and knows of {given_up}");
+                        self.0.tenure.lease.show(0);
+                        return GivenUp;
+                    }
+                },
+                _ = due.tick() => is_due = true,
+                _ = self.changed(seen) => {}
+            }
+        }
+    }
+
+    /// Asks for this node's lease; says when, and what it was answered.
+    async fn renew(&self, leader: u64, node: NodeNumber, given_up: u64) -> (u64, Renewal) {
+        let sent_us = self.0.tenure.now_us();
+        if leader == self.number() {
+            return (sent_us, self.renew_here(node, given_up));
+        }
+        let Some(peer) = self.peer(leader) else { return (sent_us, Renewal::NotNow) };
+        let request = Request::Renew { node, given_up };
+        match self.0.links.ask(leader, &peer.address, &request, self.0.timing.lease).await {
+            Ok(Answer::Renewed(renewal)) => (sent_us, renewal),
+            _ => (sent_us, Renewal::NotNow),
+        }
+    }
+
+    /// Answers a node that asks for its lease.
+    pub(super) fn renew_here(&self, node: NodeNumber, given_up: u64) -> Renewal {
+        let mut halves = self.0.tenure.halves.lock();
+        let now_us = self.0.tenure.now_us();
+        let age = self.metrics(|metrics| halves.age(metrics));
+        let Some(age) = age else { return Renewal::NotNow };
+        // As it is now: what was decided about the node before is in it, or nothing is granted.
+        let state = self.state();
+        let times = state.times_given_up(node);
+        if times > given_up {
+            return Renewal::GivenUp { times };
+        }
+        if times < given_up || !state.nodes.contains_key(&node) {
+            return Renewal::NotNow;
+        }
+        match halves.grantor.asked(now_us, node.into(), age.as_micros() as u64) {
+            Verdict::Granted { span_us } => Renewal::Granted { span_us },
+            Verdict::NotNow => Renewal::NotNow,
+        }
+    }
+
+    /// Whether this node leads and votes alone. Its lease is its own then.
+    fn is_alone(&self) -> bool {
+        let mut halves = self.0.tenure.halves.lock();
+        let alone = self.metrics(|metrics| halves.is_alone(metrics));
+        if alone && halves.holder != Holder::Alone {
+            halves.holder.step(self.0.tenure.now_us(), Event::Alone);
+            self.0.tenure.lease.show(halves.holder.until_us());
+        }
+        alone
+    }
+
+    /// Others are about to vote: from now on they may elect another.
+    pub(super) fn others_will_vote(&self) {
+        let mut halves = self.0.tenure.halves.lock();
+        halves.joined = Some(self.metrics(|metrics| *metrics.membership_config.log_id()));
+        let lease_us = self.0.timing.lease.as_micros() as u64;
+        halves.holder.step(self.0.tenure.now_us(), Event::Joined { lease_us });
+        self.0.tenure.lease.show(halves.holder.until_us());
+    }
+
+    fn hold(&self, event: Event) {
+        let mut halves = self.0.tenure.halves.lock();
+        halves.holder.step(self.0.tenure.now_us(), event);
+        self.0.tenure.lease.show(halves.holder.until_us());
+    }
+
+    /// Grants leases wherever this node leads, and has the devices of who is silent begin elsewhere. It does not end.
+    pub async fn keep_leases(&self) {
+        let mut decided = FuturesUnordered::new();
+        let mut silent = BTreeSet::new();
+        loop {
+            let seen = self.changes();
+            match self.role() {
+                (Role::Leader, term) => {
+                    self.serve(term).await;
+                    for (node, devices) in self.give_up(&mut silent) {
+                        decided.push(self.begin_elsewhere(term, node, devices));
+                    }
+                }
+                _ => {
+                    self.serves(None);
+                    silent.clear();
+                }
+            }
+            tokio::select! {
+                biased;
+                Some((term, node)) = decided.next() => self.0.tenure.halves.lock().grantor.settled(term, node.into()),
+                _ = timeout(self.0.timing.lease / (2 * ASKS_PER_LEASE), self.changed(seen)) => {}
+            }
+        }
+    }
+
+    fn serves(&self, term: Option<u64>) {
+        let mut halves = self.0.tenure.halves.lock();
+        halves.serving = term;
+        match term {
+            Some(term) => {
+                let early = mistake::is_made(Mistake::DoesNotWait);
+                let before_us = if early { 2 * self.0.timing.lease.as_micros() as u64 } else { 0 };
+                halves.grantor.leads(self.0.tenure.now_us() - before_us, term);
+            }
+            None => halves.grantor.follows(),
+        }
+    }
+
+    /// Grants nothing in a term before all that was left by leaders before is applied.
+    async fn serve(&self, term: u64) {
+        if self.0.tenure.halves.lock().serving == Some(term) {
+            return;
+        }
+        let within = self.0.timing.election_min;
+        let deadline = Instant::now() + within;
+        if let Ok(Some(index)) = self.read_index_here(within).await
+            && let Ok(true) = self.applied_by(index, deadline).await
+            && self.role() == (Role::Leader, term)
+        {
+            self.serves(Some(term));
+        }
+    }
+
+    /// Who has been silent for too long, and where which of its devices begin. `silent`: of whom that has been said.
+    fn give_up(&self, silent: &mut BTreeSet<NodeNumber>) -> Vec<(NodeNumber, BTreeMap<DeviceNumber, NodeNumber>)> {
+        let mut halves = self.0.tenure.halves.lock();
+        let now_us = self.0.tenure.now_us();
+        let state = self.state();
+        let Some(term) = halves.serving else { return Vec::new() };
+        let nodes = state.nodes.keys().map(|node| u64::from(*node));
+        let given_up: Vec<_> =
+            halves.grantor.give_up(now_us, nodes).into_iter().map(|node| node as NodeNumber).collect();
+        let live: BTreeSet<_> = halves.grantor.holders(now_us).into_iter().map(|node| node as NodeNumber).collect();
+        silent.retain(|node| !live.contains(node));
+        let mut decided = Vec::new();
+        for node in given_up {
+            let devices = failover::choose(&state, node, &live);
+            if silent.insert(node) {
+                let (all, shards) = state.devices_of(node).fold((0, 0), |(devices, shards), (device, _)| {
+                    (devices + 1, shards + state.shards_of(device).count())
+                });
+                tracing::warn!(
+                    "node {node} is silent, and its lease has run out: {} of its {all} devices begin elsewhere; it has {shards} shards",
+                    devices.len()
+                );
+            }
+            match devices.is_empty() {
+                // There is nothing to be done about it.
+                true => halves.grantor.settled(term, node.into()),
+                false => decided.push((node, devices)),
+            }
+        }
+        decided
+    }
+
+    /// Has the cluster agree on it. Resolves once it is known what became of that, or that this node does not lead in the term any
+    /// more: then it is nothing to its leases.
+    async fn begin_elsewhere(
+        &self,
+        term: u64,
+        node: NodeNumber,
+        devices: BTreeMap<DeviceNumber, NodeNumber>,
+    ) -> (u64, NodeNumber) {
+        let command = Command::GiveUp { node, times: self.state().times_given_up(node), devices };
+        while self.role() == (Role::Leader, term) {
+            // What may have been done already is refused the second time.
+            match self.propose_here(command.clone(), self.0.timing.append).await {
+                Ok(applied) => {
+                    if let Err(refused) = applied.0 {
+                        tracing::warn!("node {node} was not given up: {refused}");
+                    }
+                    break;
+                }
+                Err(why) => tracing::debug!("whether node {node} is given up is not known yet: {why}"),
+            }
+            sleep(self.0.timing.heartbeat).await;
+        }
+        (term, node)
+    }
+}

@@ -1,0 +1,139 @@
+//! Leases of the nodes: what each does for its own, whether two ever hold a device, and whether those of the dead begin elsewhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use ringhold_cluster::control::state::{Command, DeviceNumber, NodeNumber};
+use ringhold_cluster::control::{Control, GivenUp};
+use tokio::time::{Instant, sleep};
+
+use super::plan::STAYS;
+use super::site::{Order, Site};
+use super::{PATIENCE, World};
+
+/// How often it is looked whether two nodes hold a device.
+const LOOK: Duration = Duration::from_millis(5);
+/// How often a node looks which of its replicas has everything now.
+const REPLICATE: Duration = Duration::from_millis(300);
+/// A process that has ended because its node was given up is started again after so long.
+const RESTART: Duration = Duration::from_millis(200);
+/// A device of a dead node is another's within this where the leader goes on,
+const FAILOVER_BUDGET: Duration = Duration::from_millis(1_000);
+/// and within this where it was the leader that died: another is elected first.
+const ELECTION_BUDGET: Duration = Duration::from_secs(5);
+
+/// What a node does about leases, for as long as it lives.
+pub async fn take_part(site: Arc<Site>, world: Arc<World>, node: Control) {
+    let part = async {
+        // What a process knows that has just started, before it runs anything.
+        while node.read(PATIENCE).await.is_err() {}
+        tokio::select! {
+            biased;
+            GivenUp = node.keep_lease() => {}
+            () = node.keep_leases() => {}
+            () = replicate(&node) => {}
+        }
+    };
+    tokio::select! {
+        biased;
+        () = site.death(&node) => return,
+        () = world.wires.while_awake(site.number, part) => {}
+    }
+    world.trace.event(format_args!("node {} was given up", site.number));
+    site.order(Order::Crash { down: RESTART });
+}
+
+/// Those of a device's replicas that stay members are in sync after a while. It does not end.
+async fn replicate(node: &Control) {
+    loop {
+        sleep(REPLICATE).await;
+        let (state, own) = (node.state(), node.number() as NodeNumber);
+        for (number, device) in state.devices_of(own) {
+            let late = device.replicas.iter().find(|node| u64::from(**node) <= STAYS && !device.in_sync.contains(node));
+            if let Some(late) = late.filter(|_| node.lease().holds()) {
+                let command = Command::InSync {
+                    device: number,
+                    term: device.term,
+                    changes: device.changes,
+                    node: *late,
+                    in_sync: true,
+                };
+                // What is refused, or lost, is tried again with what is known then.
+                let _ = node.propose(command, PATIENCE).await;
+            }
+        }
+    }
+}
+
+/// Looks all the time whether two nodes hold a device. It does not end.
+pub async fn watch(world: Arc<World>) {
+    loop {
+        check(&world);
+        sleep(LOOK).await;
+    }
+}
+
+/// At most one node thinks that it holds each device.
+pub fn check(world: &World) {
+    let mut held: BTreeMap<DeviceNumber, u64> = BTreeMap::new();
+    for site in world.all() {
+        let Some(node) = site.node().filter(|node| node.lease().holds()) else { continue };
+        for (device, _) in node.state().devices_of(site.number as NodeNumber) {
+            if let Some(other) = held.insert(device, site.number) {
+                world.once(format!("nodes {other} and {} both hold device {device}", site.number));
+            }
+        }
+    }
+}
+
+/// Once all is well: a node dies that runs a device of which another has everything, and the device is another's soon.
+pub async fn check_failover(world: &Arc<World>) {
+    let Some(state) = world.read_somewhere().await else { return };
+    let live = |number: &NodeNumber| {
+        let sites = world.all();
+        sites
+            .iter()
+            .any(|site| site.number == u64::from(*number) && site.node().is_some_and(|node| node.lease().holds()))
+    };
+    let replicated = |device: &ringhold_cluster::control::state::Device| {
+        live(&device.node) && device.in_sync.iter().any(|node| *node != device.node && live(node))
+    };
+    let Some((number, device)) = state.devices.iter().find(|(_, device)| replicated(device)) else {
+        return world.violation("after all is well no device has a replica that is in sync".into());
+    };
+    let Some(site) = world.all().into_iter().find(|site| site.number == u64::from(device.node)) else { return };
+    let led = site.node().is_some_and(|node| node.leader() == Some(site.number));
+    world.trace.event(format_args!("node {} dies for good, which runs device {number}", site.number));
+    site.order(Order::Stop);
+    let (died, budget) = (Instant::now(), if led { ELECTION_BUDGET } else { FAILOVER_BUDGET });
+    let holds = |other: &Arc<Site>| {
+        other.number != site.number
+            && other.node().is_some_and(|node| {
+                node.lease().holds() && node.state().devices[number].node == other.number as NodeNumber
+            })
+    };
+    while !world.all().iter().any(holds) {
+        if died.elapsed() > budget {
+            let led = if led { ", which led" } else { "" };
+            return world.violation(format!(
+                "device {number} of node {}{led} was nobody's {} ms after that had died",
+                site.number,
+                budget.as_millis()
+            ));
+        }
+        sleep(LOOK).await;
+    }
+    let mut figures = world.figures.lock();
+    let took = died.elapsed().as_millis() as u64;
+    let longest = if led { &mut figures.failover_of_leader_ms } else { &mut figures.failover_ms };
+    *longest = took.max(*longest);
+    world.trace.event(format_args!("device {number} was another's after {took} ms"));
+}
+
+/// Every live node holds its lease.
+pub fn missing(world: &World) -> Option<u64> {
+    let holds = |site: &Arc<Site>| site.wiped.load(Relaxed) || site.node().is_some_and(|node| node.lease().holds());
+    world.all().iter().find(|site| !holds(site)).map(|site| site.number)
+}
