@@ -689,6 +689,10 @@ impl State {
         }
         for (number, to) in devices {
             if let Some(device) = self.devices.get_mut(number) {
+                if !device.adopted {
+                    // Where it goes there may be one of its name.
+                    device.about.name = format!("{}@{number}", device.about.name);
+                }
                 device.begin_on(*to);
             }
             for shard in self.shards.iter_mut().filter(|shard| shard.owner == Some(*number)) {
