@@ -25,7 +25,7 @@ use ringhold_storage::raft_log::{self, RaftLog};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::cluster::{self, AgreedTable, Cluster};
+use crate::cluster::{self, AgreedTable, Cluster, Copies, Held};
 use crate::config::{self, Config, DeviceKind};
 use crate::device::cuda::sharers;
 use crate::device::door::Keeping;
@@ -256,11 +256,16 @@ impl Node {
             Some(cluster) => Some(cluster.start(address(config, server.address()), &server).await?),
             None => None,
         };
+        let copies = |index: usize, name: &str| -> Option<Arc<Copies>> {
+            let (cluster, own, store) = (cluster.as_ref()?, own.as_ref()?, storage.checkpoints.as_ref()?);
+            Some(Copies::new(cluster.clone(), own[index], name, store.clone(), storage.jobs.clone()))
+        };
+        let copies: Vec<_> = (0..planned.len()).map(|index| copies(index, &config.device_name(index))).collect();
         let makes = Makes { config, makers: &*makers, registry: &registry, deadlines: &deadlines };
         let mut made = Vec::new();
-        let (table, shards) = match (&cluster, own) {
+        let (table, shards) = match (&cluster, &own) {
             (Some(cluster), Some(own)) => {
-                let table = AgreedTable::new(cluster.clone(), own);
+                let table = AgreedTable::new(cluster.clone(), own.clone());
                 let shards = table.owners();
                 (storage.checkpoints.is_some().then(|| Arc::new(table) as Arc<dyn ShardTable>), shards)
             }
@@ -279,7 +284,10 @@ impl Node {
             let device = &planned.device;
             let (name, overflow) = (config.device_name(index), config.queues.overflow);
             let keeps = match &storage.checkpoints {
-                Some(store) => Some(keeps(config, &name, store, &storage, &committed, &shards)?),
+                Some(store) => {
+                    let (options, keeping) = keeps(config, &name, store, &storage, &committed, &shards)?;
+                    Some((keeper::Options { copies: copies[index].clone(), ..options }, keeping))
+                }
                 None => None,
             };
             // Its actors are not left where they are for that; but a device that never was has to be what it is asked to be.
@@ -321,8 +329,21 @@ impl Node {
         if let Some(cluster) = &cluster {
             cluster.open(&doors);
         }
-        server.open(doors);
         let (mut tasks, vital) = (JoinSet::new(), Vital::default());
+        for (copies, (device, _)) in copies.iter().zip(&made).filter_map(|(copies, made)| Some((copies.clone()?, made)))
+        {
+            let (vital, what) = (vital.clone(), format!("copies the checkpoints of device `{}`", device.name));
+            tasks.spawn(async move { vital.watch(what, copies.run()).await });
+        }
+        // What a device begins with may not have been committed: nobody is to see anything of it before it is.
+        for (device, _) in &made {
+            let say = |why: String| {
+                tracing::warn!(device = device.name, "the node waits for copies of what the device begins with: {why}");
+                server.waits_for(format!("it waits for copies of what device `{}` begins with: {why}", device.name));
+            };
+            device.begins_committed(say).await.map_err(|e| device::Error::Checkpoint(device.name.clone(), e))?;
+        }
+        server.open(doors);
         for (device, _) in &made {
             device.hand_on_taken_up(&*router);
         }
@@ -516,6 +537,7 @@ fn keeps(
         jobs: storage.jobs.clone(),
         interval,
         newest: found.newest.unwrap_or(0),
+        copies: None,
     };
     let keeping = Keeping {
         retained_bytes_max: checkpoints.retained_bytes as usize,
@@ -654,6 +676,7 @@ fn member(config: &Config, registry: &Registry, storage: &Storage, network: &Arc
         devices: devices.collect(),
         fresh: storage.checkpoints.as_ref().is_none_or(|store| store.devices().is_empty()),
         shards: SHARDS as u32,
+        held: storage.checkpoints.clone().map(|store| Held::new(store, storage.jobs.clone())),
     }))
 }
 

@@ -199,6 +199,18 @@ impl Device {
         Ok(Arc::new(device))
     }
 
+    /// Waits until the checkpoint that the device begins with is on every node that is in sync; `say` is told what for, where that
+    /// takes its time.
+    ///
+    /// # Errors
+    /// Where the checkpoint cannot be read.
+    pub async fn begins_committed(&self, say: impl Fn(String)) -> Result<(), keeper::Error> {
+        match self.keeper.as_ref().and_then(|keeper| keeper.options.copies.as_ref()) {
+            Some(copies) => copies.copied(say).await.map_err(keeper::Error::Copies),
+            None => Ok(()),
+        }
+    }
+
     /// Hands on what had been held for the checkpoint that the device begins with. Once, before it starts.
     pub fn hand_on_taken_up(&self, outlet: &dyn Outlet) {
         outlet.carry(self, &mut self.taken_up.lock());
