@@ -13,6 +13,7 @@ use ringhold_kernels::segment::{Framing, Shape};
 use ringhold_storage::checkpoints::Checkpoints;
 use tokio::task::JoinSet;
 
+use crate::cluster::{Cluster, Copies};
 use crate::config::{Config, Device as DeviceConfig, DeviceKind};
 use crate::device::cuda::sharers;
 use crate::device::door::Keeping;
@@ -20,7 +21,7 @@ use crate::device::host::{Devices, Planned};
 use crate::device::keeper::{self, Jobs};
 use crate::device::supervise::Backend;
 use crate::device::supervisor::Limits;
-use crate::device::{self, About, Device, Outlet, breaker, leave_timeout};
+use crate::device::{self, Device, Outlet, breaker, leave_timeout};
 use crate::node::Error;
 use crate::shards::Shards;
 use crate::vital::Vital;
@@ -39,11 +40,25 @@ pub struct Maker {
     pub checkpoints: Option<Checkpoints>,
     pub jobs: Arc<dyn Jobs>,
     pub shards: Arc<Shards>,
+    /// What the node belongs to, which agrees on who has copies of checkpoints.
+    pub cluster: Option<Arc<Cluster>>,
+}
+
+/// What is to be made.
+pub struct About {
+    pub name: String,
+    /// Under which name its checkpoints are kept.
+    pub kept_as: String,
+    /// Its place, and its number: see [`Device`].
+    pub index: u16,
+    pub number: u16,
 }
 
 /// A device that does not run yet.
 pub struct Made {
     pub device: Arc<Device>,
+    /// Of its checkpoints; `None` where the node stands alone, or makes none.
+    copies: Option<Arc<Copies>>,
     /// What it may run with, the preferred one first.
     pub backends: Vec<Backend>,
 }
@@ -57,14 +72,14 @@ pub fn start_timeout(kind: DeviceKind) -> Duration {
 }
 
 impl Maker {
-    /// Makes a device for this place, of this number (see [`Device::number`]), which begins with the newest checkpoint that there is of this name.
+    /// Makes a device, which begins with the newest of its checkpoints.
     ///
     /// # Errors
     /// It cannot be had, or its checkpoints cannot be read.
-    pub fn make(&self, name: String, index: u16, number: u16, planned: &Planned) -> Result<Made, Error> {
+    pub fn make(&self, About { name, kept_as, index, number }: About, planned: &Planned) -> Result<Made, Error> {
         let device = &planned.device;
         let keeps = match &self.checkpoints {
-            Some(store) => Some(self.keeps(&name, store)?),
+            Some(store) => Some(self.keeps(&kept_as, number, store)?),
             None => None,
         };
         // Its actors are not left where they are for that; but a device that never was has to be what it is asked to be.
@@ -81,14 +96,15 @@ impl Maker {
             backends.push(self.backend(backend, &name)?);
         }
         backends[0].unusable = planned.unusable.clone();
-        let about =
-            About { name, index, number, overflow: self.config.queues.overflow, keeps, shards: self.shards.clone() };
+        let copies = keeps.as_ref().and_then(|(options, _)| options.copies.clone());
+        let (overflow, shards) = (self.config.queues.overflow, self.shards.clone());
+        let about = device::About { name, kept_as, index, number, overflow, keeps, shards };
         let device = Device::new(about, &backends[0], &self.registry, self.network.clone())?;
-        Ok(Made { device, backends })
+        Ok(Made { device, copies, backends })
     }
 
     /// How a device makes checkpoints, and the one that it begins with.
-    fn keeps(&self, device: &str, store: &Checkpoints) -> Result<(keeper::Options, Keeping), Error> {
+    fn keeps(&self, device: &str, number: u16, store: &Checkpoints) -> Result<(keeper::Options, Keeping), Error> {
         let found = store.latest(device)?;
         if let Some(cost) = found.cost() {
             tracing::error!(device, "{cost}");
@@ -100,6 +116,10 @@ impl Maker {
             jobs: self.jobs.clone(),
             interval,
             newest: found.newest.unwrap_or(0),
+            copies: self
+                .cluster
+                .clone()
+                .map(|cluster| Copies::new(cluster, number, device, store.clone(), self.jobs.clone())),
         };
         let keeping = Keeping {
             retained_bytes_max: checkpoints.retained_bytes as usize,
@@ -159,7 +179,7 @@ impl Maker {
     }
 
     /// Has a device run, for as long as the node does.
-    pub fn run(&self, Made { device, backends }: Made, outlet: &Arc<dyn Outlet>, tasks: &Tasks) {
+    pub fn run(&self, Made { device, backends, .. }: Made, outlet: &Arc<dyn Outlet>, tasks: &Tasks) {
         let supervision = &self.config.supervision;
         let breaker = breaker::Limits {
             failures: supervision.breaker_failures,
@@ -172,6 +192,15 @@ impl Maker {
         spawn("carries the messages of", Box::pin(device.clone().pump(outlet.clone())));
         spawn("makes the checkpoints of", Box::pin(device.clone().keep(outlet.clone())));
         spawn("keeps alive", Box::pin(device.supervise(backends, breaker, outlet.clone())));
+    }
+}
+
+impl Made {
+    /// Has its checkpoints be copied to other nodes, for as long as the node runs.
+    pub fn copy(&self, tasks: &Tasks) {
+        if let Some(copies) = &self.copies {
+            tasks.spawn(format!("copies the checkpoints of device `{}`", self.device.name), copies.clone().run());
+        }
     }
 }
 

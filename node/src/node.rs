@@ -23,13 +23,13 @@ use ringhold_storage::folder::{self, DataFolder};
 use ringhold_storage::raft_log::{self, RaftLog};
 use tokio::time::{Instant, timeout};
 
-use crate::cluster::{self, AgreedTable, Cluster, Inlet};
+use crate::cluster::{self, AgreedTable, Cluster, Held, Inlet};
 use crate::config::{self, Config, DeviceKind};
 use crate::device::host::{Devices, Planned, RealDevices};
 use crate::device::keeper::{Blocking, Jobs};
 use crate::device::{self, Outlet, leave_timeout};
 use crate::health::http::{self, Http};
-use crate::make::{Made, Maker, Tasks, start_timeout, workers};
+use crate::make::{self, Made, Maker, Tasks, start_timeout, workers};
 use crate::router::begin::Beginner;
 use crate::router::migrate::{self, Moved};
 use crate::router::{Parts, Router};
@@ -276,9 +276,12 @@ impl Node {
             checkpoints: storage.checkpoints.clone(),
             jobs: storage.jobs.clone(),
             shards: shards.clone(),
+            cluster: cluster.clone(),
         });
         for (index, planned) in planned.iter().enumerate() {
-            made.push(maker.make(config.device_name(index), index as u16, numbers[index], planned)?);
+            let name = config.device_name(index);
+            let about = make::About { kept_as: name.clone(), name, index: index as u16, number: numbers[index] };
+            made.push(maker.make(about, planned)?);
         }
         let router = Router::new(Parts {
             name: name(config, &storage.node_id),
@@ -295,7 +298,14 @@ impl Node {
         });
         let tasks = Arc::new(Tasks::default());
         let outlet: Arc<dyn Outlet> = router.clone();
+        made.iter().for_each(|made| made.copy(&tasks));
+        // What a device begins with may not have been committed: nobody is to see anything of it before it is.
         for Made { device, .. } in &made {
+            let say = |why: String| {
+                tracing::warn!(device = device.name, "the node waits for copies of what the device begins with: {why}");
+                server.waits_for(format!("it waits for copies of what device `{}` begins with: {why}", device.name));
+            };
+            device.begins_committed(say).await.map_err(|e| device::Error::Checkpoint(device.name.clone(), e))?;
             device.hand_on_taken_up(&*router);
         }
         let beginner = cluster.as_ref().map(|cluster| Beginner {
@@ -304,8 +314,10 @@ impl Node {
             maker: maker.clone(),
             tasks: Arc::downgrade(&tasks),
         });
-        // What was given to it before it was started last.
-        beginner.iter().for_each(Beginner::begin_given);
+        if let Some(beginner) = &beginner {
+            // What was given to it before it was started last.
+            beginner.begin_given().await;
+        }
         let doors: Arc<dyn Doors> = router.clone();
         if let Some(cluster) = &cluster {
             let inlet: Arc<dyn Inlet> = router.clone();
@@ -532,6 +544,7 @@ fn member(config: &Config, registry: &Registry, storage: &Storage, network: &Arc
         devices: devices.collect(),
         fresh: storage.checkpoints.as_ref().is_none_or(|store| store.devices().is_empty()),
         shards: SHARDS as u32,
+        held: storage.checkpoints.clone().map(|store| Held::new(store, storage.jobs.clone())),
     }))
 }
 

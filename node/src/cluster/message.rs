@@ -1,9 +1,11 @@
 //! What nodes of a cluster ask each other, beside what Raft has to say.
 
-use ringhold_cluster::control::state::{AboutDevice, Member, NodeNumber, Refused};
+use ringhold_cluster::control::state::{AboutDevice, DeviceNumber, Member, NodeNumber, Refused};
 use ringhold_cluster::wire;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use super::replicas::{Asked, Copied};
 
 /// A question to another node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,6 +20,8 @@ pub enum Message {
     Heard,
     /// A client has asked another node what only this one knows.
     Request(Box<wire::Request>),
+    /// From the node that runs a device, in this term, to one that has a copy of its checkpoints.
+    Replica { device: DeviceNumber, term: u64, asked: Asked },
 }
 
 /// A node that wants to become a member.
@@ -38,6 +42,7 @@ pub enum Reply {
     /// For each node, how long ago in milliseconds; `None` of one that does not lead.
     Heard(Option<Vec<(NodeNumber, u64)>>),
     Response(Box<wire::Response>),
+    Replica(Copied),
 }
 
 /// A node that has become a member.

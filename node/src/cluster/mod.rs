@@ -7,6 +7,7 @@
 mod admin;
 mod join;
 mod message;
+mod replicas;
 mod table;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ use tokio::time::timeout;
 
 pub use join::{Error, found};
 use message::{Join, Joined, Message, NotJoined, Reply};
+pub use replicas::{Copies, Held};
 pub use table::AgreedTable;
 
 use crate::server::{Doors, Server};
@@ -57,6 +59,8 @@ pub struct Options {
     pub fresh: bool,
     /// That a cluster has which it founds.
     pub shards: u32,
+    /// Where copies of other nodes' devices' checkpoints are; `None` where the node keeps none.
+    pub held: Option<Held>,
 }
 
 /// A node's membership. Shared by its tasks, the router, and the connections of other nodes.
@@ -245,6 +249,15 @@ impl Cluster {
             }
             () = control.keep_leases() => {}
             () = control.keep_members() => {}
+            () = self.forget_copies() => {}
+        }
+    }
+
+    /// Forgets copies that are to be elsewhere. It does not end.
+    async fn forget_copies(&self) {
+        match &self.options.held {
+            Some(held) => held.forget_unwanted(self.control()).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -313,6 +326,14 @@ impl Cluster {
             Message::Request(request) => match self.doors.get().and_then(Weak::upgrade) {
                 Some(doors) => Ok(Reply::Response(Box::new(doors.request(*request).await))),
                 None => Err("the node is starting".into()),
+            },
+            Message::Replica { device, term, asked } => match (&self.options.held, self.control.get()) {
+                (Some(held), Some(control)) => {
+                    let own = control.number() as NodeNumber;
+                    held.answer(&control.state(), own, device, term, asked).await.map(Reply::Replica)
+                }
+                (None, _) => Err("it keeps no checkpoints (checkpoints.enabled)".into()),
+                (_, None) => Err("the node is starting".into()),
             },
         }
     }

@@ -18,6 +18,7 @@ use super::door::Outcome;
 use super::mistake::{self, Mistake};
 use super::switch::{Carried, LeftLane, Switch};
 use super::{Device, Outlet};
+use crate::cluster::Copies;
 use crate::shards::ShardSet;
 
 /// Who does work that may wait for a disk.
@@ -58,6 +59,8 @@ pub struct Options {
     pub interval: Duration,
     /// The newest epoch that there ever was: the next one is greater.
     pub newest: u64,
+    /// The copies on other nodes without which nothing is committed; `None` where the node stands alone.
+    pub copies: Option<Arc<Copies>>,
 }
 
 /// What is known of a device's checkpoints, for `status`.
@@ -116,6 +119,8 @@ pub enum Error {
     Store(#[from] checkpoints::Error),
     #[error("the device sent what is no part of a checkpoint: {0}")]
     Record(#[from] checkpoint::Error),
+    #[error("what is to be copied to other nodes cannot be read: {0}")]
+    Copies(String),
     #[error("a checkpoint of device `{device}` cannot be taken up: {why}")]
     Part { device: String, why: &'static str },
 }
@@ -150,6 +155,13 @@ impl Keeper {
             whole_next: Mutex::new(false),
             compacting: Arc::default(),
         }
+    }
+
+    /// Waits until the newest checkpoint, which is durable here, is so on every node that is in sync.
+    pub(super) async fn copied(&self) -> Result<(), Error> {
+        let Some(copies) = &self.options.copies else { return Ok(()) };
+        let say = |why| self.figures.lock().failed = Some(why);
+        copies.copied(say).await.map_err(Error::Copies)
     }
 
     pub(super) async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
@@ -283,7 +295,7 @@ impl Device {
             match self.checkpoint(&*outlet).await {
                 Ok(()) => {
                     (last, took) = (Some(now), began.elapsed());
-                    self.compact(keeper).await;
+                    compact(&keeper.options.store, &keeper.options.jobs, &self.kept_as, &keeper.compacting);
                 }
                 Err(Error::HostEnded) => {}
                 Err(e) => {
@@ -312,33 +324,6 @@ impl Device {
             Ok(Err(e)) => tracing::error!(device = self.name, "no last checkpoint: {e}"),
             Err(_) => tracing::error!(device = self.name, "no last checkpoint within the time there was"),
         }
-    }
-
-    /// Makes one checkpoint of a long chain of them, beside everything else.
-    async fn compact(&self, keeper: &Keeper) {
-        let store = keeper.options.store.clone();
-        if !store.due().contains(&self.name) || keeper.compacting.swap(true, SeqCst) {
-            return;
-        }
-        let (name, compacting, jobs) = (self.name.clone(), keeper.compacting.clone(), keeper.options.jobs.clone());
-        tokio::spawn(async move {
-            let rests = jobs.clone();
-            let job = move || {
-                // Half of the time is left to commits.
-                let (mut rested, mut began) = (0, Instant::now());
-                let mut progress = |done: u64| {
-                    if done - rested >= COMPACT_BYTES {
-                        rests.rest(began.elapsed());
-                        (rested, began) = (done, Instant::now());
-                    }
-                };
-                if let Err(e) = store.compact(&name, &mut progress) {
-                    tracing::error!(device = name, "the checkpoints could not be compacted: {e}");
-                }
-            };
-            jobs.run(Box::new(job)).await;
-            compacting.store(false, SeqCst);
-        });
     }
 
     /// What moves when anything happens.
@@ -453,7 +438,7 @@ impl Device {
         };
         let mut parts: Vec<Collecting> = (0..lanes).map(|_| Collecting::default()).collect();
         let leaving = switch.as_ref().and_then(|switch| switch.leaving.clone());
-        let (store, name) = (keeper.options.store.clone(), self.name.clone());
+        let (store, name) = (keeper.options.store.clone(), self.kept_as.clone());
         let mut draft = keeper.run(move || store.begin(&name, epoch, base)).await;
         let mut bytes = 0u64;
         while parts.iter().any(|part| !part.whole) {
@@ -557,11 +542,15 @@ impl Device {
                 draft.commit(about)
             })
             .await;
+        let committed = match committed {
+            Ok(_) => keeper.copied().await,
+            Err(why) => Err(why.into()),
+        };
         let adopted_before = {
             let mut door = self.door.lock();
             let (_, before) = door.adopted();
             match &committed {
-                Ok(_) => door.commit(&mut out),
+                Ok(()) => door.commit(&mut out),
                 Err(_) => door.give_back(),
             }
             door.let_in();
@@ -576,7 +565,7 @@ impl Device {
             keeper.stale.store(false, SeqCst);
         }
         if adopted > adopted_before {
-            let (store, name) = (keeper.options.store.clone(), self.name.clone());
+            let (store, name) = (keeper.options.store.clone(), self.kept_as.clone());
             if let Err(e) = keeper.run(move || store.forget_adoptions(&name, adopted)).await {
                 tracing::warn!(device = self.name, "what has moved here is kept longer than need be: {e}");
             }
@@ -587,6 +576,33 @@ impl Device {
         (figures.at, figures.took, figures.failed) = (Some(Instant::now()), began.elapsed(), None);
         Ok(())
     }
+}
+
+/// Makes one checkpoint of a long chain of them, beside everything else, unless that is under way.
+pub(crate) fn compact(store: &Checkpoints, jobs: &Arc<dyn Jobs>, device: &str, compacting: &Arc<AtomicBool>) {
+    if !store.due().iter().any(|due| due == device) || compacting.swap(true, SeqCst) {
+        return;
+    }
+    let (store, device) = (store.clone(), device.to_string());
+    let (compacting, jobs) = (compacting.clone(), jobs.clone());
+    tokio::spawn(async move {
+        let rests = jobs.clone();
+        let job = move || {
+            // Half of the time is left to commits.
+            let (mut rested, mut began) = (0, Instant::now());
+            let mut progress = |done: u64| {
+                if done - rested >= COMPACT_BYTES {
+                    rests.rest(began.elapsed());
+                    (rested, began) = (done, Instant::now());
+                }
+            };
+            if let Err(e) = store.compact(&device, &mut progress) {
+                tracing::error!(device, "the checkpoints could not be compacted: {e}");
+            }
+        };
+        jobs.run(Box::new(job)).await;
+        compacting.store(false, SeqCst);
+    });
 }
 
 /// What of a device's checkpoint is its door's: takes it up, and says what is to be handed on. So too what moved to the device
@@ -637,7 +653,7 @@ impl Device {
             let mut door = self.door.lock();
             (door.epoch(), door.link().lanes(), door.link().router(), door.lacks_after())
         };
-        let (store, name) = (keeper.options.store.clone(), self.name.clone());
+        let (store, name) = (keeper.options.store.clone(), self.kept_as.clone());
         let epoch = match epoch {
             epoch if mistake::is_made(Mistake::BeginsOlder) => older(&store, &name, epoch),
             epoch => epoch,
@@ -773,7 +789,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_does_not_answer_is_told_of_and_waited_for() {
         let store = Checkpoints::open(Arc::new(InMemory::default()), checkpoints::Options::default()).unwrap();
-        let options = Options { store, jobs: Arc::new(Slow), interval: Duration::from_secs(1), newest: 0 };
+        let options =
+            Options { store, jobs: Arc::new(Slow), interval: Duration::from_secs(1), newest: 0, copies: None };
         let keeper = Arc::new(Keeper::new(options, false));
         let running = tokio::spawn({
             let keeper = keeper.clone();

@@ -52,6 +52,8 @@ use crate::shed::DeviceSignals;
 /// A device of this node. Shared by its tasks and the router.
 pub struct Device {
     pub name: String,
+    /// Under which name its checkpoints are kept.
+    kept_as: String,
     /// Its place among the devices of the node.
     pub index: u16,
     /// What it is called in lanes between devices: the number that its cluster has given it; else its place.
@@ -139,6 +141,7 @@ pub enum Error {
 /// What the configuration says of a device.
 pub struct About {
     pub name: String,
+    pub kept_as: String,
     pub index: u16,
     pub number: u16,
     pub overflow: config::Overflow,
@@ -151,7 +154,7 @@ pub struct About {
 impl Device {
     /// A device that is not started yet, with a segment for hosts of this backend.
     pub fn new(
-        About { name, index, number, overflow, keeps, shards }: About,
+        About { name, kept_as, index, number, overflow, keeps, shards }: About,
         backend: &Backend,
         registry: &Arc<Registry>,
         network: Arc<dyn Network>,
@@ -162,7 +165,7 @@ impl Device {
         let mut door = Door::new(backend.link(&name, registry, &owners)?, overflow, keeping);
         let taken_up = match &options {
             Some(options) if epoch > 0 => {
-                keeper::take_up(options, &name, epoch, registry, &shards.owned_by(index), &mut door)
+                keeper::take_up(options, &kept_as, epoch, registry, &shards.owned_by(index), &mut door)
             }
             _ => Ok(Outcome::default()),
         };
@@ -172,6 +175,7 @@ impl Device {
             keeper: options.map(|options| Keeper::new(options, stale)),
             taken_up: Mutex::new(taken_up),
             name,
+            kept_as,
             index,
             number,
             shards,
@@ -202,6 +206,18 @@ impl Device {
             over: Notify::new(),
         };
         Ok(Arc::new(device))
+    }
+
+    /// Waits until the checkpoint that the device begins with is on every node that is in sync; `say` is told what for, where that
+    /// takes its time.
+    ///
+    /// # Errors
+    /// Where the checkpoint cannot be read.
+    pub async fn begins_committed(&self, say: impl Fn(String)) -> Result<(), keeper::Error> {
+        match self.keeper.as_ref().and_then(|keeper| keeper.options.copies.as_ref()) {
+            Some(copies) => copies.copied(say).await.map_err(keeper::Error::Copies),
+            None => Ok(()),
+        }
     }
 
     /// Hands on what had been held for the checkpoint that the device begins with. Once, before it starts.
@@ -330,7 +346,7 @@ impl Device {
         &self,
         job: impl FnOnce(&Checkpoints, &str) -> T + Send + 'static,
     ) -> T {
-        let (store, name) = (self.keeper().options.store.clone(), self.name.clone());
+        let (store, name) = (self.keeper().options.store.clone(), self.kept_as.clone());
         self.keeper().run(move || job(&store, &name)).await
     }
 
@@ -562,8 +578,15 @@ mod tests {
             unusable: None,
         };
         let shards = Arc::new(Shards::new(&crate::shards::dealt(1)));
-        let about =
-            About { name: "x".into(), index: 0, number: 0, overflow: config::Overflow::Block, keeps: None, shards };
+        let about = About {
+            name: "x".into(),
+            kept_as: "x".into(),
+            index: 0,
+            number: 0,
+            overflow: config::Overflow::Block,
+            keeps: None,
+            shards,
+        };
         let made = Device::new(about, &backend, &registry, Arc::new(RealNetwork));
         let device = made.map_err(|e| e.to_string()).unwrap();
         let segment = device.door.lock().link().segment().clone();

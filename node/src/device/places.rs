@@ -34,27 +34,34 @@ impl Places {
             len: AtomicUsize::new(0),
             adding: Mutex::default(),
         };
-        devices.into_iter().for_each(|device| {
-            places.add(|_| Ok::<_, NoPlace>(device)).expect("no node has so many");
-        });
+        devices.into_iter().for_each(|device| places.add(device).expect("no node has so many"));
         places
     }
 
-    /// Adds what is made for the next place.
+    /// The place that the next one gets.
     ///
     /// # Errors
-    /// There is no place, or what kept it from being made.
-    pub fn add<E: From<NoPlace>>(&self, make: impl FnOnce(u16) -> Result<Arc<Device>, E>) -> Result<Arc<Device>, E> {
-        let _one = self.adding.lock();
+    /// There is none.
+    pub fn next(&self) -> Result<u16, NoPlace> {
         let place = self.len();
-        if place == PLACES_MAX {
-            return Err(NoPlace.into());
-        }
-        let device = make(place as u16)?;
+        if place < PLACES_MAX { Ok(place as u16) } else { Err(NoPlace) }
+    }
+
+    /// Adds a device at the next place, for which it was made.
+    ///
+    /// # Errors
+    /// There is no place.
+    ///
+    /// # Panics
+    /// If it was made for another.
+    pub fn add(&self, device: Arc<Device>) -> Result<(), NoPlace> {
+        let _one = self.adding.lock();
+        let place = self.next()?;
+        assert_eq!(device.index, place, "it has the place that it was made for");
         // Nobody else adds one.
-        let _ = self.places[place].set(device.clone());
-        self.len.store(place + 1, Release);
-        Ok(device)
+        let _ = self.places[usize::from(place)].set(device);
+        self.len.store(usize::from(place) + 1, Release);
+        Ok(())
     }
 
     pub fn len(&self) -> usize {

@@ -6,14 +6,15 @@
 use std::sync::{Arc, Weak};
 
 use ringhold_cluster::control::state::{self, DeviceNumber};
+use ringhold_storage::checkpoints::replica_name;
 
 use super::Router;
 use crate::cluster::Cluster;
 use crate::config::{self, DeviceKind};
 use crate::device::host::Planned;
 use crate::device::places::NoPlace;
-use crate::device::{Device, Outlet};
-use crate::make::{Maker, Tasks};
+use crate::device::{self, Device, Outlet};
+use crate::make::{self, Made, Maker, Tasks};
 use crate::node;
 use crate::shards::{ELSEWHERE, ShardSet};
 
@@ -36,19 +37,19 @@ impl Beginner {
     pub async fn run(self) {
         loop {
             let seen = self.cluster.changes();
-            self.begin_given();
+            self.begin_given().await;
             self.cluster.changed(seen).await;
         }
     }
 
     /// Begins what has been given to the node and does not run here yet.
-    pub fn begin_given(&self) {
+    pub async fn begin_given(&self) {
         let (state, own) = (self.cluster.state(), self.cluster.own_devices());
         let given = state.devices_of(self.cluster.number()).filter(|(number, _)| !own.contains(number));
         for (number, device) in given {
             let shards = state.shards_of(number).map(|shard| shard as usize).collect();
             let name = &device.about.name;
-            match self.begin(number, device, &shards) {
+            match self.begin(number, device, &shards).await {
                 Ok(()) => tracing::warn!(
                     device = name,
                     shards = shards.len(),
@@ -59,31 +60,42 @@ impl Beginner {
         }
     }
 
-    fn begin(&self, number: DeviceNumber, given: &state::Device, shards: &ShardSet) -> Result<(), node::Error> {
+    async fn begin(&self, number: DeviceNumber, given: &state::Device, shards: &ShardSet) -> Result<(), node::Error> {
         let (Some(router), Some(tasks)) = (self.router.upgrade(), self.tasks.upgrade()) else { return Ok(()) };
+        // Nobody else adds any while the node runs. Until it is at its place nobody finds it there.
+        let place = router.devices.next()?;
+        self.cluster.runs(number, place);
+        router.shards.runs(number);
+        router.shards.give(shards, place);
+        let begun = async {
+            let made = self.make(number, given, place)?;
+            made.copy(&tasks);
+            let (device, name) = (&made.device, &given.about.name);
+            let say = |why| tracing::warn!(device = name, "it waits for copies of what it begins with: {why}");
+            let committed = device.begins_committed(say).await;
+            committed.map_err(|e| device::Error::Checkpoint(name.clone(), e))?;
+            Ok::<_, node::Error>(made)
+        };
+        let made = begun.await.inspect_err(|_| {
+            router.shards.give(shards, ELSEWHERE);
+            router.shards.runs_no_more();
+            self.cluster.runs_no_more(number);
+        })?;
+        router.meet(&made.device);
+        router.devices.add(made.device.clone())?;
+        made.device.hand_on_taken_up(&*router);
+        let outlet: Arc<dyn Outlet> = router.clone();
+        self.maker.run(made, &outlet, &tasks);
+        outlet.room();
+        Ok(())
+    }
+
+    fn make(&self, number: DeviceNumber, given: &state::Device, index: u16) -> Result<Made, node::Error> {
         // A ring kernel needs room on its GPU that others have been given: what comes later runs on the CPU.
         let cpu = config::Device { kind: DeviceKind::Cpu, ..config::Device::default() };
         let planned = Planned { device: cpu, unusable: None, fallbacks: Vec::new() };
-        let mut backends = Vec::new();
-        let device = router.devices.add(|place| {
-            self.cluster.runs(number, place);
-            router.shards.runs(number);
-            // Until the device is at its place nobody finds it there.
-            router.shards.give(shards, place);
-            let made = self.maker.make(given.about.name.clone(), place, number, &planned).inspect_err(|_| {
-                router.shards.give(shards, ELSEWHERE);
-                router.shards.runs_no_more();
-                self.cluster.runs_no_more(number);
-            })?;
-            backends = made.backends;
-            router.meet(&made.device);
-            Ok::<_, node::Error>(made.device)
-        })?;
-        device.hand_on_taken_up(&*router);
-        let outlet: Arc<dyn Outlet> = router.clone();
-        self.maker.run(crate::make::Made { device, backends }, &outlet, &tasks);
-        outlet.room();
-        Ok(())
+        let (name, kept_as) = (given.about.name.clone(), replica_name(number));
+        self.maker.make(make::About { name, kept_as, index, number }, &planned)
     }
 }
 

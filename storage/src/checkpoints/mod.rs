@@ -13,6 +13,7 @@
 mod draft;
 mod layout;
 mod moves;
+mod replica;
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -28,6 +29,7 @@ pub(crate) use layout::{ABOUT, Reader};
 pub use layout::{About, DEVICE_NAME_BYTES_MAX, FORMAT, Manifest, PARTS_MAX, Part, Type};
 use layout::{FORMAT_KEY, PartInfo, chunk_key, chunk_name, manifest_of, set_of, unseal};
 pub use moves::Ownership;
+pub use replica::{Mark, Piece, Replica, Sending, Taken, replica_name, replica_of};
 
 /// What can be configured.
 #[derive(Clone, Debug)]
@@ -123,6 +125,12 @@ pub enum Error {
          folder, or another folder"
     )]
     ShardTable(String),
+    #[error("what was sent of a checkpoint is none: its pieces {0}")]
+    Piece(String),
+    #[error("`{name}` takes nothing of term {term}: its device is in term {heard} by now, and another node may run it")]
+    OlderTerm { name: String, term: u64, heard: u64 },
+    #[error("the term that `{name}` has heard of last {what}: have its copy made anew")]
+    Term { name: String, what: String },
     #[error("checkpoint {epoch} of `{device}` has more than {PARTS_MAX} parts")]
     Parts { device: String, epoch: u64 },
     #[error("checkpoint {epoch} of `{device}` holds actors that this binary runs otherwise: {}", list(mismatches))]
@@ -290,9 +298,10 @@ impl Checkpoints {
         Ok(Draft::new(self.0.clone(), draft::Place::Alone, device, epoch, None))
     }
 
-    /// The names of the devices that have checkpoints.
+    /// The names of the devices that have checkpoints, but for those of which there are only copies here.
     pub fn devices(&self) -> Vec<String> {
-        hold(&self.0.state).devices.keys().cloned().collect()
+        let own = |name: &&String| replica_of(name).is_none();
+        hold(&self.0.state).devices.keys().filter(own).cloned().collect()
     }
 
     /// The manifests that can be read, by device and epoch.

@@ -97,7 +97,7 @@ impl Tracked {
     }
 }
 
-fn open(disk: &Arc<InMemory>, calls: usize) -> Result<Checkpoints, Error> {
+pub fn open(disk: &Arc<InMemory>, calls: usize) -> Result<Checkpoints, Error> {
     Checkpoints::open(Arc::new(Failing { disk: disk.clone(), left: AtomicI64::new(calls as i64) }), Options::default())
 }
 
@@ -124,7 +124,7 @@ fn work(store: &Checkpoints, tracked: &mut [Tracked; 2], random: &mut Random) ->
     Ok(())
 }
 
-fn keys(disk: &InMemory) -> usize {
+pub fn keys(disk: &InMemory) -> usize {
     let (mut count, mut from) = (0, Vec::new());
     while let Some(key) = disk.first_from(&from).unwrap() {
         count += 1;

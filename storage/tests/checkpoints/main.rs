@@ -9,3 +9,4 @@ mod exported;
 mod flow;
 mod model;
 mod moves;
+mod replicas;

@@ -1,0 +1,148 @@
+//! The copies that a node has of other nodes' devices' checkpoints.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use ringhold_cluster::control::Control;
+use ringhold_cluster::control::state::{DeviceNumber, NodeNumber, State};
+use ringhold_storage::checkpoints::{Checkpoints, Error, Piece, Replica, Taken, replica_name};
+use tokio::time::sleep;
+
+use super::{Asked, Copied, on};
+use crate::device::keeper::{self, Jobs};
+
+/// From one look for copies that nobody wants any more to the next.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How long a majority has to say what the cluster has agreed on.
+const READ_LIMIT: Duration = Duration::from_secs(5);
+
+/// See the module's documentation.
+pub struct Held {
+    store: Checkpoints,
+    jobs: Arc<dyn Jobs>,
+    copies: Mutex<BTreeMap<DeviceNumber, Arc<Copy>>>,
+}
+
+/// The copy of one device's checkpoints.
+#[derive(Default)]
+struct Copy {
+    /// `None` until it is asked for, and after the disk has failed. Held while anything is written.
+    replica: Arc<tokio::sync::Mutex<Option<Replica>>>,
+    /// Grows with whatever its device's node says.
+    heard: AtomicU64,
+    compacting: Arc<AtomicBool>,
+}
+
+impl Held {
+    pub fn new(store: Checkpoints, jobs: Arc<dyn Jobs>) -> Held {
+        Held { store, jobs, copies: Mutex::default() }
+    }
+
+    /// Answers who runs a device in this term; `own` is this node's number.
+    ///
+    /// # Errors
+    /// Where the device is in a newer term, or the disk fails.
+    pub async fn answer(
+        &self,
+        state: &State,
+        own: NodeNumber,
+        device: DeviceNumber,
+        term: u64,
+        asked: Asked,
+    ) -> Result<Copied, String> {
+        match state.devices.get(&device) {
+            Some(known) if known.term > term => {
+                return Err(format!("device {device} is in term {} by now, and that is of term {term}", known.term));
+            }
+            Some(known) if known.node == own => return Err(format!("it runs device {device} itself")),
+            // It may not have been told of the device yet.
+            _ => {}
+        }
+        let copy = self.copy(device);
+        copy.heard.fetch_add(1, SeqCst);
+        let (mut replica, store) = (copy.replica.clone().lock_owned().await, self.store.clone());
+        let answered = on(&*self.jobs, move || {
+            let answered = answer(&store, &mut replica, device, term, asked);
+            if let Err(why) = &answered
+                && !matches!(why, Error::OlderTerm { .. })
+            {
+                // What is on the disk is looked at anew.
+                *replica = None;
+            }
+            answered
+        });
+        let answered = answered.await.map_err(|why| why.to_string())?;
+        if answered == Copied::Whole {
+            keeper::compact(&self.store, &self.jobs, &replica_name(device), &copy.compacting);
+        }
+        Ok(answered)
+    }
+
+    fn copy(&self, device: DeviceNumber) -> Arc<Copy> {
+        self.copies.lock().entry(device).or_default().clone()
+    }
+
+    /// Forgets copies that the cluster wants here no more, for as long as the node runs.
+    pub async fn forget_unwanted(&self, control: &Control) {
+        loop {
+            sleep(LOOK_EVERY).await;
+            // What was said before the newest state was asked for, was said by one who is in it.
+            let held: Vec<_> = self.store.replicas().into_iter().map(|device| (device, self.copy(device))).collect();
+            let heard: Vec<u64> = held.iter().map(|(_, copy)| copy.heard.load(SeqCst)).collect();
+            if held.is_empty() {
+                continue;
+            }
+            let Ok(state) = control.read(READ_LIMIT).await else { continue };
+            let unwanted = held.into_iter().zip(heard).filter(|((device, _), _)| !wants(&state, control, *device));
+            for ((device, copy), heard) in unwanted {
+                let (mut replica, store) = (copy.replica.clone().lock_owned().await, self.store.clone());
+                if copy.heard.load(SeqCst) != heard {
+                    continue;
+                }
+                let forgotten = on(&*self.jobs, move || {
+                    *replica = None;
+                    store.forget_replica(device)
+                });
+                match forgotten.await {
+                    Ok(()) => tracing::info!(device, "the copy of a device's checkpoints is wanted here no more"),
+                    Err(why) => tracing::warn!(device, "the copy of a device's checkpoints cannot be removed: {why}"),
+                }
+            }
+        }
+    }
+}
+
+/// Whether a device's copy is to be on this node, or the device itself.
+fn wants(state: &State, control: &Control, device: DeviceNumber) -> bool {
+    let own = control.number() as NodeNumber;
+    let wanted = |device: &ringhold_cluster::control::state::Device| {
+        device.node == own || device.replicas.contains(&own) || device.in_sync.contains(&own)
+    };
+    state.devices.get(&device).is_some_and(wanted)
+}
+
+fn answer(
+    store: &Checkpoints,
+    replica: &mut Option<Replica>,
+    device: DeviceNumber,
+    term: u64,
+    asked: Asked,
+) -> Result<Copied, Error> {
+    let replica = match replica {
+        Some(replica) => replica,
+        None => replica.insert(Replica::open(store, device)?),
+    };
+    match asked {
+        Asked::Newest => Ok(replica.hear(term)?.into()),
+        Asked::Piece(bytes) => {
+            let taken = replica.take(term, Piece::from_bytes(&bytes)?)?;
+            if let Taken::Not { .. } = taken {
+                tracing::debug!(device, "what came of a checkpoint is not what comes next");
+            }
+            Ok(taken.into())
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! A device's checkpoints on their way to its replicas, and who is waited for before one is committed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use ringhold_cluster::control::state::{Command, Device, DeviceNumber, NodeNumber};
+use ringhold_storage::checkpoints::{self, Checkpoints, Mark};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::super::Cluster;
+use super::super::message::{Message, Reply};
+use super::{Asked, Copied, on};
+use crate::device::keeper::Jobs;
+
+/// A replica that has not answered for so long is put out of those that are in sync.
+const SILENT_MAX: Duration = Duration::from_secs(2);
+/// How long the cluster has to agree on who is in sync until it is asked again.
+const AGREE_LIMIT: Duration = Duration::from_secs(3);
+/// Between two attempts, from the first to the last.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// One that was put out stays out for so long at least: a disk that is now and then slow is not to be waited for each time.
+const OUT_MIN: Duration = Duration::from_secs(2);
+/// How much of a checkpoint is sent at once: what is more urgent does not wait behind it for long.
+const PIECE_BYTES: usize = 1 << 20;
+/// A commit that has waited for so long says so.
+const SAY_AFTER: Duration = Duration::from_millis(500);
+
+/// The copies of one device's checkpoints on other nodes. Shared by its keeper and the task that sends.
+pub struct Copies {
+    cluster: Arc<Cluster>,
+    device: DeviceNumber,
+    /// The device's checkpoints' in the store.
+    name: String,
+    store: Checkpoints,
+    jobs: Arc<dyn Jobs>,
+    known: Mutex<Known>,
+    /// There is a newer checkpoint.
+    made: Notify,
+    /// What is known of a replica is otherwise.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Known {
+    /// The newest checkpoint that is durable here.
+    newest: Option<Mark>,
+    /// Why that cannot be read to be sent, if it cannot.
+    unreadable: Option<String>,
+    copies: BTreeMap<NodeNumber, Copy>,
+}
+
+/// What is known of one replica.
+#[derive(Default)]
+struct Copy {
+    /// The newest that it has said it has.
+    has: Option<Mark>,
+    /// It was proposed to be in sync, when who is had changed so many times: until it has changed once more, it may be.
+    entering: Option<u64>,
+    /// Why it does not have the newest.
+    why: String,
+}
+
+impl Copy {
+    /// Whether it may be in sync though this node's state does not say so yet.
+    fn may_enter(&self, device: &Device) -> bool {
+        self.entering.is_some_and(|changes| changes >= device.changes)
+    }
+}
+
+impl Copies {
+    pub fn new(
+        cluster: Arc<Cluster>,
+        device: DeviceNumber,
+        name: &str,
+        store: Checkpoints,
+        jobs: Arc<dyn Jobs>,
+    ) -> Arc<Copies> {
+        let known = Mutex::new(Known { newest: store.newest(name), ..Known::default() });
+        let (made, changed) = Default::default();
+        Arc::new(Copies { cluster, device, name: name.into(), store, jobs, known, made, changed })
+    }
+
+    /// Resolves once every node that is in sync has the device's newest checkpoint, which is durable here. `say` is told what it
+    /// waits for, where that takes its time.
+    ///
+    /// # Errors
+    /// Where the checkpoint cannot be read again: one that has everything is to be made.
+    pub async fn copied(&self, say: impl Fn(String)) -> Result<(), String> {
+        let began = Instant::now();
+        {
+            let mut known = self.known.lock();
+            (known.newest, known.unreadable) = (self.store.newest(&self.name), None);
+        }
+        self.made.notify_waiters();
+        loop {
+            let changed = self.changed.notified();
+            let seen = self.cluster.control().changes();
+            let Some(why) = self.lacking() else { return Ok(()) };
+            if let Some(unreadable) = self.known.lock().unreadable.clone() {
+                return Err(unreadable);
+            }
+            if began.elapsed() >= SAY_AFTER {
+                say(why);
+            }
+            tokio::select! {
+                biased;
+                () = changed => {}
+                _ = self.cluster.control().changed(seen) => {}
+                () = sleep(SAY_AFTER) => {}
+            }
+        }
+    }
+
+    /// Why the newest checkpoint is not committed, if it is not.
+    fn lacking(&self) -> Option<String> {
+        let state = self.cluster.state();
+        let own = self.cluster.number();
+        let Some(device) = state.devices.get(&self.device).filter(|device| device.node == own) else {
+            return Some(format!("the cluster has given device {} to another node", self.device));
+        };
+        let known = self.known.lock();
+        let name = |node: &NodeNumber| state.nodes.get(node).map_or("?", |member| member.name.as_str());
+        let may_enter = known.copies.iter().filter(|(_, copy)| copy.may_enter(device)).map(|(node, _)| node);
+        let needed = device.in_sync.iter().chain(may_enter).filter(|node| **node != own);
+        needed
+            .filter(|node| known.copies.get(node).is_none_or(|copy| copy.has != known.newest))
+            .map(|node| {
+                let why = known.copies.get(node).map_or("", |copy| copy.why.as_str());
+                let why = if why.is_empty() { "it is being sent" } else { why };
+                format!("node {node} (`{}`) does not have the newest one yet: {why}", name(node))
+            })
+            .next()
+    }
+
+    /// Sends the replicas what they lack, for as long as the node runs.
+    pub async fn run(self: Arc<Copies>) {
+        let control = self.cluster.control();
+        let mut following = BTreeMap::new();
+        let mut tasks = JoinSet::new();
+        loop {
+            let seen = control.changes();
+            let state = control.state();
+            let own = self.cluster.number();
+            let device = state.devices.get(&self.device).filter(|device| device.node == own);
+            let replicas = device.map_or(&[][..], |device| &device.replicas);
+            following.retain(|node, task: &mut tokio::task::AbortHandle| {
+                let stays = replicas.contains(node);
+                if !stays {
+                    task.abort();
+                    // Who has copies has changed, so what was proposed of it does not come true any more.
+                    self.known.lock().copies.remove(node);
+                }
+                stays
+            });
+            for node in replicas {
+                following.entry(*node).or_insert_with(|| {
+                    self.known.lock().copies.insert(*node, Copy::default());
+                    tasks.spawn(self.clone().follow(*node))
+                });
+            }
+            self.changed.notify_waiters();
+            tokio::select! {
+                biased;
+                Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
+                    if let Err(e) = ended && e.is_panic() {
+                        std::panic::resume_unwind(e.into_panic());
+                    }
+                }
+                _ = control.changed(seen) => {}
+            }
+        }
+    }
+
+    /// Brings one replica up to date, over and over, and has the cluster agree on whether it is in sync.
+    async fn follow(self: Arc<Copies>, node: NodeNumber) {
+        // Since when it has not answered, and until when it is not to come in again.
+        let (mut silent, mut out_until) = (None, None);
+        let mut pause = PAUSE_MIN;
+        loop {
+            let made = self.made.notified();
+            let seen = self.cluster.control().changes();
+            let began = Instant::now();
+            match self.bring(node).await {
+                Ok(()) => {
+                    (silent, pause) = (None, PAUSE_MIN);
+                    if out_until.is_none_or(|until| Instant::now() >= until) {
+                        self.enter(node).await;
+                    }
+                    let is_in = self.is_in(node);
+                    tokio::select! {
+                        biased;
+                        () = made => {}
+                        _ = self.cluster.control().changed(seen) => {}
+                        () = sleep(PAUSE_MAX), if !is_in => {}
+                    }
+                }
+                Err(Failed::Here(why)) => {
+                    self.known.lock().unreadable = Some(why);
+                    self.changed.notify_waiters();
+                    sleep(PAUSE_MAX).await;
+                }
+                Err(Failed::There { why, answered }) => {
+                    // It is asked anew what it has.
+                    self.update(node, |copy| (copy.has, copy.why) = (None, why.clone()));
+                    silent = answered.or(silent).or(Some(began));
+                    let since = silent.unwrap_or(began);
+                    if since.elapsed() >= SILENT_MAX && self.is_in(node) {
+                        tracing::warn!(
+                            device = self.name,
+                            node,
+                            "a replica does not take the device's checkpoints, and is to be out of those that are waited for: {why}"
+                        );
+                        match self.leave(node).await {
+                            Ok(()) => out_until = Some(Instant::now() + OUT_MIN),
+                            Err(not) => self.update(node, |copy| {
+                                copy.why = format!("{why}; and that it is not waited for is not agreed on: {not}");
+                            }),
+                        }
+                    }
+                    sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    /// Sends a replica all that it lacks.
+    async fn bring(&self, node: NodeNumber) -> Result<(), Failed> {
+        let mut has = self.known.lock().copies.get(&node).and_then(|copy| copy.has);
+        let mut answered = None;
+        if has.is_none() {
+            has = match self.ask(node, Asked::Newest).await {
+                Ok(Copied::Has(newest)) => newest.map(|(epoch, at_us)| Mark { epoch, at_us }),
+                Ok(_) => return Err(Failed::There { why: "it answered another question".into(), answered }),
+                Err(why) => return Err(Failed::There { why, answered }),
+            };
+        }
+        let here = |why: checkpoints::Error| Failed::Here(why.to_string());
+        loop {
+            if self.has_newest(node, has) {
+                return Ok(());
+            }
+            let (store, name) = (self.store.clone(), self.name.clone());
+            for mut sending in on(&*self.jobs, move || store.lacks(&name, has)).await.map_err(here)? {
+                let mark = sending.mark();
+                loop {
+                    let next = on(&*self.jobs, move || {
+                        let piece = sending.next(PIECE_BYTES).map(|piece| piece.map(|piece| piece.to_bytes()));
+                        (sending, piece)
+                    });
+                    let piece;
+                    (sending, piece) = next.await;
+                    let Some(piece) = piece.map_err(here)? else { break };
+                    match self.ask(node, Asked::Piece(piece)).await {
+                        Ok(Copied::Some) => {}
+                        Ok(Copied::Whole) => has = Some(mark),
+                        // It has lost what it had, or something has come late: once more, from what it has.
+                        Ok(Copied::Has(_)) => {
+                            let why = "it did not take what was sent, and is asked anew what it has".into();
+                            return Err(Failed::There { why, answered });
+                        }
+                        Err(why) => return Err(Failed::There { why, answered }),
+                    }
+                    answered = Some(Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Notes what a replica has, and whether that is the newest.
+    fn has_newest(&self, node: NodeNumber, has: Option<Mark>) -> bool {
+        let newest = self.known.lock().newest;
+        self.update(node, |copy| {
+            copy.has = has;
+            if has == newest {
+                copy.why.clear();
+            }
+        });
+        has == newest
+    }
+
+    async fn ask(&self, node: NodeNumber, asked: Asked) -> Result<Copied, String> {
+        let state = self.cluster.state();
+        let (Some(member), Some(device)) = (state.nodes.get(&node), state.devices.get(&self.device)) else {
+            return Err(format!("there is no node {node}, or no device {}", self.device));
+        };
+        let message = Message::Replica { device: self.device, term: device.term, asked };
+        match self.cluster.call(&member.address, &message, SILENT_MAX).await {
+            Ok(Reply::Replica(copied)) => Ok(copied),
+            Ok(_) => Err("it answered another question".into()),
+            Err(why) => Err(why.to_string()),
+        }
+    }
+
+    fn is_in(&self, node: NodeNumber) -> bool {
+        let state = self.cluster.state();
+        let Some(device) = state.devices.get(&self.device) else { return false };
+        let known = self.known.lock();
+        device.in_sync.contains(&node) || known.copies.get(&node).is_some_and(|copy| copy.may_enter(device))
+    }
+
+    /// Has a replica be in sync that has everything, unless it is.
+    async fn enter(&self, node: NodeNumber) {
+        let state = self.cluster.state();
+        let Some(device) = state.devices.get(&self.device).filter(|device| !device.in_sync.contains(&node)) else {
+            return;
+        };
+        {
+            // Whatever is committed from here on waits for it.
+            let mut known = self.known.lock();
+            let newest = known.newest;
+            let Some(copy) = known.copies.get_mut(&node).filter(|copy| copy.has == newest) else { return };
+            copy.entering = Some(device.changes);
+        }
+        if let Err(why) = self.propose(device, node, true).await {
+            tracing::debug!(device = self.name, node, "that a replica is in sync is not agreed on yet: {why}");
+        } else {
+            tracing::info!(device = self.name, node, "a replica has all of the device's checkpoints, and is in sync");
+        }
+    }
+
+    /// Has a replica be in sync no more.
+    async fn leave(&self, node: NodeNumber) -> Result<(), String> {
+        let state = self.cluster.state();
+        let device = state.devices.get(&self.device).filter(|device| device.in_sync.contains(&node));
+        match device {
+            Some(device) => self.propose(device, node, false).await,
+            // It may come in by what was proposed, or never: that is known soon.
+            None => Ok(()),
+        }
+    }
+
+    /// Has the cluster agree that a replica is in sync, or no more, where who is has not changed since the device was like this.
+    async fn propose(&self, device: &Device, node: NodeNumber, in_sync: bool) -> Result<(), String> {
+        let Device { term, changes, .. } = *device;
+        let command = Command::InSync { device: self.device, term, changes, node, in_sync };
+        match self.cluster.control().propose(command, AGREE_LIMIT).await {
+            Ok(Ok(_)) => {
+                self.told(changes).await;
+                Ok(())
+            }
+            Ok(Err(refused)) => Err(refused.to_string()),
+            Err(why) => Err(why.to_string()),
+        }
+    }
+
+    /// Waits until this node has been told of a change after so many; not for ever.
+    async fn told(&self, changes: u64) {
+        let control = self.cluster.control();
+        let told = async {
+            let mut seen = control.changes();
+            while control.state().devices.get(&self.device).is_some_and(|device| device.changes <= changes) {
+                seen = control.changed(seen).await;
+            }
+        };
+        let _ = timeout(AGREE_LIMIT, told).await;
+    }
+
+    fn update(&self, node: NodeNumber, change: impl FnOnce(&mut Copy)) {
+        if let Some(copy) = self.known.lock().copies.get_mut(&node) {
+            change(copy);
+        }
+        self.changed.notify_waiters();
+    }
+}
+
+/// Why a replica does not have everything.
+enum Failed {
+    /// What it lacks cannot be read.
+    Here(String),
+    There {
+        why: String,
+        /// When it last took something.
+        answered: Option<Instant>,
+    },
+}
