@@ -256,6 +256,15 @@ impl Node {
             Some(cluster) => Some(cluster.start(address(config, server.address()), &server).await?),
             None => None,
         };
+        if let Some(cluster) = &cluster {
+            for device in cluster.devices_lost()? {
+                tracing::warn!(device, "other nodes have gone on with what this one had of it: it begins with nothing");
+                if let Some(store) = &storage.checkpoints {
+                    store.forget_device(&device)?;
+                }
+            }
+            cluster.keep_devices()?;
+        }
         let makes = Makes { config, makers: &*makers, registry: &registry, deadlines: &deadlines };
         let mut made = Vec::new();
         let (table, shards) = match (&cluster, own) {
