@@ -242,6 +242,15 @@ impl Node {
             Some(cluster) => cluster.start(address(config, server.address()), &server).await?,
             None => (0..planned.len() as u16).collect(),
         };
+        if let Some(cluster) = &cluster {
+            for device in cluster.devices_lost()? {
+                tracing::warn!(device, "other nodes have gone on with what this one had of it: it begins with nothing");
+                if let Some(store) = &storage.checkpoints {
+                    store.forget_device(&device)?;
+                }
+            }
+            cluster.keep_devices()?;
+        }
         let mut made = Vec::new();
         let (table, shards) = match &cluster {
             Some(cluster) => {

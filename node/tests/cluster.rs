@@ -9,6 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How a command ends to which no reply came in time.
+const DEADLINE: i32 = 6;
 
 /// A place for the nodes of a test.
 struct Place(tempfile::TempDir);
@@ -217,6 +219,34 @@ fn three_nodes_agree_and_go_on_when_one_dies_and_comes_back() {
     let at = nodes.iter().position(|(number, _)| *number == leader).unwrap();
     nodes.remove(at).1.stop();
     nodes[0].1.until("another leads", |status| status["leader"].as_u64().is_some_and(|now| now != leader));
+}
+
+#[test]
+fn without_its_lease_a_node_answers_nobody_and_goes_on_once_it_has_it_again() {
+    let place = Place::new();
+    let a = place.start("a", &[]);
+    let (b, c) = (place.join("b", &a), place.join("c", &a));
+    a.until("three voters", three_voters);
+    let add = ["actor", "ask", "counter", "7", r#"{"Add": {"amount": 5}}"#];
+    a.json(&add);
+    let send = |signal| [&b, &c].map(|node| kill_process(Pid::from_child(&node.process), signal).unwrap());
+    // Nobody else takes it for the leader any more, as far as it can know.
+    send(Signal::STOP);
+    let since = Instant::now();
+    loop {
+        let (code, stdout, stderr) = a.run(&[&add[..], &["--deadline", "2s"]].concat());
+        if code == DEADLINE {
+            break;
+        }
+        assert_eq!(code, 0, "{stdout}{stderr}");
+        assert!(since.elapsed() < PATIENCE, "it still answers\n{}", a.log());
+    }
+    send(Signal::CONT);
+    let count = |node: &Node| node.json(&["actor", "inspect", "counter", "7"])["state"]["count"].as_u64().unwrap();
+    a.until("somebody leads", |status| roles(status, "leader") == 1);
+    let before = count(&a);
+    a.json(&add);
+    assert_eq!(count(&a), before + 5, "what it was asked later comes on top");
 }
 
 #[test]

@@ -465,6 +465,12 @@ impl State {
         self.devices.iter().filter(move |(_, device)| device.node == node).map(|(number, device)| (*number, device))
     }
 
+    /// Devices that a node runs though it did not come with them, because another was given up, and the term of each.
+    pub fn adopted_by(&self, node: NodeNumber) -> BTreeMap<DeviceNumber, u64> {
+        let adopted = self.devices_of(node).filter(|(_, device)| device.adopted);
+        adopted.map(|(number, device)| (number, device.term)).collect()
+    }
+
     /// Shards that each device owns; none is left out.
     pub fn shard_counts(&self) -> BTreeMap<DeviceNumber, u32> {
         let mut counts: BTreeMap<_, _> = self.devices.keys().map(|device| (*device, 0)).collect();
@@ -1087,6 +1093,7 @@ mod tests {
         state.apply(Command::GiveUp { node: 1, times: 0, devices: BTreeMap::from([(0, 2)]) }).unwrap();
         assert_eq!(admit(&mut state, 2, &["a"]), Ok(Outcome::Admitted { node: 2, devices: vec![1] }), "it has its own");
         assert_eq!(state.devices_of(2).map(|(number, _)| number).collect::<Vec<_>>(), [0, 1], "and the other");
+        assert_eq!(state.adopted_by(2), BTreeMap::from([(0, state.devices[&0].term)]));
         assert_eq!(admit(&mut state, 1, &["a"]), Ok(Outcome::Admitted { node: 1, devices: vec![3] }));
         assert_eq!((state.shards_of(0).count(), state.shards_of(3).count()), (16, 0));
         assert_eq!(admit(&mut state, 1, &["a"]), Ok(Outcome::Admitted { node: 1, devices: vec![3] }));

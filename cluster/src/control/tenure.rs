@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use super::lease::{Event, Grantor, Holder, Verdict};
+use super::lease::{Event, Grantor, Holder, LOOKS_PER_LEASE, Verdict};
 use super::mistake::{self, Mistake};
 use super::network::{Answer, Renewal, Request};
 use super::state::{Command, DeviceNumber, NodeNumber};
@@ -267,7 +267,7 @@ impl Control {
             tokio::select! {
                 biased;
                 Some((term, node)) = decided.next() => self.0.tenure.halves.lock().grantor.settled(term, node.into()),
-                _ = timeout(self.0.timing.lease / (2 * ASKS_PER_LEASE), self.changed(seen)) => {}
+                _ = timeout(self.0.timing.lease / (2 * LOOKS_PER_LEASE as u32), self.changed(seen)) => {}
             }
         }
     }
@@ -292,8 +292,11 @@ impl Control {
         }
         let within = self.0.timing.election_min;
         let deadline = Instant::now() + within;
-        if let Ok(Some(index)) = self.read_index_here(within).await
-            && let Ok(true) = self.applied_by(index, deadline).await
+        let read = self.read_index_here(within).await;
+        // One that has started again goes on in its term: what its log has from before may still come to be agreed on.
+        let last = self.metrics(|metrics| metrics.last_log_index);
+        if let Ok(Some(index)) = read
+            && let Ok(true) = self.applied_by(last.unwrap_or(0).max(index), deadline).await
             && self.role() == (Role::Leader, term)
         {
             self.serves(Some(term));

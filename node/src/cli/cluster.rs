@@ -127,6 +127,15 @@ fn status_text(status: &Status) -> String {
     fact("nodes", format!("{}, of which {} vote", status.nodes.len(), voters));
     fact("devices", status.devices.len().to_string());
     fact("shards", number(u64::from(status.shards)));
+    let silent = status.nodes.iter().filter(|node| node.heard_ms.is_some_and(|ago| ago >= SILENT_MS));
+    let away: u32 = silent.map(|node| node.shards).sum();
+    if away > 0 {
+        // Devices that somebody else has all of have begun there by now.
+        fact(
+            "away",
+            format!("{} shards of nodes that are silent, of which nobody else has everything", number(away.into())),
+        );
+    }
     fact("asked", format!("node {}", named(status.asked)));
     fact("log", format!("{} entries, {} applied, snapshot at {}", status.last_log, status.applied, status.snapshot));
     format!("{}\n{}", facts.text(), nodes_text(status))

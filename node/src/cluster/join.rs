@@ -19,6 +19,8 @@ use crate::server::Server;
 
 /// Under which name the log keeps what a node belongs to.
 const RECORD: &str = "member";
+/// Under which name it keeps the numbers of the node's devices, by their names.
+const DEVICES: &str = "devices";
 /// How long a node tries to join before it gives up: whom it is to join may only be starting.
 const JOIN_LIMIT: Duration = Duration::from_secs(60);
 /// One attempt at one node.
@@ -108,6 +110,21 @@ pub(super) async fn start(cluster: &Cluster, server: &Server) -> Result<Vec<Devi
     }
     server.waits_for(String::new());
     Ok(devices)
+}
+
+/// Those of these devices of which the node has something that is another node's by now: it was given up, and what has the name here
+/// now has another number.
+pub(super) fn devices_lost(log: &RaftLog, devices: &[(String, DeviceNumber)]) -> Result<Vec<String>, Error> {
+    let Some(bytes) = log.record(DEVICES)? else { return Ok(Vec::new()) };
+    let before: Vec<(String, DeviceNumber)> = message::decode(&bytes).map_err(Error::Record)?;
+    let other = |(name, number): &(String, DeviceNumber)| before.iter().any(|(had, was)| had == name && was != number);
+    Ok(devices.iter().filter(|device| other(device)).map(|(name, _)| name.clone()).collect())
+}
+
+/// From now on what the node has of its devices is of those with these numbers.
+pub(super) fn keep_devices(log: &RaftLog, devices: &[(String, DeviceNumber)]) -> Result<(), Error> {
+    let bytes = message::encode(&devices).map_err(Error::Record)?;
+    Ok(log.set_record(DEVICES, &bytes)?)
 }
 
 /// What a data folder says of the cluster that its node belongs to.
@@ -343,5 +360,26 @@ impl Joining<'_> {
             *said = Some(Instant::now());
             tracing::warn!("the node waits {what}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use ringhold_storage::blocks::InMemory;
+
+    use super::*;
+
+    #[test]
+    fn what_a_node_has_of_a_device_is_lost_once_another_has_its_number() {
+        let log = RaftLog::open(Arc::new(InMemory::default()), Path::new("a disk")).unwrap();
+        let device = |name: &str, number| (name.to_string(), number);
+        assert!(devices_lost(&log, &[device("a", 0)]).unwrap().is_empty(), "it is new");
+        keep_devices(&log, &[device("a", 0), device("b", 1)]).unwrap();
+        assert!(devices_lost(&log, &[device("a", 0), device("b", 1), device("c", 2)]).unwrap().is_empty());
+        assert_eq!(devices_lost(&log, &[device("a", 3), device("b", 1)]).unwrap(), ["a"]);
+        keep_devices(&log, &[device("a", 3), device("b", 1)]).unwrap();
+        assert!(devices_lost(&log, &[device("a", 3), device("b", 1)]).unwrap().is_empty());
     }
 }

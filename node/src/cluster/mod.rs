@@ -190,6 +190,22 @@ impl Cluster {
         assert_eq!(last, Some(device), "it was given its place just now");
     }
 
+    /// Names of the node's devices of which it has something from before that is another node's by now: the node was given up. To be
+    /// forgotten, before [`Cluster::keep_devices`].
+    pub fn devices_lost(&self) -> Result<Vec<String>, Error> {
+        join::devices_lost(&self.options.log, &self.named_devices())
+    }
+
+    /// From now on what the node has of its devices is of those that it has now.
+    pub fn keep_devices(&self) -> Result<(), Error> {
+        join::keep_devices(&self.options.log, &self.named_devices())
+    }
+
+    fn named_devices(&self) -> Vec<(String, DeviceNumber)> {
+        let names = self.options.devices.iter().map(|about| about.name.clone());
+        names.zip(self.own_devices()).collect()
+    }
+
     /// Asks another node what a client has asked this one.
     pub async fn ask_node(&self, node: NodeNumber, request: Request) -> Result<Response, Failed> {
         let state = self.state();
@@ -237,8 +253,8 @@ impl Cluster {
             biased;
             why = control.stopped() => {
                 tracing::error!(
-                    "the node takes no part in what its cluster agrees on any more ({why}): its actors go on, and shards cannot move. \
-                     See to that, and start it again"
+                    "the node takes no part in what its cluster agrees on any more ({why}): shards cannot move, and where others vote \
+                     its actors stand still. See to that, and start it again"
                 );
                 std::future::pending().await
             }

@@ -45,8 +45,9 @@ impl Beginner {
     /// Begins what has been given to the node and does not run here yet.
     pub async fn begin_given(&self) {
         let (state, own) = (self.cluster.state(), self.cluster.own_devices());
-        let given = state.devices_of(self.cluster.number()).filter(|(number, _)| !own.contains(number));
-        for (number, device) in given {
+        let given = state.adopted_by(self.cluster.number()).into_keys().filter(|number| !own.contains(number));
+        for number in given {
+            let device = &state.devices[&number];
             let shards = state.shards_of(number).map(|shard| shard as usize).collect();
             let name = &device.about.name;
             match self.begin(number, device, &shards).await {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use ringhold_cluster::control::state::{Command, DeviceNumber, NodeNumber};
+use ringhold_cluster::control::state::{Command, Device, DeviceNumber, NodeNumber};
 use ringhold_cluster::control::{Control, GivenUp};
 use tokio::time::{Instant, sleep};
 
@@ -17,12 +17,16 @@ use super::{PATIENCE, World};
 const LOOK: Duration = Duration::from_millis(5);
 /// How often a node looks which of its replicas has everything now.
 const REPLICATE: Duration = Duration::from_millis(300);
+/// Once all is well, devices have replicas that are in sync within this.
+const REPLICATED_BUDGET: Duration = Duration::from_secs(10);
 /// A process that has ended because its node was given up is started again after so long.
 const RESTART: Duration = Duration::from_millis(200);
 /// A device of a dead node is another's within this where the leader goes on,
 const FAILOVER_BUDGET: Duration = Duration::from_millis(1_000);
-/// and within this where it was the leader that died: another is elected first.
-const ELECTION_BUDGET: Duration = Duration::from_secs(5);
+/// so much later where it was the leader that died, for another is elected first,
+const ELECTION_BUDGET: Duration = Duration::from_secs(2);
+/// and so much where calls are lost: Raft waits a second for the answer to one before it asks again.
+const LOSS_BUDGET: Duration = Duration::from_secs(10);
 
 /// What a node does about leases, for as long as it lives.
 pub async fn take_part(site: Arc<Site>, world: Arc<World>, node: Control) {
@@ -90,28 +94,39 @@ pub fn check(world: &World) {
 
 /// Once all is well: a node dies that runs a device of which another has everything, and the device is another's soon.
 pub async fn check_failover(world: &Arc<World>) {
-    let Some(state) = world.read_somewhere().await else { return };
-    let live = |number: &NodeNumber| {
-        let sites = world.all();
-        sites
-            .iter()
-            .any(|site| site.number == u64::from(*number) && site.node().is_some_and(|node| node.lease().holds()))
+    let live = |number: NodeNumber| {
+        let site = world.all().into_iter().find(|site| site.number == u64::from(number))?;
+        site.node().is_some_and(|node| node.lease().holds()).then_some(site)
     };
-    let replicated = |device: &ringhold_cluster::control::state::Device| {
-        live(&device.node) && device.in_sync.iter().any(|node| *node != device.node && live(node))
+    let replicated = |(number, device): (&DeviceNumber, &Device)| {
+        let other = device.in_sync.iter().any(|node| *node != device.node && live(*node).is_some());
+        live(device.node).filter(|_| other).map(|site| (*number, site))
     };
-    let Some((number, device)) = state.devices.iter().find(|(_, device)| replicated(device)) else {
-        return world.violation("after all is well no device has a replica that is in sync".into());
+    let since = Instant::now();
+    let (number, site) = loop {
+        let state = world.read_somewhere().await;
+        if let Some(found) = state.and_then(|state| state.devices.iter().find_map(replicated)) {
+            break found;
+        }
+        if since.elapsed() > REPLICATED_BUDGET {
+            return world.violation(format!(
+                "{} ms after all was well no device has a replica that is in sync",
+                REPLICATED_BUDGET.as_millis()
+            ));
+        }
+        sleep(REPLICATE).await;
     };
-    let Some(site) = world.all().into_iter().find(|site| site.number == u64::from(device.node)) else { return };
     let led = site.node().is_some_and(|node| node.leader() == Some(site.number));
     world.trace.event(format_args!("node {} dies for good, which runs device {number}", site.number));
     site.order(Order::Stop);
-    let (died, budget) = (Instant::now(), if led { ELECTION_BUDGET } else { FAILOVER_BUDGET });
+    let died = Instant::now();
+    let election = if led { ELECTION_BUDGET } else { Duration::ZERO };
+    let loss = if world.plan.weather.loss_per_mille > 0 { LOSS_BUDGET } else { Duration::ZERO };
+    let budget = FAILOVER_BUDGET + election + loss;
     let holds = |other: &Arc<Site>| {
         other.number != site.number
             && other.node().is_some_and(|node| {
-                node.lease().holds() && node.state().devices[number].node == other.number as NodeNumber
+                node.lease().holds() && node.state().devices[&number].node == other.number as NodeNumber
             })
     };
     while !world.all().iter().any(holds) {

@@ -11,6 +11,7 @@
 //! first. A power failure in the middle of that leaves some of it, and the next start removes it.
 
 mod draft;
+mod forget;
 mod layout;
 mod moves;
 mod replica;

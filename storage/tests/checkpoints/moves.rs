@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ringhold_storage::blocks::{Blocks, InMemory};
-use ringhold_storage::checkpoints::{Checkpoints, Options, Ownership};
+use ringhold_storage::checkpoints::{About, Checkpoints, Options, Ownership, Part};
 
 fn open(disk: &Arc<InMemory>) -> Checkpoints {
     Checkpoints::open(disk.clone(), Options::default()).unwrap()
@@ -58,4 +58,37 @@ fn an_adoption_is_whole_or_not_there_and_goes_when_it_is_forgotten() {
     disk.put(&chunk, &value).unwrap();
     let error = open(&disk).adoptions_after("cpu", 0).unwrap_err().to_string();
     assert!(error.contains("what moved to it with number 4 has the checksum"), "{error}");
+}
+
+#[test]
+fn of_a_device_that_is_forgotten_nothing_is_left_and_of_others_everything() {
+    let disk = Arc::new(InMemory::default());
+    let store = open(&disk);
+    let commit = |device: &str, epoch, base| {
+        let mut draft = store.begin(device, epoch, base).unwrap();
+        draft.append(Part::Node, &[epoch as u8; 200_000]).unwrap();
+        draft.commit(About { at_us: 1, types: Vec::new(), lanes: 1, node: Vec::new() }).unwrap();
+    };
+    commit("other", 1, None);
+    let keys = |disk: &InMemory| {
+        let (mut all, mut from) = (Vec::new(), Vec::new());
+        while let Some(key) = disk.first_from(&from).unwrap() {
+            from = [&key[..], b"\0"].concat();
+            all.push(key);
+        }
+        all
+    };
+    let before = keys(&disk);
+    commit("cpu", 1, None);
+    commit("cpu", 2, Some(1));
+    store.put_adoption("cpu", 1, b"what moved to it").unwrap();
+    store.forget_device("cpu").unwrap();
+    assert_eq!(keys(&disk), before);
+    for store in [&store, &open(&disk)] {
+        assert_eq!(store.devices(), ["other"]);
+        assert_eq!(store.latest("other").unwrap().checkpoint.unwrap().epoch, 1);
+    }
+    commit("cpu", 1, None);
+    assert_eq!(store.latest("cpu").unwrap().checkpoint.unwrap().epoch, 1, "one of its name begins anew");
+    store.forget_device("nobody").unwrap();
 }

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::at_least;
 
+/// Who leads looks so often in a lease who is silent, at least.
+pub const LOOKS_PER_LEASE: u64 = 4;
+
 /// What a leader has granted. See the module.
 #[derive(Clone, Debug)]
 pub struct Grantor {
@@ -18,6 +21,9 @@ struct Leads {
     term: u64,
     /// Until when leases may be held that leaders before have granted.
     before_until_us: u64,
+    /// When it last looked who is silent; and since when it has done so all the time.
+    looked_us: u64,
+    attentive_us: u64,
     nodes: BTreeMap<u64, Note>,
 }
 
@@ -25,6 +31,8 @@ struct Leads {
 struct Note {
     /// Until when it may hold its lease.
     until_us: u64,
+    /// When it last asked.
+    asked_us: u64,
     /// It was given up, and it is not known yet what became of that.
     failing: bool,
 }
@@ -49,7 +57,8 @@ impl Grantor {
     pub fn leads(&mut self, now_us: u64, term: u64) {
         if self.leads.as_ref().is_none_or(|leads| leads.term != term) {
             let before_until_us = now_us + at_least(self.lease_us);
-            self.leads = Some(Leads { term, before_until_us, nodes: BTreeMap::new() });
+            let (looked_us, attentive_us) = (now_us, now_us);
+            self.leads = Some(Leads { term, before_until_us, looked_us, attentive_us, nodes: BTreeMap::new() });
         }
     }
 
@@ -63,6 +72,7 @@ impl Grantor {
     pub fn asked(&mut self, now_us: u64, node: u64, age_us: u64) -> Verdict {
         let Some(leads) = &mut self.leads else { return Verdict::NotNow };
         let note = leads.nodes.entry(node).or_default();
+        note.asked_us = now_us;
         let span_us = self.lease_us.saturating_sub(at_least(age_us));
         if note.failing || span_us == 0 {
             return Verdict::NotNow;
@@ -72,14 +82,25 @@ impl Grantor {
     }
 
     /// Which of these nodes surely hold no lease any more, and have been silent for too long. They are granted nothing until
-    /// [`Grantor::settled`] says what became of each.
+    /// [`Grantor::settled`] says what became of each. To be asked at least [`LOOKS_PER_LEASE`] times in a lease.
+    ///
+    /// Who asked lately is not silent, though it may not have been granted anything for want of a majority. And where this node was
+    /// silent itself, others may only have waited for it.
     pub fn give_up(&mut self, now_us: u64, nodes: impl IntoIterator<Item = u64>) -> Vec<u64> {
         let Some(leads) = &mut self.leads else { return Vec::new() };
+        if now_us > leads.looked_us + self.lease_us / LOOKS_PER_LEASE {
+            leads.attentive_us = now_us;
+        }
+        leads.looked_us = now_us;
+        let lately = self.lease_us / 2;
+        if now_us < leads.attentive_us + lately {
+            return Vec::new();
+        }
         let mut given_up = Vec::new();
         for node in nodes {
             let note = leads.nodes.entry(node).or_default();
             let until_us = note.until_us.max(leads.before_until_us) + self.spare_us;
-            if !note.failing && now_us > until_us {
+            if !note.failing && now_us > until_us.max(note.asked_us + lately) {
                 note.failing = true;
                 given_up.push(node);
             }

@@ -26,7 +26,7 @@ mod holder;
 #[cfg(test)]
 mod tests;
 
-pub use grantor::{Grantor, Verdict};
+pub use grantor::{Grantor, LOOKS_PER_LEASE, Verdict};
 pub use holder::{Event, Holder};
 
 /// By how much a clock may be fast or slow, of a thousand parts. A quartz is a hundred times better; this leaves room for clocks that

@@ -385,31 +385,61 @@ fn who_votes_alone_holds_its_lease_until_others_are_about_to_vote() {
     assert_eq!(holder.until_us(), 1_396_000);
 }
 
+/// Looks who is silent, as often as one has to, from one moment to another; says who was given up, and when.
+fn look(grantor: &mut Grantor, from_us: u64, until_us: u64) -> Vec<(u64, u64)> {
+    let moments = (from_us..=until_us).step_by(10_000);
+    moments.flat_map(|now_us| grantor.give_up(now_us, [1, 2]).into_iter().map(move |node| (node, now_us))).collect()
+}
+
 #[test]
 fn a_silent_node_is_given_up_once_and_granted_nothing_until_that_is_settled() {
     let mut grantor = Grantor::new(LEASE_US, SPARE_US);
     assert_eq!(grantor.asked(0, 1, 0), Verdict::NotNow, "it does not lead");
     grantor.leads(0, 7);
     assert_eq!(grantor.asked(0, 1, 0), Verdict::Granted { span_us: 400_000 });
+    assert!(look(&mut grantor, 0, 300_000).is_empty());
     assert_eq!(grantor.asked(300_000, 1, 100_000), Verdict::Granted { span_us: 298_000 });
     assert_eq!(grantor.asked(300_000, 2, 400_000), Verdict::NotNow, "a majority was not heard of for too long");
-    let over = 300_000 + at_least(298_000) + SPARE_US;
-    assert_eq!(
-        grantor.give_up(at_least(LEASE_US) + SPARE_US, [1, 2]),
-        Vec::<u64>::new(),
-        "somebody before may have granted more"
-    );
-    assert_eq!(grantor.give_up(over, [1, 2]), [2]);
-    assert_eq!(grantor.give_up(over + 1, [1, 2]), [1]);
-    assert_eq!(grantor.give_up(over + 2, [1, 2]), Vec::<u64>::new(), "once");
-    assert_eq!(grantor.asked(over + 2, 1, 0), Verdict::NotNow);
+    // Of node 2 it is not known what leaders before had granted it; and it asked just before.
+    let (before, last) = (at_least(LEASE_US) + SPARE_US, 300_000 + at_least(298_000) + SPARE_US);
+    let given_up = look(&mut grantor, 310_000, 1_000_000);
+    let wanted = [(2, before.max(500_000)), (1, last)];
+    assert_eq!(given_up.len(), 2, "once: {given_up:?}");
+    for ((node, at_us), (wanted, from_us)) in given_up.iter().zip(wanted) {
+        assert!(*node == wanted && (from_us..=from_us + 10_001).contains(at_us), "{given_up:?}");
+    }
+    let now = 1_000_000;
+    assert_eq!(grantor.asked(now, 1, 0), Verdict::NotNow);
     grantor.settled(6, 1);
-    assert_eq!(grantor.asked(over + 3, 1, 0), Verdict::NotNow, "that was another leader's");
+    assert_eq!(grantor.asked(now, 1, 0), Verdict::NotNow, "that was another leader's");
     grantor.settled(7, 1);
-    assert_eq!(grantor.asked(over + 4, 1, 0), Verdict::Granted { span_us: 400_000 });
-    assert_eq!(grantor.holders(over + 5).into_iter().collect::<Vec<_>>(), [1]);
-    grantor.leads(over + 6, 8);
-    assert!(grantor.holders(over + 7).is_empty(), "a new term begins with nothing");
+    assert_eq!(grantor.asked(now, 1, 0), Verdict::Granted { span_us: 400_000 });
+    assert_eq!(grantor.holders(now + 1).into_iter().collect::<Vec<_>>(), [1]);
+    grantor.leads(now + 2, 8);
+    assert!(grantor.holders(now + 3).is_empty(), "a new term begins with nothing");
     grantor.follows();
-    assert_eq!(grantor.asked(over + 8, 1, 0), Verdict::NotNow);
+    assert_eq!(grantor.asked(now + 4, 1, 0), Verdict::NotNow);
+}
+
+#[test]
+fn nobody_is_given_up_for_what_was_the_leaders_own_silence() {
+    let mut grantor = Grantor::new(LEASE_US, SPARE_US);
+    grantor.leads(0, 7);
+    for now_us in (0..=900_000).step_by(100_000) {
+        [1, 2].map(|node| grantor.asked(now_us, node, 0));
+        look(&mut grantor, now_us, now_us + 90_000);
+    }
+    // It is paused; then the first comes to word, and a little later the other.
+    let resumed = 3_000_000;
+    assert!(look(&mut grantor, resumed, resumed).is_empty());
+    grantor.asked(resumed, 1, 0);
+    assert!(look(&mut grantor, resumed, resumed + 90_000).is_empty());
+    grantor.asked(resumed + 95_000, 2, 0);
+    assert!(look(&mut grantor, resumed + 100_000, resumed + 300_000).is_empty());
+    // Without a majority nothing is granted, and who asks is not silent.
+    for now_us in (resumed + 300_000..resumed + 2_000_000).step_by(100_000) {
+        [1, 2].map(|node| assert_eq!(grantor.asked(now_us, node, 10_000_000), Verdict::NotNow));
+        assert!(look(&mut grantor, now_us, now_us + 90_000).is_empty());
+    }
+    assert_eq!(look(&mut grantor, resumed + 2_000_000, resumed + 3_000_000).len(), 2, "then they are silent");
 }
