@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use ringhold_cluster::frame::{client_id, session_and_number};
 use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_cluster::wire::{
-    ActorState, ActorType, Failed, NodeName, NodeState, Request, Response, Settled, Status, TypeLayout,
+    ActorState, ActorType, Failed, NodeName, NodeState, Owners, Request, Response, Settled, Status, TypeLayout,
 };
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::ActorId;
@@ -154,6 +154,12 @@ impl Router {
     fn device_of(&self, to: ActorId) -> Option<usize> {
         let owner = self.shards.of(to.key);
         (owner != ELSEWHERE).then_some(usize::from(owner))
+    }
+
+    /// Whether somebody has an actor's shard, as the cluster has agreed, and whether that is this node.
+    fn owned(&self, to: ActorId) -> Option<bool> {
+        let cluster = self.cluster.as_ref()?;
+        Some(cluster.owner(shard_of(to.key))? == cluster.number())
     }
 
     fn now(&self) -> Hlc {
@@ -495,6 +501,10 @@ impl Doors for Router {
             && !full
         {
             let Some(number) = self.device_of(first.to()) else {
+                // It is not turned away where somebody has it, be it a device here that is about to take it over.
+                if self.owned(first.to()).is_some() {
+                    break;
+                }
                 let Some((header, payload, after)) = split_first(rest) else { break };
                 self.turn_away(&header, payload, Reason::NoDevice, &mut letters);
                 rest = after;
@@ -668,6 +678,7 @@ impl Doors for Router {
                     self.drain_asked.notify_one();
                     Response::Draining
                 }
+                Request::Owners => Response::Owners(self.owners()),
                 Request::Cluster(request) => match self.about_cluster(request).await {
                     Ok(response) => Response::Cluster(response),
                     Err(failed) => Response::Failed(failed),
@@ -680,9 +691,19 @@ impl Doors for Router {
         self.refuses_new_session()
     }
 
-    fn elsewhere(&self) -> Option<String> {
-        let owns_any = (0..SHARDS).any(|shard| self.shards.of_shard(shard) != ELSEWHERE);
-        (!owns_any).then(|| self.cluster.as_ref()?.owners_address()).flatten()
+    fn home(&self) -> server::Home {
+        match &self.cluster {
+            Some(cluster) => server::Home { id: cluster.id(), number: cluster.number() },
+            None => server::Home { id: self.name.id.clone(), number: 0 },
+        }
+    }
+
+    fn owners(&self) -> Owners {
+        self.cluster.as_ref().map(|cluster| cluster.owners()).unwrap_or_default()
+    }
+
+    fn is_elsewhere(&self, to: ActorId) -> bool {
+        self.device_of(to).is_none() && self.owned(to) == Some(false)
     }
 
     fn about(&self) -> About {
