@@ -82,7 +82,10 @@ impl FrameHeader {
         if bytes[4] != FRAME_VERSION {
             return Err(FrameError::Version(bytes[4]));
         }
-        if bytes[6..8] != [0; 2] || bytes[12..16] != [0; 4] || header.flags & !(FLAG_STOPPING | FLAG_HURRY | FLAG_MOVED) != 0 {
+        if bytes[6..8] != [0; 2]
+            || bytes[12..16] != [0; 4]
+            || header.flags & !(FLAG_STOPPING | FLAG_HURRY | FLAG_MOVED) != 0
+        {
             return Err(FrameError::Reserved);
         }
         if header.len as usize > FRAME_BYTES_MAX {

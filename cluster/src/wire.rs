@@ -1084,7 +1084,14 @@ mod tests {
             cluster: None,
             types: vec![TypeLayout { name: "bank.account".into(), layout_hash: 7 }],
             admin: false,
-            lane: Lane { client: [3; 16], node: 2, first: 9, again: 12, waiting: Lane::distances([2, 5, 8]), before: None },
+            lane: Lane {
+                client: [3; 16],
+                node: 2,
+                first: 9,
+                again: 12,
+                waiting: Lane::distances([2, 5, 8]),
+                before: None,
+            },
         };
         let bytes = encode(&hello).unwrap();
         assert_eq!(decode::<Hello>(&bytes[4..]).unwrap(), hello);

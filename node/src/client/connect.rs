@@ -175,4 +175,3 @@ fn connect_error(options: &Options, address: &str, lost: &Lost) -> Error {
         lost => Error::Unreachable { address, detail: lost.to_string() },
     }
 }
-

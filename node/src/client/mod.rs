@@ -163,8 +163,9 @@ struct Shared {
     client: [u8; 16],
     outbox: Mutex<Outbox>,
     asks: Mutex<AskTable>,
-    // Here come those of links: of what was written first, by their numbers, and then of what is known of the connections.
+    // Here come those of what links have written, by the numbers of the links.
     known: Mutex<Known>,
+    // Here come those of what is known of connections.
     /// Wakes those who wait for room in the outbox or for a slot for an ask.
     room: Notify,
     /// Whether anybody does, so that nobody pays for a wake otherwise.
@@ -411,10 +412,11 @@ impl Client {
             let left = limit.saturating_sub(started.elapsed());
             let request = Request::Settle { timeout_ms: left.as_millis() as u64 };
             let answer = link::request_at(&link, &request);
-            let Settled { settled, queued, waited_ms } = match self.within(&request, left + SETTLE_GRACE, answer).await? {
-                Response::Settled(settled) => settled,
-                other => return Err(self.strange(&other)),
-            };
+            let Settled { settled, queued, waited_ms } =
+                match self.within(&request, left + SETTLE_GRACE, answer).await? {
+                    Response::Settled(settled) => settled,
+                    other => return Err(self.strange(&other)),
+                };
             all.settled &= settled;
             all.queued += queued;
             all.waited_ms += waited_ms;

@@ -143,8 +143,7 @@ impl Outbox {
         let links: Vec<Arc<Link>> = self.links.iter().map(|out| out.link.clone()).collect();
         let mut retained: Vec<_> = links.iter().map(|link| link.retained.lock()).collect();
         let outs = self.links.iter_mut().zip(&mut retained);
-        let mut kept: Vec<_> =
-            outs.map(|(out, retained)| Kept { retained, unsent: &mut out.unsent }).collect();
+        let mut kept: Vec<_> = outs.map(|(out, retained)| Kept { retained, unsent: &mut out.unsent }).collect();
         let begins = deal_out(&mut kept, &self.routes, asking);
         drop(retained);
         for index in begins {

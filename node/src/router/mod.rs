@@ -14,7 +14,7 @@ use ringhold_cluster::wire::{
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::ActorId;
 use ringhold_kernels::message::{Header, Inspected, Kind, Reason, append, payload_bytes_max, split_first};
-use ringhold_kernels::outbox::{SHARDS, shard_of};
+use ringhold_kernels::outbox::shard_of;
 use ringhold_kernels::registry::Registry;
 use ringhold_storage::dead_letters::{self, DeadLetters};
 use tokio::sync::{Notify, Semaphore, oneshot};
