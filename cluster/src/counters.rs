@@ -95,6 +95,8 @@ counters! {
     answers_dropped,
     /// Times that a session was held back because the devices had no room.
     held_back_room,
+    /// Lanes that ended because the next message on them was for another node's actor.
+    moved_on,
     /// Times that a session was held back because too many of its asks or answers waited.
     held_back_asks,
 }

@@ -15,9 +15,10 @@
 //! | 16 | 8 | `mark` |
 //! | 24 | 8 | `release` |
 //!
-//! A client numbers its messages from 1, over all its connections. Towards the node, `mark` is the number of the message
-//! before this frame's first. Towards the client it is the last one that the node has taken, which is what makes a flush
-//! mean something. `release` says up to which message the other side need keep nothing for this one any more: towards the
+//! A client numbers its messages from 1, over all nodes and all its connections; a lane carries those that are for its node, in
+//! their order. Each bears the low half of its number in the key of its `from`, and is the first after the one before it with
+//! that half. Towards the node, `mark` is one less than the number of this frame's first message. Towards the client it is the
+//! last one that the node has taken, which is what makes a flush mean something. `release` says up to which message the other side need keep nothing for this one any more: towards the
 //! client, no messages, because what they did is durable; towards the node, no answers, because they have arrived or nobody
 //! waits for them.
 
@@ -27,7 +28,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{ConnectionError, ReadError, RecvStream};
 use ringhold_kernels::id::{ActorId, Key, TypeId};
-use ringhold_kernels::message::{HEADER_BYTES, Header, Kind};
+use ringhold_kernels::message::{self, HEADER_BYTES, Header, Kind};
 use tokio::time::Instant;
 
 use crate::wire;
@@ -49,6 +50,9 @@ const FRAME_VERSION: u8 = wire::VERSION as u8;
 pub const FLAG_STOPPING: u8 = 1;
 /// In frames towards the node: the client keeps half of what it may keep, and waits for checkpoints to let it go.
 pub const FLAG_HURRY: u8 = 2;
+/// In frames towards the client: what it has sent after `mark` is not taken, because the next of it is for a shard that another
+/// node has. The lane ends; the client learns who has what now, and sends that again to whom it belongs.
+pub const FLAG_MOVED: u8 = 4;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameHeader {
@@ -78,7 +82,10 @@ impl FrameHeader {
         if bytes[4] != FRAME_VERSION {
             return Err(FrameError::Version(bytes[4]));
         }
-        if bytes[6..8] != [0; 2] || bytes[12..16] != [0; 4] || header.flags & !(FLAG_STOPPING | FLAG_HURRY) != 0 {
+        if bytes[6..8] != [0; 2]
+            || bytes[12..16] != [0; 4]
+            || header.flags & !(FLAG_STOPPING | FLAG_HURRY | FLAG_MOVED) != 0
+        {
             return Err(FrameError::Reserved);
         }
         if header.len as usize > FRAME_BYTES_MAX {
@@ -102,8 +109,8 @@ pub enum FrameError {
     TooLarge(u32),
     #[error("a frame's length, its count and its messages do not agree")]
     Count,
-    #[error("a frame follows message {got}, and the one before it ended with {expected}")]
-    Sequence { expected: u64, got: u64 },
+    #[error("a frame or message follows message {got}, and the one before it was {last}: numbers grow")]
+    Sequence { last: u64, got: u64 },
     #[error("the lane ended inside a frame")]
     Truncated,
     #[error("a message runs past the end of its frame")]
@@ -254,18 +261,20 @@ impl FrameBuffer {
         self.count = 0;
     }
 
-    /// Writes the headers for messages that follow message `before` (towards the node).
-    pub fn seal(&mut self, before: u64, release: u64, flags: u8) {
-        let mut mark = before;
-        self.seal_with(|header| {
+    /// Writes the headers for messages of which the first has this number (towards the node). Each bears the low half of its own,
+    /// and from one frame's first to the next one's are fewer than 2^32.
+    pub fn seal(&mut self, first: u64, release: u64, flags: u8) {
+        let mut last = first - 1;
+        self.seal_with(|header, body| {
+            last = numbers_of(body, last).next().unwrap_or(last);
+            let mark = last - 1;
             (header.mark, header.release, header.flags) = (mark, release, flags);
-            mark += u64::from(header.count);
         });
     }
 
     /// Writes the headers as an answer of a node that has taken messages up to `taken`.
     pub fn seal_answers(&mut self, taken: u64, release: u64, flags: u8) {
-        self.seal_with(|header| (header.mark, header.release, header.flags) = (taken, release, flags));
+        self.seal_with(|header, _| (header.mark, header.release, header.flags) = (taken, release, flags));
     }
 
     /// Appends a frame without messages, of which only the header speaks.
@@ -273,18 +282,20 @@ impl FrameBuffer {
         self.next_frame();
     }
 
-    fn seal_with(&mut self, mut change: impl FnMut(&mut FrameHeader)) {
+    fn seal_with(&mut self, mut change: impl FnMut(&mut FrameHeader, &[u8])) {
         let open_count = self.count;
         self.close_frame();
         // Sealing must not change what a second sealing sees: the open frame stays the last.
         self.count = open_count;
         let mut at = 0;
         while at < self.bytes.len() {
-            let head = self.bytes[at..].first_chunk_mut::<FRAME_HEADER_BYTES>().expect("frames are whole");
+            let (head, rest) =
+                self.bytes[at..].split_first_chunk_mut::<FRAME_HEADER_BYTES>().expect("frames are whole");
             let mut header = FrameHeader::from_bytes(head).expect("this buffer wrote it");
-            change(&mut header);
+            let len = header.len as usize;
+            change(&mut header, &rest[..len]);
             *head = header.to_bytes();
-            at += FRAME_HEADER_BYTES + header.len as usize;
+            at += FRAME_HEADER_BYTES + len;
         }
     }
 }
@@ -332,26 +343,27 @@ impl Drop for Lent {
 pub struct Checked {
     /// Of its messages, how many wait for an answer.
     pub asks: u32,
+    /// The number of the last of them; the mark where there are none.
+    pub last: u64,
 }
 
 /// Checks every message of a frame from a client, and stamps each with where it came from: behind this, the key of `from`
 /// is `session << 32 | number`, with the low half of the message's number, and `hlc` is zero until the node's clock stamps
-/// it. `before` is the number of the message before the first.
+/// it. `mark` is the frame's.
 ///
 /// Nothing of a frame may be handed on before all of it is checked.
 pub fn check_from_client(
     body: &mut [u8],
     count: u32,
     session: u32,
-    before: u64,
+    mark: u64,
     payload_bytes_max: u32,
 ) -> Result<Checked, FrameError> {
     let high = u64::from(session) << 32;
-    let mut number = before as u32;
+    let mut last = mark;
     let mut rest = body;
     let mut asks = 0;
     for _ in 0..count {
-        number = number.wrapping_add(1);
         let (head, after) = rest.split_first_chunk_mut::<HEADER_BYTES>().ok_or(FrameError::Overrun)?;
         let header = Header::from_bytes(head);
         match header.kind() {
@@ -363,20 +375,26 @@ pub fn check_from_client(
             return Err(FrameError::Payload { len: header.len, max: payload_bytes_max });
         }
         let from = header.from();
-        if !from.is_client() || from.key.0 != 0 {
+        if !from.is_client() || from.key.0 >> 32 != 0 {
             return Err(FrameError::Sender);
         }
+        let low = from.key.0 as u32;
+        let number = next_number(last, low);
+        if low == last as u32 {
+            return Err(FrameError::Sequence { last, got: last });
+        }
+        last = number;
         if header.lap != 0 || head[REASON_OFFSET] != 0 || header.to().is_client() {
             return Err(FrameError::Message);
         }
-        head[FROM_KEY_OFFSET..FROM_KEY_OFFSET + 8].copy_from_slice(&(high | u64::from(number)).to_ne_bytes());
+        head[FROM_KEY_OFFSET..FROM_KEY_OFFSET + 8].copy_from_slice(&(high | u64::from(low)).to_ne_bytes());
         head[HLC_OFFSET..HLC_OFFSET + 8].fill(0);
         rest = after.get_mut(header.padded_len()..).ok_or(FrameError::Overrun)?;
     }
     if !rest.is_empty() {
         return Err(FrameError::Count);
     }
-    Ok(Checked { asks })
+    Ok(Checked { asks, last })
 }
 
 // As `message::Header` documents and asserts them.
@@ -386,6 +404,17 @@ const FROM_KEY_OFFSET: usize = 24;
 const HLC_OFFSET: usize = std::mem::offset_of!(Header, hlc);
 const _: () = assert!(HLC_OFFSET == FROM_KEY_OFFSET + 8);
 
+/// The numbers of a client's messages, as they are in a frame: those after `last`.
+pub fn numbers_of(messages: &[u8], mut last: u64) -> impl Iterator<Item = u64> {
+    let mut rest = messages;
+    std::iter::from_fn(move || {
+        let (header, _, after) = message::split_first(rest)?;
+        rest = after;
+        last = next_number(last, header.from().key.0 as u32);
+        Some(last)
+    })
+}
+
 /// Who a message comes from, and who waits for its answer: the client with this session number, and which of its messages.
 pub const fn client_id(session: u32, number: u32) -> ActorId {
     ActorId::new(TypeId::CLIENT, Key((session as u64) << 32 | number as u64))
@@ -394,6 +423,12 @@ pub const fn client_id(session: u32, number: u32) -> ActorId {
 /// The session number of a client's side of a message, and the low half of the message's number.
 pub const fn session_and_number(id: ActorId) -> (u32, u32) {
     ((id.key.0 >> 32) as u32, id.key.0 as u32)
+}
+
+/// The first number after this one of which this is the low half.
+pub const fn next_number(last: u64, low: u32) -> u64 {
+    let ahead = low.wrapping_sub(last as u32) as u64;
+    last + if ahead == 0 { 1 << 32 } else { ahead }
 }
 
 /// The whole of a message's number, of which this is the low half, where it is less than 2^31 away from `near`.
@@ -493,12 +528,15 @@ impl FrameReader {
 mod tests {
     use super::*;
     use ringhold_kernels::hlc::Hlc;
-    use ringhold_kernels::message;
 
     const TO: ActorId = ActorId::new(TypeId(7), Key(8));
 
     fn tell(len: usize) -> Header {
-        Header::new(Kind::Tell, TO, ActorId::default(), len, Hlc(0))
+        numbered(len, 0)
+    }
+
+    fn numbered(len: usize, number: u64) -> Header {
+        Header::new(Kind::Tell, TO, client_id(0, number as u32), len, Hlc(0))
     }
 
     fn frames(buffer: &FrameBuffer) -> Vec<(FrameHeader, Vec<u8>)> {
@@ -514,30 +552,33 @@ mod tests {
     }
 
     #[test]
-    fn frames_carry_every_message_in_order_and_number_them() {
+    fn frames_carry_every_message_in_order_and_their_numbers_come_out_whole() {
+        // Those of other lanes are left out, and the low half begins anew among them.
+        let number = |i: u64| (7 << 32) - 4_000 + i * 3;
         let mut buffer = FrameBuffer::default();
-        for i in 0..5_000u32 {
-            buffer.push(&tell(24), &[i as u8; 24]);
+        for i in 0..5_000u64 {
+            buffer.push(&numbered(24, number(i)), &[i as u8; 24]);
         }
-        buffer.seal(10, 0, 0);
-        buffer.seal(100, 7, FLAG_HURRY);
+        buffer.seal(5, 0, 0);
+        buffer.seal(number(0), 7, FLAG_HURRY);
         let frames = frames(&buffer);
         assert!(frames.len() > 2);
-        let (mut expected, mut i) = (100, 0u32);
+        let mut i = 0;
         for (header, mut body) in frames {
-            assert_eq!((header.mark, header.release, header.flags), (expected, 7, FLAG_HURRY));
+            assert_eq!((header.mark, header.release, header.flags), (number(i) - 1, 7, FLAG_HURRY));
             assert!(header.len as usize <= FRAME_BYTES_MAX);
-            assert_eq!(check_from_client(&mut body, header.count, 3, header.mark, 24), Ok(Checked { asks: 0 }));
+            let last = number(i + u64::from(header.count) - 1);
+            assert!(numbers_of(&body, header.mark).eq((i..i + u64::from(header.count)).map(number)));
+            assert_eq!(check_from_client(&mut body, header.count, 3, header.mark, 24), Ok(Checked { asks: 0, last }));
             let mut rest = body.as_slice();
             while let Some((header, payload, after)) = message::split_first(rest) {
                 assert_eq!(payload, [i as u8; 24]);
+                assert_eq!(session_and_number(header.from()), (3, number(i) as u32));
                 i += 1;
-                assert_eq!(session_and_number(header.from()), (3, 100 + i));
                 rest = after;
             }
-            expected += u64::from(header.count);
         }
-        assert_eq!((i, expected), (5_000, 5_100));
+        assert_eq!(i, 5_000);
     }
 
     #[test]
@@ -547,11 +588,11 @@ mod tests {
         for round in 0..3u8 {
             // One that is sent, one that is cleared; the largest message there can be, behind one frame's worth.
             for i in 0..3_000u32 {
-                buffer.push(&tell(4), &i.to_le_bytes());
+                buffer.push(&numbered(4, u64::from(i) + 1), &i.to_le_bytes());
             }
-            buffer.push(&tell(65_535), &vec![round; 65_535]);
-            buffer.push(&tell(0), &[]);
-            buffer.seal(0, 0, 0);
+            buffer.push(&numbered(65_535, 3_001), &vec![round; 65_535]);
+            buffer.push(&numbered(0, 3_002), &[]);
+            buffer.seal(1, 0, 0);
             let messages: u32 = frames(&buffer).iter().map(|(header, _)| header.count).sum();
             assert_eq!((u64::from(messages), buffer.messages()), (3_002, 3_002));
             let bytes = std::mem::replace(&mut buffer, FrameBuffer::reuse(&spare)).into_bytes(&spare);
@@ -578,10 +619,11 @@ mod tests {
 
     #[test]
     fn a_checked_message_bears_its_session_and_no_stamp() {
-        let ask = Header::new(Kind::Ask, TO, client_id(0, 0), 8, Hlc(u64::MAX));
-        let mut body = body(&[ask, tell(3)]);
+        let ask = Header::new(Kind::Ask, TO, client_id(0, 76), 8, Hlc(u64::MAX));
+        let mut body = body(&[ask, numbered(3, 80)]);
         let before = u64::from(u32::MAX) + 76;
-        assert_eq!(check_from_client(&mut body, 2, 0xabcd, before, 8), Ok(Checked { asks: 1 }));
+        let checked = Checked { asks: 1, last: before + 5 };
+        assert_eq!(check_from_client(&mut body, 2, 0xabcd, before, 8), Ok(checked));
         let (header, _, _) = message::split_first(&body).unwrap();
         assert_eq!(session_and_number(header.from()), (0xabcd, 76));
         assert_eq!((header.hlc, header.to(), header.kind()), (0, TO, Some(Kind::Ask)));
@@ -599,19 +641,31 @@ mod tests {
 
     #[test]
     fn each_kind_of_bad_message_is_named() {
-        let check = |headers: &[Header], count| check_from_client(&mut body(headers), count, 1, 0, 16);
+        let check = |headers: &[Header], count| {
+            let numbered = |(number, header): (u32, &Header)| match header.from() == client_id(0, 0) {
+                true => header.with_from(client_id(0, number)),
+                false => *header,
+            };
+            let headers: Vec<Header> = (1..).zip(headers).map(numbered).collect();
+            check_from_client(&mut body(&headers), count, 1, 0, 16)
+        };
         let reply = tell(8).with_kind(Kind::Reply);
         assert_eq!(check(&[tell(8), reply], 2), Err(FrameError::Kind(3)));
         assert_eq!(check(&[tell(17)], 1), Err(FrameError::Payload { len: 17, max: 16 }));
         assert_eq!(check(&[tell(8).with_from(TO)], 1), Err(FrameError::Sender));
         assert_eq!(check(&[tell(8).with_from(client_id(1, 1))], 1), Err(FrameError::Sender));
+        assert_eq!(
+            check(&[numbered(8, 3), numbered(8, 3)], 2),
+            Err(FrameError::Sequence { last: 3, got: 3 }),
+            "numbers grow"
+        );
         assert_eq!(check(&[tell(8).with_to(ActorId::default())], 1), Err(FrameError::Message));
         let mut lapped = tell(8);
         lapped.lap = 1;
         assert_eq!(check(&[lapped], 1), Err(FrameError::Message));
         assert_eq!(check(&[tell(8)], 2), Err(FrameError::Overrun));
         assert_eq!(check(&[tell(8), tell(8)], 1), Err(FrameError::Count));
-        let mut cut = body(&[tell(16)]);
+        let mut cut = body(&[numbered(16, 1)]);
         cut.truncate(48);
         assert_eq!(check_from_client(&mut cut, 1, 1, 0, 16), Err(FrameError::Overrun));
     }
@@ -626,7 +680,7 @@ mod tests {
             FrameHeader::from_bytes(&bytes)
         };
         assert_eq!(with(4, 9), Err(FrameError::Version(9)));
-        assert_eq!(with(5, 4), Err(FrameError::Reserved));
+        assert_eq!(with(5, 8), Err(FrameError::Reserved));
         assert_eq!(with(7, 1), Err(FrameError::Reserved));
         assert_eq!(with(3, 1), Err(FrameError::TooLarge(48 + (1 << 24))));
         assert_eq!(with(0, 47), Err(FrameError::Count));

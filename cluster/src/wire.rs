@@ -238,27 +238,33 @@ pub struct Hello {
     pub lane: Lane,
 }
 
-/// A client's lane: what it has sent, over all its connections, and what it has still to hear.
+/// A client's lane to one node: what it has sent, over all its connections, and what it has still to hear.
+///
+/// A client numbers its messages over all nodes of a cluster. The lane to a node carries those for that node's actors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lane {
     /// Made once by the client, of randomness.
     pub client: [u8; 16],
-    /// The first message that this connection carries; those before it need not be sent again.
+    /// Which node it means, by its number in its cluster; 0 where any will do.
+    pub node: u32,
+    /// The first message that this connection may carry; those before it need not be sent again.
     pub first: u64,
-    /// The last message that an earlier connection carried: those up to it come again, and the node may have answered them.
+    /// The last message that an earlier connection, to whichever node, may have carried: what comes up to it may have been answered.
     pub again: u64,
-    /// The asks before `first` whose answers have not come, in order, each as its distance from the one before it (the
-    /// first one's from 0): at most [`ASKS_MAX`].
+    /// The asks that do not come on this connection and whose answers have not come, in order, each as its distance from the one
+    /// before it (the first one's from 0): at most [`ASKS_MAX`]. Their messages are for this node's actors.
     pub waiting: Vec<u64>,
-    /// Where it was connected before, if it was.
+    /// Who it is, if a node has told it before.
     pub before: Option<Before>,
 }
 
-/// What a client was told at its last connection.
+/// What a client was told when it first came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Before {
-    /// [`NodeName::id`].
-    pub node: String,
+    /// [`Welcome::home`].
+    pub home: String,
+    /// [`Welcome::session`].
+    pub session: u32,
     /// [`Welcome::born`].
     pub born: u64,
 }
@@ -285,7 +291,7 @@ pub enum Resumed {
     /// It has sent nothing before.
     #[default]
     New,
-    /// The node knows what of its messages it has: the client sends again what it keeps, and nothing is done twice.
+    /// The node knows what of its messages it has, if any: the client sends again what it keeps, and nothing is done twice.
     Known,
     /// The node cannot know what of its messages was handled: the client must not send them again.
     Forgotten,
@@ -316,11 +322,18 @@ pub enum Greeting {
 pub struct Welcome {
     pub version: u16,
     pub node: NodeName,
-    /// The number by which the node knows this client, also after a restart; of no other as long as anything of it is left.
+    /// Where the client is known by its number: the id of the cluster, or of a node that stands alone.
+    pub home: String,
+    /// The node's number in its cluster; 0 where it stands alone.
+    pub number: u32,
+    /// The number by which all nodes of the cluster know this client, also after a restart; of no other as long as anything of it is
+    /// left.
     pub session: u32,
-    /// Says, with the node's id, which of its clients this is: it grows from one to the next.
+    /// When the client first came, microseconds since the Unix epoch by the clock of the node that it came to: no two of one node
+    /// are alike.
     pub born: u64,
     pub resumed: Resumed,
+    pub owners: Owners,
     /// The largest payload of a message.
     pub payload_bytes_max: u32,
     /// Asks that may wait for their answers at a time.
@@ -329,6 +342,38 @@ pub struct Welcome {
     pub unknown_types: Vec<String>,
     /// The types it has.
     pub types: Vec<String>,
+}
+
+/// Which node's actors are those of which shard, as a node knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owners {
+    /// Grows: of two, the one with the greater is newer, whichever nodes they are from. 0 from a node that stands alone.
+    pub version: u64,
+    /// The nodes of the cluster by number, and where each is reached (`host:port`). Empty from a node that stands alone, which has
+    /// all shards.
+    pub nodes: Vec<(u32, String)>,
+    /// The owners of the shards, in their order from the first: so many next to each other have this node. Number 0: nobody has
+    /// them.
+    pub shards: Vec<(u32, u32)>,
+}
+
+impl Owners {
+    /// What a list of each shard's node comes to.
+    pub fn runs(nodes: impl IntoIterator<Item = u32>) -> Vec<(u32, u32)> {
+        let mut runs: Vec<(u32, u32)> = Vec::new();
+        for node in nodes {
+            match runs.last_mut() {
+                Some((count, last)) if *last == node => *count += 1,
+                _ => runs.push((1, node)),
+            }
+        }
+        runs
+    }
+
+    /// The node of each shard, from the first.
+    pub fn of_shards(&self) -> impl Iterator<Item = u32> {
+        self.shards.iter().flat_map(|(count, node)| std::iter::repeat_n(*node, *count as usize))
+    }
 }
 
 /// Who a node is.
@@ -365,8 +410,10 @@ pub enum Refused {
     Hello(String),
     #[error("the node is starting, and not open yet{}: try again", if .0.is_empty() { String::new() } else { format!(" ({})", .0) })]
     Starting(String),
-    #[error("no actor is on this node: connect to {address}")]
-    Elsewhere { address: String },
+    #[error("this is node {actual} of its cluster, and the client means node {wanted}")]
+    OtherNode { wanted: u32, actual: u32 },
+    #[error("the client's number {0} is another one's here: connect anew")]
+    NumberTaken(u32),
     #[error(
         "the certificate is a join token's: it lets a node join and opens no client's session. Use a client's \
          (`client.pem` and `client.key`)"
@@ -435,6 +482,8 @@ pub enum Request {
     Drain {
         timeout_ms: u64,
     },
+    /// Which node has which shard.
+    Owners,
     /// About the cluster, or a change to it.
     Cluster(admin::Request),
 }
@@ -472,6 +521,7 @@ pub enum Response {
     /// The drain has begun; the connection will close with [`Close::Stopping`].
     Draining,
     Failed(Failed),
+    Owners(Owners),
     Cluster(admin::Response),
 }
 
@@ -1038,7 +1088,14 @@ mod tests {
             cluster: None,
             types: vec![TypeLayout { name: "bank.account".into(), layout_hash: 7 }],
             admin: false,
-            lane: Lane { client: [3; 16], first: 9, again: 12, waiting: Lane::distances([2, 5, 8]), before: None },
+            lane: Lane {
+                client: [3; 16],
+                node: 2,
+                first: 9,
+                again: 12,
+                waiting: Lane::distances([2, 5, 8]),
+                before: None,
+            },
         };
         let bytes = encode(&hello).unwrap();
         assert_eq!(decode::<Hello>(&bytes[4..]).unwrap(), hello);
@@ -1047,6 +1104,14 @@ mod tests {
         longer.push(0);
         assert!(matches!(decode::<Hello>(&longer), Err(ControlError::Decode(_))));
         assert!(matches!(decode::<Hello>(&bytes[4..bytes.len() - 1]), Err(ControlError::Decode(_))));
+    }
+
+    #[test]
+    fn owners_are_told_as_runs_and_come_back_one_by_one() {
+        let nodes = [1, 1, 2, 0, 0, 0, 1];
+        let owners = Owners { shards: Owners::runs(nodes), ..Owners::default() };
+        assert_eq!(owners.shards, [(2, 1), (1, 2), (3, 0), (1, 1)]);
+        assert!(owners.of_shards().eq(nodes));
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl Doors for Script {
         };
         let to = ActorId::new(TypeId::of("account"), key("bob"));
         let response = match request {
-            Request::Cluster(_) => Response::Failed(Failed::text("the node stands alone")),
+            Request::Cluster(_) | Request::Owners => Response::Failed(Failed::text("the node stands alone")),
             Request::Status => Response::Status(Box::new(Status {
                 node: self.about().node,
                 state: NodeState::Running,

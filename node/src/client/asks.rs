@@ -1,6 +1,6 @@
 //! Asks under way: a slot for each, found by the number of its message.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::task::{Context, Poll, Waker};
 
 use ringhold_cluster::wire::Lane;
@@ -25,6 +25,8 @@ pub(super) struct Asks {
 struct Slot {
     state: State,
     number: u64,
+    /// Of the actor that is asked.
+    shard: u16,
     waker: Option<Waker>,
     header: Header,
     payload: Vec<u8>,
@@ -41,8 +43,9 @@ enum State {
 
 impl Asks {
     /// A slot for a new ask, if fewer than `max` are taken. Numbers grow.
-    pub fn begin(&mut self, max: u32, number: u64) -> Option<Ticket> {
-        let slot = Slot { state: State::Waiting, number, waker: None, header: Header::default(), payload: Vec::new() };
+    pub fn begin(&mut self, max: u32, number: u64, shard: u16) -> Option<Ticket> {
+        let (header, payload) = (Header::default(), Vec::new());
+        let slot = Slot { state: State::Waiting, number, shard, waker: None, header, payload };
         let index = match self.free.pop() {
             Some(index) => {
                 let payload = std::mem::take(&mut self.slots[usize::from(index)].payload);
@@ -137,33 +140,41 @@ impl Asks {
         }
     }
 
-    /// There is another connection, on which messages from `first` on come again. Returns the asks before it that wait, as a
+    /// The shards of asks that wait.
+    pub fn shards(&self) -> BTreeSet<u16> {
+        let slots = self.by_ticket.values().map(|index| &self.slots[usize::from(*index)]);
+        slots.filter(|slot| slot.state == State::Waiting).map(|slot| slot.shard).collect()
+    }
+
+    /// The asks of these shards that have no answer, whether anybody waits for it or not.
+    pub fn open(&self, of: impl Fn(u16) -> bool) -> BTreeSet<u64> {
+        let slots = self.by_ticket.values().map(|index| &self.slots[usize::from(*index)]);
+        slots.filter(|slot| slot.state != State::Answered && of(slot.shard)).map(|slot| slot.number).collect()
+    }
+
+    /// There is another connection, on which these messages do not come again. Returns the asks among them that wait, as a
     /// hello names them.
-    pub fn resume(&mut self, first: u64) -> Vec<u64> {
-        let (mut waiting, mut abandoned) = (Vec::new(), Vec::new());
-        for (ticket, index) in &self.by_ticket {
-            let slot = &self.slots[usize::from(*index)];
-            match slot.state {
-                State::Waiting if slot.number < first => waiting.push(slot.number),
+    pub fn resume(&mut self, gone: &BTreeSet<u64>) -> Vec<u64> {
+        let mut waiting = Vec::new();
+        for number in gone {
+            let ticket = *number as Ticket;
+            match self.slot(ticket).map(|slot| slot.state) {
+                Some(State::Waiting) => waiting.push(*number),
                 // What is not asked for again is not answered.
-                State::Abandoned if slot.number < first => abandoned.push(*ticket),
-                State::Waiting | State::Abandoned | State::Answered => {}
+                Some(State::Abandoned) => self.release(ticket),
+                Some(State::Answered) | None => {}
             }
         }
-        // A map has no order, and a run of the simulator must repeat.
-        abandoned.sort_unstable();
-        abandoned.into_iter().for_each(|ticket| self.release(ticket));
-        waiting.sort_unstable();
         Lane::distances(waiting)
     }
 
-    /// Asks up to this message get no other answer than that their connection is lost.
-    pub fn lose(&mut self, until: u64) -> Vec<Waker> {
+    /// These asks get no other answer than that their connection is lost.
+    pub fn lose(&mut self, which: impl Fn(u64, u16) -> bool) -> Vec<Waker> {
         let mut lost: Vec<(u64, Ticket)> = Vec::new();
         for (ticket, index) in &self.by_ticket {
-            let number = self.slots[usize::from(*index)].number;
-            if number <= until {
-                lost.push((number, *ticket));
+            let slot = &self.slots[usize::from(*index)];
+            if which(slot.number, slot.shard) {
+                lost.push((slot.number, *ticket));
             }
         }
         lost.sort_unstable();
@@ -203,14 +214,14 @@ mod tests {
     #[test]
     fn an_answer_finds_its_ask_and_no_other() {
         let mut asks = Asks::default();
-        let [a, b] = [1, 2].map(|number| asks.begin(2, number).unwrap());
-        assert_eq!(asks.begin(2, 3), None, "the limit holds");
+        let [a, b] = [1, 2].map(|number| asks.begin(2, number, 0).unwrap());
+        assert_eq!(asks.begin(2, 3, 0), None, "the limit holds");
         assert_eq!(poll(&mut asks, a), None);
         let (header, payload) = reply(3);
         asks.complete(b, &header, &payload);
         assert_eq!(poll(&mut asks, a), None);
         assert_eq!(poll(&mut asks, b), Some((Some(Kind::Reply), vec![3; 3])));
-        let again = asks.begin(2, 4).unwrap();
+        let again = asks.begin(2, 4, 0).unwrap();
         asks.complete(b, &header, &payload);
         assert_eq!((poll(&mut asks, again), asks.late), (None, 1));
     }
@@ -218,21 +229,21 @@ mod tests {
     #[test]
     fn an_abandoned_slot_waits_for_its_answer() {
         let mut asks = Asks::default();
-        let a = asks.begin(1, 1).unwrap();
+        let a = asks.begin(1, 1, 0).unwrap();
         asks.abandon(a);
-        assert_eq!(asks.begin(1, 2), None);
+        assert_eq!(asks.begin(1, 2, 0), None);
         let (header, payload) = reply(1);
         asks.complete(a, &header, &payload);
         assert_eq!(asks.late, 1);
-        assert!(asks.begin(1, 2).is_some());
+        assert!(asks.begin(1, 2, 0).is_some());
     }
 
     #[test]
     fn a_loss_answers_what_was_written_and_nothing_else() {
         let mut asks = Asks::default();
-        let [written, abandoned, unwritten] = [1, 2, 3].map(|number| asks.begin(8, number).unwrap());
+        let [written, abandoned, unwritten] = [1, 2, 3].map(|number| asks.begin(8, number, 0).unwrap());
         asks.abandon(abandoned);
-        asks.lose(2);
+        asks.lose(|number, _| number <= 2);
         let (kind, _) = poll(&mut asks, written).unwrap();
         assert_eq!(kind, Some(Kind::Error));
         assert_eq!(poll(&mut asks, unwritten), None);
@@ -242,7 +253,7 @@ mod tests {
     #[test]
     fn a_new_connection_asks_for_the_answers_of_what_does_not_come_again() {
         let mut asks = Asks::default();
-        let tickets = [2, 4, 5, 9, 10].map(|number| asks.begin(8, number).unwrap());
+        let tickets = [2, 4, 5, 9, 10].map(|number| asks.begin(8, number, u16::from(number == 9)).unwrap());
         let (header, payload) = reply(1);
         asks.complete(tickets[1], &header, &payload);
         assert_eq!(asks.settled(), 1);
@@ -250,7 +261,8 @@ mod tests {
         assert_eq!(asks.settled(), 4, "all up to there have their answers, read or not");
         asks.abandon(tickets[2]);
         assert_eq!(asks.settled(), 8, "or want none");
-        assert_eq!(asks.resume(10), [9]);
+        assert_eq!((asks.shards(), asks.open(|shard| shard == 0)), ([0, 1].into(), [5, 10].into()));
+        assert_eq!(asks.resume(&[4, 5, 9].into()), [9]);
         assert_eq!(asks.free.len(), 1, "no answer will come to what was abandoned");
     }
 }

@@ -84,7 +84,11 @@ impl Error {
         match self {
             Error::Refused { refused, .. } => !matches!(
                 refused,
-                Refused::TooManySessions { .. } | Refused::Overloaded(_) | Refused::Stopping | Refused::Starting(_)
+                Refused::TooManySessions { .. }
+                    | Refused::Overloaded(_)
+                    | Refused::Stopping
+                    | Refused::Starting(_)
+                    | Refused::OtherNode { .. }
             ),
             Error::CertificateRequired { .. }
             | Error::CertificateRefused { .. }

@@ -1,496 +1,596 @@
-//! The connection behind a client: made, kept, lost, made again.
+//! A link to one node: a connection made when there is something to say, kept, lost, made again.
 
-use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
+use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quinn::{ConnectError, Connection, Endpoint, RecvStream, SendStream};
-use ringhold_cluster::frame::{FLAG_HURRY, FLAG_STOPPING, FrameBuffer, FrameError, FrameReader, LaneError, Spare};
-use ringhold_cluster::network::random_below;
-use ringhold_cluster::tls::NODE_NAME;
-use ringhold_cluster::transport::{self, Lost};
-use ringhold_cluster::wire::{
-    self, Before, Close, ControlError, Greeting, Hello, Lane, Preamble, Request, Response, Resumed, StreamKind,
-    VERSION, VERSION_MIN, Welcome,
+use quinn::{Connection, RecvStream, SendStream};
+use ringhold_cluster::frame::{
+    FLAG_HURRY, FLAG_MOVED, FLAG_STOPPING, FrameBuffer, FrameError, FrameReader, LaneError, Spare,
 };
-use ringhold_kernels::id::{ActorId, TypeId};
+use ringhold_cluster::network::{BoxFuture, random_below};
+use ringhold_cluster::transport::Lost;
+use ringhold_cluster::wire::{
+    self, Before, Close, ControlError, Lane, Owners, Request, Response, Resumed, StreamKind, Welcome,
+};
+use ringhold_kernels::id::TypeId;
 use ringhold_kernels::message::{self, Kind};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{BACKOFF_MAX, BACKOFF_MIN, CLOSE_DEADLINE, Error, Options, Shared};
+use super::asks::Asks;
+use super::connect::{Connected, NoneWould, connect_any, open};
+use super::outbox::Outbox;
+use super::retained::{Retained, Written};
+use super::routes::{Routes, frames_numbers};
+use super::{BACKOFF_MAX, BACKOFF_MIN, CLOSE_DEADLINE, Error, Known, Options, Shared};
 
-/// What waits to be written.
-pub(super) struct Outbox {
-    pub frames: FrameBuffer,
-    /// Messages ever pushed, and which of them was the last tell.
-    pub pushed: u64,
-    pub last_tell: u64,
-    /// Tells among `frames`.
-    pub tells: u64,
-    pub asks_max: u32,
-    payload_bytes_max: usize,
-    /// The size up to which a message needs no further check; -1 while each does.
-    unchecked_bytes_max: i64,
-    /// Types this client was built with and the node does not have.
-    unknown: Vec<(TypeId, String)>,
-    known: Vec<String>,
-    /// Why nothing can be sent any more.
-    pub failed: Option<Error>,
-}
+/// How long a node may take to say who has which shard.
+const OWNERS_LIMIT: Duration = Duration::from_secs(2);
+/// A session that ends sooner than this because shards have moved is not followed by another at once: tables disagree.
+const MOVED_SETTLES: Duration = Duration::from_secs(1);
 
-impl Outbox {
-    fn new(welcome: &Welcome) -> Outbox {
-        let mut outbox = Outbox {
-            frames: FrameBuffer::default(),
-            pushed: 0,
-            last_tell: 0,
-            tells: 0,
-            asks_max: 0,
-            payload_bytes_max: 0,
-            unchecked_bytes_max: -1,
-            unknown: Vec::new(),
-            known: Vec::new(),
-            failed: None,
-        };
-        outbox.learn(welcome);
-        outbox
-    }
-
-    /// Takes in what a node said of itself.
-    fn learn(&mut self, welcome: &Welcome) {
-        self.asks_max = welcome.asks_max.min(wire::ASKS_MAX);
-        self.payload_bytes_max = welcome.payload_bytes_max as usize;
-        self.unknown = welcome.unknown_types.iter().map(|name| (TypeId::of(name), name.clone())).collect();
-        self.known = welcome.types.clone();
-        self.unchecked_bytes_max = if self.unknown.is_empty() { i64::from(welcome.payload_bytes_max) } else { -1 };
-    }
-
-    /// Nothing can be sent any more.
-    fn fail(&mut self, error: Error) {
-        self.failed = Some(error);
-        self.unchecked_bytes_max = -1;
-    }
-
-    /// Whether a message may be pushed, as far as its type and size go.
-    #[inline(always)]
-    pub fn takes(&self, to: ActorId, size: usize) -> bool {
-        size as i64 <= self.unchecked_bytes_max || self.check(to, size).is_ok()
-    }
-
-    /// What forbids to push a message, if anything does.
-    #[cold]
-    pub fn check(&self, to: ActorId, size: usize) -> Result<(), Error> {
-        if let Some(error) = &self.failed {
-            return Err(error.clone());
-        }
-        if let Some((_, name)) = self.unknown.iter().find(|(id, _)| *id == to.type_id) {
-            return Err(Error::UnknownType { name: name.clone(), known: self.known.clone() });
-        }
-        if size > self.payload_bytes_max {
-            return Err(Error::TooLarge { len: size, max: self.payload_bytes_max });
-        }
-        Ok(())
-    }
+/// See the module's documentation.
+pub(super) struct Link {
+    pub index: usize,
+    /// What was written.
+    pub retained: Mutex<Retained>,
+    /// Wakes the writer, or whoever waits for a reason to connect: there is something to write, or the client closes.
+    pub writer: Notify,
+    /// Wakes the session: what it carries may have to be carried anew.
+    anew: Notify,
+    /// A connection is to be made though nothing waits to be written.
+    wanted: AtomicBool,
+    state: Mutex<State>,
 }
 
 /// What is known of the connection.
-pub(super) struct Link {
+#[derive(Default)]
+struct State {
     /// `None` while there is none.
     connection: Option<Connection>,
-    pub welcome: Welcome,
-    pub address: String,
-    /// A loss that no flush has reported, with the tells that were on their way.
-    pub unreported: Option<(Lost, String)>,
-    pub unreported_tells: u64,
-    /// The driving task has ended.
-    pub ended: bool,
+    /// What the node said last.
+    welcome: Option<Welcome>,
+    address: String,
 }
 
-/// A connection with its streams.
-pub(super) struct Connected {
-    connection: Connection,
-    endpoint: Endpoint,
-    address: String,
-    welcome: Welcome,
-    /// Kept open for as long as the session.
-    _control: (SendStream, RecvStream),
-    lane: (SendStream, RecvStream),
+impl Link {
+    pub fn new(index: usize) -> Link {
+        Link {
+            index,
+            retained: Mutex::default(),
+            writer: Notify::new(),
+            anew: Notify::new(),
+            wanted: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Has it connect, anew where what it is to carry has changed.
+    pub fn want(&self) {
+        self.wanted.store(true, SeqCst);
+        self.writer.notify_one();
+        self.anew.notify_one();
+    }
+
+    pub fn welcome(&self) -> Option<Welcome> {
+        self.state.lock().welcome.clone()
+    }
+
+    pub fn address(&self) -> String {
+        self.state.lock().address.clone()
+    }
+
+    pub fn connection(&self) -> Option<Connection> {
+        self.state.lock().connection.clone()
+    }
+
+    fn joined(&self, connected: &Connected) {
+        self.wanted.store(false, SeqCst);
+        *self.state.lock() = State {
+            connection: Some(connected.connection.clone()),
+            welcome: Some(connected.welcome.clone()),
+            address: connected.address.clone(),
+        };
+    }
 }
 
 /// The first connection; what it fails with is the caller's to handle.
-pub(super) async fn connect_first(options: Options) -> Result<(Shared, Connected), Error> {
+pub(super) async fn connect_first(options: Options) -> Result<(Arc<Shared>, Session), Error> {
     let mut client = [0; 16];
     options.network.random(&mut client);
     let lane = Lane { client, first: 1, ..Lane::default() };
-    let connected = connect_any(&options, &lane).await.map_err(|none| none.error)?;
-    let link = Link {
-        connection: Some(connected.connection.clone()),
-        welcome: connected.welcome.clone(),
-        address: connected.address.clone(),
-        unreported: None,
-        unreported_tells: 0,
-        ended: false,
-    };
-    let shared = Shared {
+    let connected = connect_any(&options, &options.addresses, &lane).await.map_err(|none| none.error)?;
+    let welcome = &connected.welcome;
+    let link = Arc::new(Link::new(0));
+    link.joined(&connected);
+    let known = Known { who: Some(who(welcome)), unreported: None, unreported_tells: 0, ended: false };
+    let shared = Arc::new(Shared {
         type_ids: options.types.iter().map(|t| TypeId::of(&t.name)).collect(),
         options,
         client,
-        outbox: Mutex::new(Outbox::new(&connected.welcome)),
-        retained: Mutex::default(),
+        outbox: Mutex::new(Outbox::new(welcome, link)),
         asks: Mutex::default(),
-        link: Mutex::new(link),
-        writer: Notify::new(),
+        known: Mutex::new(known),
         room: Notify::new(),
         wants_room: AtomicBool::new(false),
         changed: Notify::new(),
-        confirmed: AtomicU64::new(0),
-        unconfirmed_lost: AtomicU64::new(0),
+        unconfirmed_lost: Default::default(),
         closing: AtomicBool::new(false),
-        reconnects: AtomicU64::new(0),
-    };
-    Ok((shared, connected))
+        over: AtomicBool::new(false),
+        reconnects: Default::default(),
+    });
+    learn(&shared, &welcome.owners);
+    Ok((shared, Session { connected, generation: 0 }))
 }
 
-/// Why no address would do.
-struct NoneWould {
-    /// The most telling one: what a node said comes before a node that said nothing.
-    error: Error,
-    /// Whether trying any of them again, unchanged, cannot help.
-    hopeless: bool,
+fn who(welcome: &Welcome) -> Before {
+    Before { home: welcome.home.clone(), session: welcome.session, born: welcome.born }
 }
 
-impl NoneWould {
-    fn add(&mut self, error: Error) {
-        self.hopeless &= error.is_final();
-        if error.is_final() || !self.error.is_final() || matches!(self.error, Error::NoAddress) {
-            self.error = error;
-        }
-    }
+/// A connection that carries what its link kept in this generation.
+pub(super) struct Session {
+    connected: Connected,
+    generation: u64,
 }
 
-/// Tries each address once, in order; then those that nodes there have named.
-async fn connect_any(options: &Options, lane: &Lane) -> Result<Connected, NoneWould> {
-    let mut none = NoneWould { error: Error::NoAddress, hopeless: true };
-    let mut addresses = options.addresses.clone();
-    let mut tried = 0;
-    while let Some(address) = addresses.get(tried).cloned() {
-        tried += 1;
-        match options.network.resolve(&address).await {
-            Err(e) => none.add(Error::resolve(&address, &e)),
-            Ok(sockets) => match connect_first_of(options, lane, &address, sockets).await {
-                Ok(connected) => return Ok(connected),
-                Err(errors) => {
-                    for error in errors {
-                        if let Error::Refused { refused: wire::Refused::Elsewhere { address }, .. } = &error
-                            && !addresses.contains(address)
-                        {
-                            addresses.push(address.clone());
-                        }
-                        none.add(error);
-                    }
+/// Why a link is driven no more.
+enum Stop {
+    /// The client closes, and this link has done all that it had to, or was lost before.
+    Closed(Option<Lost>),
+    /// The client cannot go on.
+    Failed(Error, Lost),
+    /// The client has come to its end by another link.
+    Over,
+}
+
+/// How a session ended.
+enum Ended {
+    /// The client closed it in good order.
+    Done,
+    Lost(Lost),
+    /// What comes next is for an actor that another node has.
+    Moved,
+    /// What it is to carry has changed.
+    Anew,
+    Over,
+}
+
+/// Keeps a link for as long as the client lives.
+pub(super) fn drive(shared: Arc<Shared>, link: Arc<Link>, first: Option<Session>) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let (failed, lost) = match keep(&shared, &link, first).await {
+            Stop::Over => return,
+            Stop::Failed(error, lost) => (error, lost),
+            Stop::Closed(lost) => {
+                if !close(&shared, &link, lost.as_ref()) {
+                    return;
                 }
-            },
-        }
-    }
-    Err(none)
-}
-
-/// Tries all that a name stands for at once, so that `localhost` need not wait for a node that listens on the other of
-/// its two addresses.
-async fn connect_first_of(
-    options: &Options,
-    lane: &Lane,
-    address: &str,
-    sockets: Vec<SocketAddr>,
-) -> Result<Connected, Vec<Error>> {
-    let mut attempts: Vec<_> = sockets.into_iter().map(|to| Box::pin(connect(options, lane, address, to))).collect();
-    let mut errors = Vec::new();
-    poll_fn(|cx| {
-        let mut i = 0;
-        while i < attempts.len() {
-            match attempts[i].as_mut().poll(cx) {
-                Poll::Ready(Ok(connected)) => return Poll::Ready(Ok(connected)),
-                Poll::Ready(Err(error)) => {
-                    drop(attempts.remove(i));
-                    errors.push(error);
-                }
-                Poll::Pending => i += 1,
+                (Error::Closed, lost.unwrap_or(Lost::Here))
             }
-        }
-        if attempts.is_empty() { Poll::Ready(Err(std::mem::take(&mut errors))) } else { Poll::Pending }
+        };
+        end(&shared, failed, &lost);
     })
-    .await
 }
 
-async fn connect(options: &Options, lane: &Lane, address: &str, to: SocketAddr) -> Result<Connected, Error> {
-    let config = transport::client_config(&options.network, &options.identity)?;
-    let endpoint = transport::client_endpoint(&options.network, to)?;
-    let connecting = endpoint.connect_with(config, to, NODE_NAME).map_err(|e| match e {
-        ConnectError::InvalidRemoteAddress(_) => Error::Resolve { address: address.into(), detail: e.to_string() },
-        e => Error::Setup(e.to_string()),
-    })?;
-    let limit = options.connect_deadline;
-    let too_late = || Error::Unreachable {
-        address: address.into(),
-        detail: format!("nothing answered within {} ms", limit.as_millis()),
-    };
-    let greeted = async {
-        let connection = connecting.await.map_err(|e| connect_error(options, address, &Lost::of(&e)))?;
-        let said = greet(options, lane, &connection).await;
-        match said {
-            Ok((control, Greeting::Welcome(welcome))) => Ok((connection, control, welcome)),
-            Ok((_, Greeting::Refused(refused))) => {
-                connection.close(Close::Done.code(), b"");
-                Err(Error::Refused { address: address.into(), refused })
+async fn keep(shared: &Arc<Shared>, link: &Arc<Link>, first: Option<Session>) -> Stop {
+    let mut next = first;
+    let mut lost = None;
+    let mut moves = 0;
+    let mut pause = Duration::ZERO;
+    loop {
+        let mut session = match next.take() {
+            Some(session) => session,
+            None => {
+                if let Err(stop) = reason_to_connect(shared, link, lost.as_ref()).await {
+                    return stop;
+                }
+                match reach(shared, link, lost.as_ref(), pause).await {
+                    Ok(Some(session)) => session,
+                    Ok(None) => continue,
+                    Err(stop) => return stop,
+                }
             }
-            Err(ControlError::Connection(e)) => Err(connect_error(options, address, &Lost::of(&e))),
-            Err(e) => Err(match connection.close_reason() {
-                Some(reason) => connect_error(options, address, &Lost::of(&reason)),
-                None => Error::Protocol { address: address.into(), detail: e.to_string() },
-            }),
+        };
+        let started = Instant::now();
+        let ended = run(shared, link, &mut session).await;
+        link.state.lock().connection = None;
+        let generation = session.generation;
+        // What the connection has left to say is said in the background; a new endpoint needs nothing of it.
+        drop(session);
+        (lost, pause) = (None, Duration::ZERO);
+        moves = match (&ended, started.elapsed() < MOVED_SETTLES) {
+            (Ended::Moved, true) => moves + 1,
+            _ => 0,
+        };
+        match ended {
+            Ended::Over => return Stop::Over,
+            Ended::Done if finish(shared, link, generation) => return Stop::Closed(None),
+            Ended::Done | Ended::Anew => {}
+            Ended::Moved if moves > 1 => pause = (BACKOFF_MIN * (1 << moves.min(10))).min(BACKOFF_MAX),
+            Ended::Moved => {}
+            Ended::Lost(why) => {
+                tracing::warn!(address = link.address(), "connection lost: {why}");
+                shared.changed.notify_waiters();
+                if shared.closing.load(SeqCst) {
+                    return Stop::Closed(Some(why));
+                }
+                (lost, pause) = (Some(why), BACKOFF_MIN);
+            }
         }
-    };
-    let (connection, control, welcome) = timeout(limit, greeted).await.map_err(|_| too_late())??;
-    let lane = open(&connection, StreamKind::Lane)
-        .await
-        .map_err(|e| Error::Protocol { address: address.into(), detail: e.to_string() })?;
-    Ok(Connected { connection, endpoint, address: address.into(), welcome, _control: control, lane })
-}
-
-async fn greet(
-    options: &Options,
-    lane: &Lane,
-    connection: &Connection,
-) -> Result<((SendStream, RecvStream), Greeting), ControlError> {
-    let (mut send, mut recv) = open(connection, StreamKind::Control).await?;
-    let hello = Hello {
-        version_min: VERSION_MIN,
-        version_max: VERSION,
-        client: options.name.clone(),
-        cluster: options.cluster.clone(),
-        types: options.types.clone(),
-        admin: options.admin,
-        lane: lane.clone(),
-    };
-    wire::send(&mut send, &hello).await?;
-    let greeting = wire::receive(&mut recv, wire::RESPONSE_BYTES_MAX).await?;
-    Ok(((send, recv), greeting))
-}
-
-async fn open(connection: &Connection, kind: StreamKind) -> Result<(SendStream, RecvStream), ControlError> {
-    let (mut send, recv) = connection.open_bi().await?;
-    send.write_all(&Preamble::new(kind).to_bytes()).await.map_err(|e| match e {
-        quinn::WriteError::ConnectionLost(e) => ControlError::Connection(e),
-        _ => ControlError::Reset,
-    })?;
-    Ok((send, recv))
-}
-
-/// Why there is no connection, in words for the user.
-fn connect_error(options: &Options, address: &str, lost: &Lost) -> Error {
-    let address = address.to_owned();
-    let files = &options.identity.files;
-    match lost {
-        Lost::CertificateRequired => Error::CertificateRequired { address },
-        Lost::CertificateRefused(why) => {
-            let certificate = files.own.as_ref().map_or_else(Default::default, |(certificate, _)| certificate.clone());
-            Error::CertificateRefused { address, certificate, why }
-        }
-        Lost::PeerCertificate(why) => {
-            let why = if why.contains("UnknownIssuer") { "another authority signed it".into() } else { why.clone() };
-            Error::ForeignNode { address, ca: files.ca.clone(), why }
-        }
-        Lost::Protocol => Error::NotRinghold { address },
-        Lost::Closed { close: Some(Close::Stopping), .. } => {
-            Error::Refused { address, refused: wire::Refused::Stopping }
-        }
-        lost if lost.is_final() => Error::Protocol { address, detail: lost.to_string() },
-        lost => Error::Unreachable { address, detail: lost.to_string() },
     }
 }
 
-/// Keeps a client connected until it is closed or cannot be helped.
-pub(super) async fn drive(shared: Arc<Shared>, first: Connected) {
-    let mut connected = first;
-    let (failed, lost) = loop {
-        let ended = run(&shared, &mut connected).await;
-        // What the connection has left to say is said in the background; a new endpoint needs nothing of it.
-        drop(connected);
-        let Some(lost) = ended else { break (Error::Closed, Lost::Here) };
-        lose(&shared, &lost);
-        if shared.closing.load(SeqCst) {
-            break (Error::Closed, lost);
-        }
-        match connect_again(&shared, &lost).await {
-            Ok(again) => connected = again,
-            Err(error) => break (error, lost),
-        }
-        tracing::info!(address = connected.address, "connected again");
-        shared.reconnects.fetch_add(1, Relaxed);
-        resume(&shared, &connected, &lost);
-        shared.changed.notify_waiters();
-    };
-    end(&shared, failed, &lost);
+/// Whether a link has come to its end in good order: nothing goes this way any more then.
+fn finish(shared: &Shared, link: &Link, generation: u64) -> bool {
+    let mut outbox = shared.outbox.lock();
+    let out = &mut outbox.links[link.index];
+    let finished = out.unsent.frames.is_empty() && link.retained.lock().generation() == generation;
+    if finished {
+        out.end();
+    }
+    finished
 }
 
-/// Takes in that there is a connection again.
-fn resume(shared: &Shared, connected: &Connected, lost: &Lost) {
+/// Takes in that a link is driven no more because the client closes. Returns whether it was the last.
+fn close(shared: &Shared, link: &Link, lost: Option<&Lost>) -> bool {
     let wakers = {
         let mut outbox = shared.outbox.lock();
-        outbox.learn(&connected.welcome);
-        let mut wakers = Vec::new();
-        match connected.welcome.resumed {
-            // What was confirmed and is not durable may have died with the node: it counts again once it is there again.
-            Resumed::New | Resumed::Known => shared.confirmed.store(shared.retained.lock().first() - 1, SeqCst),
-            Resumed::Forgotten => wakers = give_up_written(shared, lost),
+        outbox.live -= 1;
+        if outbox.live == 0 {
+            return true;
         }
-        let mut link = shared.link.lock();
-        link.connection = Some(connected.connection.clone());
-        link.welcome = connected.welcome.clone();
-        link.address = connected.address.clone();
+        // One that has done all that it had to may have been given more since, and another drives it then.
+        let Some(lost) = lost else { return false };
+        outbox.links[link.index].end();
+        let mut asks = shared.asks.lock();
+        let mut wakers = give_up_written(shared, &outbox.routes, &mut asks, link, &BTreeSet::new(), lost);
+        give_up_unsent(shared, &mut outbox, link.index, lost);
+        wakers.extend(asks.lose(|_, shard| outbox.routes.of_shard(shard) == link.index));
         wakers
     };
-    wakers.into_iter().for_each(|waker| waker.wake());
+    wakers.into_iter().for_each(Waker::wake);
+    shared.changed.notify_waiters();
+    false
 }
 
-/// Takes in that nobody can know what became of what was written: its asks are told, its tells are counted. Returns whom to
-/// wake. The outbox is locked.
+/// Resolves once there is a reason to connect.
+async fn reason_to_connect(shared: &Shared, link: &Link, lost: Option<&Lost>) -> Result<(), Stop> {
+    loop {
+        if shared.over.load(SeqCst) {
+            return Err(Stop::Over);
+        }
+        {
+            let mut outbox = shared.outbox.lock();
+            if has_work(&outbox, link) || lost.is_some() && !others_are_connected(&outbox, link) {
+                return Ok(());
+            }
+            if shared.closing.load(SeqCst) {
+                outbox.links[link.index].end();
+                return Err(Stop::Closed(None));
+            }
+        }
+        link.writer.notified().await;
+    }
+}
+
+fn has_work(outbox: &Outbox, link: &Link) -> bool {
+    let unsent = !outbox.links[link.index].unsent.frames.is_empty();
+    unsent || link.wanted.load(SeqCst) || !link.retained.lock().is_empty()
+}
+
+fn others_are_connected(outbox: &Outbox, link: &Link) -> bool {
+    outbox.links.iter().any(|out| out.link.index != link.index && out.link.connection().is_some())
+}
+
+/// Comes to a connection. `None`: there is no reason for one any more.
+async fn reach(
+    shared: &Arc<Shared>,
+    link: &Arc<Link>,
+    lost: Option<&Lost>,
+    pause: Duration,
+) -> Result<Option<Session>, Stop> {
+    if let Some(lost) = lost.filter(|lost| lost.is_final()) {
+        let error = Error::Protocol { address: link.address(), detail: lost.to_string() };
+        return Err(Stop::Failed(error, lost.clone()));
+    }
+    let started = Instant::now();
+    let (mut wait, mut backoff) = (pause, pause.max(BACKOFF_MIN));
+    for round in 0.. {
+        // Half of it is chance, so that the clients of a restarted node do not come all at once.
+        let wait_now = wait / 2 + random_below(&*shared.options.network, wait / 2);
+        let attempt = async {
+            if !wait.is_zero() {
+                sleep(wait_now).await;
+            }
+            let (lane, generation, addresses) = hello(shared, link);
+            (connect_any(&shared.options, &addresses, &lane).await, lane, generation)
+        };
+        let (attempt, lane, generation) = tokio::select! {
+            biased;
+            stop = leaving(shared, lost) => return Err(stop),
+            attempt = attempt => attempt,
+        };
+        let none = match attempt {
+            Ok(connected) => match join(shared, link, &connected, &lane, generation, lost) {
+                true => return Ok(Some(Session { connected, generation })),
+                false => {
+                    connected.connection.close(Close::Again.code(), b"");
+                    wait = Duration::ZERO;
+                    continue;
+                }
+            },
+            Err(none) => none,
+        };
+        let NoneWould { error, hopeless } = none;
+        let given_up = shared.options.reconnect_limit.is_some_and(|limit| started.elapsed() >= limit);
+        if hopeless || given_up {
+            return Err(Stop::Failed(error, lost.cloned().unwrap_or(Lost::Here)));
+        }
+        tracing::debug!("connecting again: {error}");
+        tokio::select! {
+            biased;
+            stop = leaving(shared, lost) => return Err(stop),
+            () = ask_others(shared, link, round) => {}
+        }
+        let outbox = shared.outbox.lock();
+        if !has_work(&outbox, link) && others_are_connected(&outbox, link) {
+            return Ok(None);
+        }
+        (wait, backoff) = (backoff, (backoff * 2).min(BACKOFF_MAX));
+    }
+    unreachable!("it goes round for ever")
+}
+
+/// Resolves when connecting has no sense any more. A client that closes does not wait for a node that was lost, and for another
+/// not for long.
+async fn leaving(shared: &Shared, lost: Option<&Lost>) -> Stop {
+    closing(shared).await;
+    if shared.over.load(SeqCst) {
+        return Stop::Over;
+    }
+    if lost.is_none() {
+        sleep(CLOSE_DEADLINE).await;
+    }
+    Stop::Closed(Some(lost.cloned().unwrap_or(Lost::Here)))
+}
+
+/// Looks for a newer table where the node of this link is not to be reached: at those that are, or at another.
+async fn ask_others(shared: &Arc<Shared>, link: &Link, round: usize) {
+    let (live, others) = {
+        let outbox = shared.outbox.lock();
+        let others = outbox.links.iter().zip(outbox.routes.nodes());
+        let others = others.filter(|(out, node)| out.link.index != link.index && node.address.is_some());
+        let others: Vec<Arc<Link>> = others.map(|(out, _)| out.link.clone()).collect();
+        let live: Vec<Connection> = others.iter().filter_map(|link| link.connection()).collect();
+        (live, others)
+    };
+    if let Some(other) = others.get(round % others.len().max(1)).filter(|_| live.is_empty()) {
+        other.want();
+    }
+    for connection in live {
+        if let Some(owners) = ask_owners(&connection).await {
+            return learn(shared, &owners);
+        }
+    }
+}
+
+/// What a node says of who has which shard.
+async fn ask_owners(connection: &Connection) -> Option<Owners> {
+    match timeout(OWNERS_LIMIT, exchange(connection, &Request::Owners)).await {
+        Ok(Ok(Response::Owners(owners))) => Some(owners),
+        _ => None,
+    }
+}
+
+/// Takes a table in, if it is newer.
+fn learn(shared: &Arc<Shared>, owners: &Owners) {
+    let driven = {
+        let mut outbox = shared.outbox.lock();
+        let asks = shared.asks.lock();
+        outbox.learn(owners, &asks)
+    };
+    start(shared, driven);
+}
+
+fn start(shared: &Arc<Shared>, links: Vec<Arc<Link>>) {
+    for link in links {
+        tokio::spawn(drive(shared.clone(), link, None));
+    }
+}
+
+/// What the next hello on a link says of its lane, which generation it carries, and where the node may be.
+fn hello(shared: &Shared, link: &Link) -> (Lane, u64, Vec<String>) {
+    let mut outbox = shared.outbox.lock();
+    let Outbox { routes, links, .. } = &mut *outbox;
+    let mut asks = shared.asks.lock();
+    let retained = link.retained.lock();
+    let mut gone = asks.open(|shard| routes.of_shard(shard) == link.index);
+    for comes in retained.has(&gone) {
+        gone.remove(&comes);
+    }
+    for comes in frames_numbers(links[link.index].unsent.sealed()) {
+        gone.remove(&comes);
+    }
+    let waiting = asks.resume(&gone);
+    let node = &routes.nodes()[link.index];
+    let before = shared.known.lock().who.clone();
+    let (first, again) = (retained.first(), retained.written());
+    let lane = Lane { client: shared.client, node: node.number, first, again, waiting, before };
+    let mut addresses = Vec::new();
+    if node.number != 0 {
+        addresses.push(link.address());
+        addresses.extend(node.address.clone());
+    }
+    addresses.extend(shared.options.addresses.iter().cloned());
+    let mut seen = BTreeSet::new();
+    addresses.retain(|address| !address.is_empty() && seen.insert(address.clone()));
+    (lane, retained.generation(), addresses)
+}
+
+/// Takes in that there is a connection. Returns whether it carries what it is to carry: otherwise another has to be made.
+fn join(
+    shared: &Arc<Shared>,
+    link: &Arc<Link>,
+    connected: &Connected,
+    said: &Lane,
+    generation: u64,
+    lost: Option<&Lost>,
+) -> bool {
+    let welcome = &connected.welcome;
+    let forgotten = || Lost::Other("the node does not know any more what of that it has".into());
+    let lost_for_good = lost.cloned().unwrap_or_else(forgotten);
+    let (wakers, driven, joined) = {
+        let mut outbox = shared.outbox.lock();
+        let mut asks = shared.asks.lock();
+        if outbox.failed.is_some() || link.retained.lock().generation() != generation {
+            return false;
+        }
+        let who = who(welcome);
+        let at_home = said.before.as_ref().is_some_and(|before| before.home == who.home);
+        shared.known.lock().who = Some(who);
+        let (mut wakers, mut driven) = (Vec::new(), Vec::new());
+        if !at_home {
+            // It is another cluster, or a node that stands alone: nothing that was written counts there, wherever that was.
+            let none = BTreeSet::new();
+            for out in &outbox.links {
+                let (routes, written) = (&outbox.routes, &out.link);
+                wakers.extend(give_up_written(shared, routes, &mut asks, written, &none, &lost_for_good));
+            }
+            let learnt = outbox.routes.begin_anew(link.index, welcome.number);
+            driven.extend(outbox.deal(&learnt, &asks));
+        } else if welcome.resumed == Resumed::Forgotten {
+            let waiting = said.waiting().collect();
+            wakers = give_up_written(shared, &outbox.routes, &mut asks, link, &waiting, &lost_for_good);
+        }
+        driven.extend(outbox.learn(&welcome.owners, &asks));
+        outbox.links[link.index].learn(welcome);
+        let mut retained = link.retained.lock();
+        let joined = retained.generation() == generation;
+        if joined {
+            if welcome.resumed != Resumed::Forgotten {
+                retained.resume();
+            }
+            link.joined(connected);
+        }
+        (wakers, driven, joined)
+    };
+    wakers.into_iter().for_each(Waker::wake);
+    start(shared, driven);
+    if joined && lost.is_some() {
+        tracing::info!(address = connected.address, "connected again");
+        shared.reconnects.fetch_add(1, Relaxed);
+    }
+    shared.changed.notify_waiters();
+    joined
+}
+
+/// Takes in that nobody can know what became of what was written on a link, and of these asks: asks are told, tells are counted.
+/// Returns whom to wake. The outbox is locked.
 #[must_use]
-fn give_up_written(shared: &Shared, lost: &Lost) -> Vec<std::task::Waker> {
+fn give_up_written(
+    shared: &Shared,
+    routes: &Routes,
+    asks: &mut Asks,
+    link: &Link,
+    waiting: &BTreeSet<u64>,
+    lost: &Lost,
+) -> Vec<Waker> {
     let (written, tells) = {
-        let mut retained = shared.retained.lock();
-        let tells = retained.tells_after(shared.confirmed.load(SeqCst));
+        let mut retained = link.retained.lock();
+        let tells = retained.unconfirmed_tells();
+        // It is said before it counts as confirmed.
+        report(shared, link, tells, lost);
         retained.clear();
         (retained.written(), tells)
     };
-    let wakers = shared.asks.lock().lose(written);
-    report(shared, tells, lost);
-    // Everything written has met its fate.
-    shared.confirmed.fetch_max(written, SeqCst);
+    let is_lost = |number: u64| number <= written || waiting.contains(&number);
+    let wakers = asks.lose(|number, shard| routes.of_shard(shard) == link.index && is_lost(number));
+    tracing::debug!(tells, "what was written is given up");
     wakers
 }
 
+/// The same for what waits to be written.
+fn give_up_unsent(shared: &Shared, outbox: &mut Outbox, index: usize, lost: &Lost) {
+    let out = &mut outbox.links[index];
+    let tells = std::mem::take(&mut out.unsent.tells);
+    out.unsent.frames.clear();
+    report(shared, &out.link, tells, lost);
+}
+
 /// Counts tells of which nobody knows whether they have arrived.
-fn report(shared: &Shared, tells: u64, lost: &Lost) {
+fn report(shared: &Shared, link: &Link, tells: u64, lost: &Lost) {
     if tells > 0 {
-        let mut link = shared.link.lock();
-        let address = link.address.clone();
-        link.unreported_tells += tells;
-        link.unreported.get_or_insert((lost.clone(), address));
+        let mut known = shared.known.lock();
+        known.unreported_tells += tells;
+        known.unreported.get_or_insert_with(|| (lost.clone(), link.address()));
         shared.unconfirmed_lost.fetch_add(tells, Relaxed);
     }
 }
 
 /// Nothing can be sent any more, and nothing will be answered.
 fn end(shared: &Shared, failed: Error, lost: &Lost) {
-    {
+    let links: Vec<Arc<Link>> = {
         let mut outbox = shared.outbox.lock();
         outbox.fail(failed);
-        let unsent = std::mem::take(&mut outbox.tells);
-        let unwritten = outbox.frames.messages();
-        outbox.frames.clear();
-        let mut wakers = give_up_written(shared, lost);
-        report(shared, unsent, lost);
-        debug_assert_eq!(shared.retained.lock().written() + unwritten, outbox.pushed);
-        wakers.extend(shared.asks.lock().lose(u64::MAX));
-        let mut link = shared.link.lock();
-        link.connection = None;
-        link.ended = true;
-        drop((link, outbox));
-        wakers.into_iter().for_each(|waker| waker.wake());
-    }
+        let mut asks = shared.asks.lock();
+        let links: Vec<_> = outbox.links.iter().map(|out| out.link.clone()).collect();
+        let mut wakers = Vec::new();
+        for link in &links {
+            wakers.extend(give_up_written(shared, &outbox.routes, &mut asks, link, &BTreeSet::new(), lost));
+            give_up_unsent(shared, &mut outbox, link.index, lost);
+        }
+        wakers.extend(asks.lose(|_, _| true));
+        shared.over.store(true, SeqCst);
+        shared.known.lock().ended = true;
+        drop((asks, outbox));
+        wakers.into_iter().for_each(Waker::wake);
+        links
+    };
+    links.iter().for_each(|link| link.writer.notify_one());
     shared.room.notify_waiters();
     shared.changed.notify_waiters();
 }
 
-/// Takes in that there is no connection. What was on it is kept.
-fn lose(shared: &Shared, lost: &Lost) {
-    let address = {
-        let mut link = shared.link.lock();
-        link.connection = None;
-        link.address.clone()
-    };
-    tracing::warn!(address, "connection lost: {lost}");
-    shared.changed.notify_waiters();
-}
-
-/// What the next hello says of this client's lane.
-fn lane(shared: &Shared) -> Lane {
-    let (first, again) = {
-        let retained = shared.retained.lock();
-        (retained.first(), retained.written())
-    };
-    let waiting = shared.asks.lock().resume(first);
-    let welcome = shared.link.lock().welcome.clone();
-    let before = Some(Before { node: welcome.node.id, born: welcome.born });
-    Lane { client: shared.client, first, again, waiting, before }
-}
-
-async fn connect_again(shared: &Shared, lost: &Lost) -> Result<Connected, Error> {
-    if lost.is_final() {
-        let address = shared.link.lock().address.clone();
-        return Err(Error::Protocol { address, detail: lost.to_string() });
-    }
-    let started = Instant::now();
-    let mut backoff = BACKOFF_MIN;
-    loop {
-        let lane = lane(shared);
-        // Half of it is chance, so that the clients of a restarted node do not come all at once.
-        let wait = backoff / 2 + random_below(&*shared.options.network, backoff / 2);
-        tokio::select! {
-            biased;
-            () = closing(shared) => return Err(Error::Closed),
-            () = sleep(wait) => {}
-        }
-        let attempt = tokio::select! {
-            biased;
-            () = closing(shared) => return Err(Error::Closed),
-            attempt = connect_any(&shared.options, &lane) => attempt,
-        };
-        let NoneWould { error, hopeless } = match attempt {
-            Ok(connected) => return Ok(connected),
-            Err(none) => none,
-        };
-        let given_up = shared.options.reconnect_limit.is_some_and(|limit| started.elapsed() >= limit);
-        if hopeless || given_up {
-            return Err(error);
-        }
-        tracing::debug!("connecting again: {error}");
-        backoff = (backoff * 2).min(BACKOFF_MAX);
-    }
-}
-
+/// Resolves when the client closes, or has come to its end.
 async fn closing(shared: &Shared) {
+    when(shared, || shared.closing.load(SeqCst) || shared.over.load(SeqCst)).await;
+}
+
+async fn when(shared: &Shared, holds: impl Fn() -> bool) {
     loop {
         let changed = shared.changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        if shared.closing.load(SeqCst) {
+        if holds() {
             return;
         }
         changed.await;
     }
 }
 
-/// Writes and reads until the connection ends. `None`: the client closed it in good order.
-async fn run(shared: &Shared, connected: &mut Connected) -> Option<Lost> {
-    let connection = connected.connection.clone();
-    let (send, recv) = &mut connected.lane;
+/// Writes and reads until the connection ends.
+async fn run(shared: &Arc<Shared>, link: &Arc<Link>, session: &mut Session) -> Ended {
+    let generation = session.generation;
+    let Connected { connection, endpoint, lane: (send, recv), .. } = &mut session.connected;
     let stopping = AtomicBool::new(false);
     let write = async {
-        let written = write(shared, send, &stopping).await;
+        let written = write(shared, link, generation, send, &stopping).await;
         // The reader sees the same end, and later: after the last answers.
         if let Err(e) = written {
             tracing::debug!("the lane cannot be written any more: {e}");
         }
         std::future::pending::<()>().await;
     };
-    let read = read(shared, recv, &stopping);
+    let read = read(shared, link, generation, recv, &stopping);
+    let anew = async {
+        while link.retained.lock().generation() == generation {
+            link.anew.notified().await;
+        }
+    };
     let limit = async {
         closing(shared).await;
         sleep(CLOSE_DEADLINE).await;
@@ -498,92 +598,138 @@ async fn run(shared: &Shared, connected: &mut Connected) -> Option<Lost> {
     let result = tokio::select! {
         biased;
         result = read => result,
+        () = when(shared, || shared.over.load(SeqCst)) => Ok(Read::Over),
+        () = anew => Ok(Read::Anew),
         () = write => unreachable!("the writer waits for the reader"),
         () = limit => Err(LaneError::TooSlow),
     };
     let closing = shared.closing.load(SeqCst);
-    let lost = match result {
+    let ended = match result {
         // The node has finished its side, which it does when this side has.
-        Ok(()) if closing && !stopping.load(SeqCst) => None,
-        Ok(()) => Some(Lost::Closed {
+        Ok(Read::Finished) if closing && !stopping.load(SeqCst) => Ended::Done,
+        Ok(Read::Finished) => Ended::Lost(Lost::Closed {
             close: Some(Close::Stopping),
             code: u64::from(Close::Stopping.code()),
             reason: "the node is stopping".into(),
         }),
-        Err(LaneError::Connection(e)) => Some(Lost::of(&e)),
-        Err(LaneError::Reset) => Some(match connection.close_reason() {
+        Ok(Read::Moved) => {
+            if let Some(owners) = ask_owners(connection).await {
+                learn(shared, &owners);
+            }
+            Ended::Moved
+        }
+        Ok(Read::Anew) => Ended::Anew,
+        Ok(Read::Over) => Ended::Over,
+        Err(LaneError::Connection(e)) => Ended::Lost(Lost::of(&e)),
+        Err(LaneError::Reset) => Ended::Lost(match connection.close_reason() {
             Some(e) => Lost::of(&e),
             None => Lost::Other("the node gave up the lane".into()),
         }),
         Err(e) => {
             connection.close(Close::Frame.code(), e.to_string().as_bytes());
-            Some(Lost::Other(e.to_string()))
+            Ended::Lost(Lost::Other(e.to_string()))
         }
     };
     // A close would hide from requests under way what ended the connection before.
     if connection.close_reason().is_none() {
-        let close = if lost.is_none() { Close::Done } else { Close::Again };
+        let close = if matches!(ended, Ended::Done | Ended::Over) { Close::Done } else { Close::Again };
         connection.close(close.code(), b"");
     }
-    if closing {
+    if closing && matches!(ended, Ended::Done | Ended::Lost(_)) {
         // The close should reach the node; one that is gone is not waited for.
-        let _ = timeout(Duration::from_secs(1), connected.endpoint.wait_idle()).await;
+        let _ = timeout(Duration::from_secs(1), endpoint.wait_idle()).await;
     }
-    lost
+    ended
 }
 
-async fn write(shared: &Shared, send: &mut SendStream, stopping: &AtomicBool) -> Result<(), quinn::WriteError> {
+/// What the writer of a lane does next.
+enum Next {
+    Write(bytes::Bytes),
+    Wait,
+    Finish,
+}
+
+async fn write(
+    shared: &Shared,
+    link: &Link,
+    generation: u64,
+    send: &mut SendStream,
+    stopping: &AtomicBool,
+) -> Result<(), quinn::WriteError> {
     // The buffers go to the connection as they are, and come back when the node has them.
     let spare = Spare::default();
     let mut buffer = FrameBuffer::default();
-    let bytes_max = shared.options.retained_bytes;
-    let again = shared.retained.lock().again();
+    let again = link.retained.lock().again();
     for frames in again {
         if stopping.load(SeqCst) {
             break;
         }
         send.write_chunk(frames).await?;
     }
-    loop {
-        if stopping.load(SeqCst) {
-            break;
-        }
-        // At the bound nothing more is written, the outbox fills up, and who sends waits.
-        let kept = shared.retained.lock().bytes();
-        if kept >= bytes_max && kept > 0 && !shared.closing.load(SeqCst) {
-            shared.writer.notified().await;
-            continue;
-        }
-        let tells = {
-            let mut outbox = shared.outbox.lock();
-            std::mem::swap(&mut outbox.frames, &mut buffer);
-            std::mem::take(&mut outbox.tells)
-        };
-        if buffer.is_empty() {
-            if shared.closing.load(SeqCst) {
-                break;
+    while !stopping.load(SeqCst) {
+        match next(shared, link, generation, &mut buffer, &spare) {
+            Next::Write(frames) => {
+                shared.wake_for_room();
+                send.write_chunk(frames).await?;
             }
-            if kept == 0 {
-                spare.trim();
-            }
-            shared.writer.notified().await;
-            continue;
+            Next::Wait => link.writer.notified().await,
+            Next::Finish => break,
         }
-        shared.wake_for_room();
-        let settled = shared.asks.lock().settled();
-        let messages = buffer.messages();
-        let hurry = kept + buffer.len() >= bytes_max / 2;
-        buffer.seal(shared.retained.lock().written(), settled, if hurry { FLAG_HURRY } else { 0 });
-        let frames = std::mem::replace(&mut buffer, FrameBuffer::reuse(&spare)).into_bytes(&spare);
-        // The same bytes, not a copy: they are kept as they are written.
-        shared.retained.lock().push(messages, tells, frames.clone());
-        send.write_chunk(frames).await?;
     }
     let _ = send.finish();
     Ok(())
 }
 
-async fn read(shared: &Shared, recv: &mut RecvStream, stopping: &AtomicBool) -> Result<(), LaneError> {
+/// Takes what waits to be written, and keeps it. All of it under the outbox's lock: when shards have moved, what the link keeps
+/// and what waits is dealt out anew, and nothing is between the two.
+fn next(shared: &Shared, link: &Link, generation: u64, buffer: &mut FrameBuffer, spare: &Spare) -> Next {
+    let bytes_max = shared.options.retained_bytes;
+    let mut outbox = shared.outbox.lock();
+    let unsent = &mut outbox.links[link.index].unsent;
+    let settled = shared.asks.lock().settled();
+    let mut retained = link.retained.lock();
+    let (kept, closing) = (retained.bytes(), shared.closing.load(SeqCst));
+    if retained.generation() != generation {
+        return Next::Wait;
+    }
+    // At the bound nothing more is written, the outbox fills up, and who sends waits.
+    if kept >= bytes_max && kept > 0 && !closing {
+        return Next::Wait;
+    }
+    if unsent.frames.is_empty() {
+        if closing {
+            return Next::Finish;
+        }
+        if kept == 0 {
+            spare.trim();
+        }
+        return Next::Wait;
+    }
+    std::mem::swap(&mut unsent.frames, buffer);
+    let (first, end, tells) = (unsent.first, unsent.last(), std::mem::take(&mut unsent.tells));
+    let hurry = kept + buffer.len() >= bytes_max / 2;
+    buffer.seal(first, settled, if hurry { FLAG_HURRY } else { 0 });
+    let frames = std::mem::replace(buffer, FrameBuffer::reuse(spare)).into_bytes(spare);
+    // The same bytes, not a copy: they are kept as they are written.
+    retained.push(Written { before: first - 1, end, tells, frames: frames.clone() });
+    Next::Write(frames)
+}
+
+/// How the reading of a lane ended.
+enum Read {
+    Finished,
+    Moved,
+    Anew,
+    Over,
+}
+
+async fn read(
+    shared: &Shared,
+    link: &Link,
+    generation: u64,
+    recv: &mut RecvStream,
+    stopping: &AtomicBool,
+) -> Result<Read, LaneError> {
     let mut reader = FrameReader::default();
     let mut wakers = Vec::new();
     while let Some((header, body)) = reader.next(recv).await? {
@@ -605,19 +751,29 @@ async fn read(shared: &Shared, recv: &mut RecvStream, stopping: &AtomicBool) -> 
             return Err(FrameError::Count.into());
         }
         wakers.drain(..).for_each(|waker| waker.wake());
-        if shared.confirmed.fetch_max(header.mark, SeqCst) < header.mark {
+        let (confirmed, covered) = {
+            let mut retained = link.retained.lock();
+            if retained.generation() != generation {
+                return Ok(Read::Anew);
+            }
+            (retained.confirm(header.mark), retained.cover(header.release))
+        };
+        if confirmed {
             shared.changed.notify_waiters();
         }
-        if shared.retained.lock().cover(header.release) {
+        if covered {
             // It may wait for that.
-            shared.writer.notify_one();
+            link.writer.notify_one();
         }
         shared.wake_for_room();
+        if header.flags & FLAG_MOVED != 0 {
+            return Ok(Read::Moved);
+        }
         if header.flags & FLAG_STOPPING != 0 && !stopping.swap(true, SeqCst) {
-            shared.writer.notify_one();
+            link.writer.notify_one();
         }
     }
-    Ok(())
+    Ok(Read::Finished)
 }
 
 pub(super) fn request_name(request: &Request) -> &'static str {
@@ -633,39 +789,52 @@ pub(super) fn request_name(request: &Request) -> &'static str {
         Request::RetryDeadLetters { .. } => "to send dead letters again",
         Request::DropDeadLetters { .. } => "to drop dead letters",
         Request::Drain { .. } => "a drain",
+        Request::Owners => "who has which shard",
         Request::Cluster(_) => "something of its cluster",
     }
 }
 
-/// One request on a stream of its own. Waits for a connection where there is none.
+/// One request on a stream of its own, at the first node that there is a connection to. Waits for one where there is none.
 pub(super) async fn request(shared: &Shared, request: &Request) -> Result<Response, Error> {
-    let (connection, address) = connection(shared).await?;
-    let exchange = async {
-        let (mut send, mut recv) = open(&connection, StreamKind::Request).await?;
-        wire::send(&mut send, request).await?;
-        let _ = send.finish();
-        wire::receive(&mut recv, wire::RESPONSE_BYTES_MAX).await
+    let link = connected_link(shared).await?;
+    request_at(&link, request).await
+}
+
+/// The same at the node of this link.
+pub(super) async fn request_at(link: &Link, request: &Request) -> Result<Response, Error> {
+    let (connection, address) = (link.connection(), link.address());
+    let doing = request_name(request);
+    let Some(connection) = connection else {
+        return Err(Error::ConnectionLost { address, doing, lost: Lost::Here, unconfirmed: 0 });
     };
-    exchange.await.map_err(|e: ControlError| match (e, connection.close_reason()) {
+    exchange(&connection, request).await.map_err(|e| match (e, connection.close_reason()) {
         (ControlError::Connection(e), _) | (_, Some(e)) => {
-            Error::ConnectionLost { address, doing: request_name(request), lost: Lost::of(&e), unconfirmed: 0 }
+            Error::ConnectionLost { address, doing, lost: Lost::of(&e), unconfirmed: 0 }
         }
         (e, None) => Error::Protocol { address, detail: e.to_string() },
     })
 }
 
-async fn connection(shared: &Shared) -> Result<(Connection, String), Error> {
+async fn exchange(connection: &Connection, request: &Request) -> Result<Response, ControlError> {
+    let (mut send, mut recv) = open(connection, StreamKind::Request).await?;
+    wire::send(&mut send, request).await?;
+    let _ = send.finish();
+    wire::receive(&mut recv, wire::RESPONSE_BYTES_MAX).await
+}
+
+/// The first link that is connected.
+async fn connected_link(shared: &Shared) -> Result<Arc<Link>, Error> {
     loop {
         let changed = shared.changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        if let Some(error) = shared.outbox.lock().failed.clone() {
-            return Err(error);
-        }
         {
-            let link = shared.link.lock();
-            if let Some(connection) = &link.connection {
-                return Ok((connection.clone(), link.address.clone()));
+            let outbox = shared.outbox.lock();
+            if let Some(error) = &outbox.failed {
+                return Err(error.clone());
+            }
+            if let Some(link) = outbox.connected().next() {
+                return Ok(link.clone());
             }
         }
         changed.await;

@@ -11,20 +11,26 @@
 //! # }
 //! ```
 //!
-//! A [`Client`] is one connection with one lane; clones share it. Messages go into one buffer and leave in batches
-//! that form by themselves: a lone ask leaves at once, and under load whatever has gathered meanwhile goes together.
-//! What one client sends to one actor arrives in the order in which it was sent.
+//! A [`Client`] has a connection with a lane to each node whose actors it sends to; clones share them. The first is to an address
+//! that it is given; by the table of who has which shard, which that node tells, it makes the others when there is something to
+//! send there. Messages go into a buffer for each node and leave in batches that form by themselves: a lone ask leaves at once,
+//! and under load whatever has gathered meanwhile goes together. What one client sends to one actor arrives in the order in which
+//! it was sent, also where the actor's shard moves to another node meanwhile: the node that had it says so, and the client sends
+//! what is not done again to the one that has it now.
 //!
-//! When the connection is lost, or the node dies and is started again, the client connects again by itself. It keeps what it
+//! When a connection is lost, or the node dies and is started again, the client connects again by itself. It keeps what it
 //! sends until what that did is durable on the node, and sends again what is not; the node knows what it has, and does nothing
 //! twice. Asks go on waiting, to their deadline. Only where nobody can know what became of something (the client has given up
-//! to connect, or has come to another node, or was away for longer than the node remembers it) asks fail with
+//! to connect, or has come to another cluster, or was away for longer than the node remembers it) asks fail with
 //! [`AskError::ConnectionLost`], and tells are counted: [`Client::flush`] says how many.
 
 mod asks;
+mod connect;
 mod error;
 mod link;
+mod outbox;
 mod retained;
+mod routes;
 mod streams;
 
 use std::future::poll_fn;
@@ -37,26 +43,29 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use ringhold_cluster::frame::client_id;
 use ringhold_cluster::network::{BoxFuture, Network, RealNetwork};
 use ringhold_cluster::tls::{self, Files, Identity, Role};
-use ringhold_cluster::wire::{Request, Response, Settled, TypeLayout, Welcome};
+use ringhold_cluster::transport::Lost;
+use ringhold_cluster::wire::{Before, Request, Response, Settled, TypeLayout, Welcome};
 use ringhold_kernels::actor::{Actor, MessageOf};
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::{ActorId, Key, TypeId};
 use ringhold_kernels::message::{Header, Kind, Reason};
+use ringhold_kernels::outbox::shard_of;
 use ringhold_kernels::plain::Plain;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use asks::{Asks as AskTable, Ticket};
 pub use error::{AskError, Error};
-use link::Outbox;
+use outbox::Outbox;
 pub use streams::{Asks, Tells};
 
 /// The reply type of a message's actor.
 pub type Reply<M> = <<M as MessageOf>::Actor as Actor>::Reply;
 
-/// Bytes that wait to be written at most; a tell beyond it waits. Small enough that what is written is still in the
+/// Bytes that wait to be written to one node at most; a tell beyond it waits. Small enough that what is written is still in the
 /// processor's cache when it is encrypted.
 pub const OUTBOX_BYTES_MAX: usize = 256 << 10;
 /// Bytes of messages that a client keeps for the case that its node dies, unless its options say otherwise.
@@ -71,10 +80,13 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How long a close waits for what is under way.
 pub const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How much longer a node may take to answer that it has settled, or not.
+const SETTLE_GRACE: Duration = Duration::from_secs(5);
+
 /// How to connect.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Nodes of one cluster, as `HOST:PORT`; the first that answers is used.
+    /// Nodes of one cluster, as `HOST:PORT`: the first that answers tells of the others.
     pub addresses: Vec<String>,
     /// This client's certificate, and the authority it believes.
     pub identity: Identity,
@@ -88,12 +100,12 @@ pub struct Options {
     /// For asks that name no deadline of their own.
     pub ask_deadline: Duration,
     pub connect_deadline: Duration,
-    /// How long to try to connect again after a loss; `None` for ever. Past it, everything fails.
+    /// How long to try to connect again to a node whose actors have been sent to; `None` for ever. Past it, everything fails.
     pub reconnect_limit: Option<Duration>,
     /// It looks after the node, and is let in though that is full or sheds load.
     pub admin: bool,
-    /// Bytes of messages that are kept until what they did is durable; at it, who sends waits. At half of it the node is asked
-    /// to hurry.
+    /// Bytes of messages to one node that are kept until what they did is durable; at it, who sends waits. At half of it the node
+    /// is asked to hurry.
     pub retained_bytes: usize,
 }
 
@@ -129,7 +141,7 @@ impl Options {
     }
 }
 
-/// A connection to a node. Clones share it; when the last is gone it ends in the background, after what was told is
+/// Connections to the nodes of a cluster. Clones share them; when the last is gone they end in the background, after what was told is
 /// written. [`Client::close`] waits for that.
 #[derive(Clone)]
 pub struct Client(Arc<Handle>);
@@ -150,23 +162,32 @@ struct Shared {
     /// Who this client is, whatever connection it has.
     client: [u8; 16],
     outbox: Mutex<Outbox>,
-    /// What was written.
-    retained: Mutex<retained::Retained>,
     asks: Mutex<AskTable>,
-    link: Mutex<link::Link>,
-    /// Wakes the writer: there is something to write, or the client closes.
-    writer: Notify,
+    // Here come those of what links have written, by the numbers of the links.
+    known: Mutex<Known>,
+    // Here come those of what is known of connections.
     /// Wakes those who wait for room in the outbox or for a slot for an ask.
     room: Notify,
     /// Whether anybody does, so that nobody pays for a wake otherwise.
     wants_room: AtomicBool,
-    /// Wakes those who wait for the link, or for a confirmation, or for the end.
+    /// Wakes those who wait for a link, or for a confirmation, or for the end.
     changed: Notify,
-    /// The last message of which it is known that the node has taken it, or that nobody can know.
-    confirmed: AtomicU64,
     unconfirmed_lost: AtomicU64,
     closing: AtomicBool,
+    /// Nothing is sent any more, and nothing is answered.
+    over: AtomicBool,
     reconnects: AtomicU64,
+}
+
+/// What is known of the client as a whole.
+struct Known {
+    /// Who it is, as a node has told it.
+    who: Option<Before>,
+    /// A loss that no flush has reported, with the address of the node, and the tells that were on their way.
+    unreported: Option<(Lost, String)>,
+    unreported_tells: u64,
+    /// Nothing is driven any more.
+    ended: bool,
 }
 
 /// Whether a message was pushed; if not, [`Outbox::check`] knows why.
@@ -214,20 +235,26 @@ impl Client {
     /// # Errors
     /// Why no address would do: what a node said, if one said anything.
     pub async fn connect(options: Options) -> Result<Client, Error> {
-        let (shared, link) = link::connect_first(options).await?;
-        let shared = Arc::new(shared);
-        tokio::spawn(link::drive(shared.clone(), link));
+        let (shared, session) = link::connect_first(options).await?;
+        let first = shared.outbox.lock().links[0].link.clone();
+        tokio::spawn(link::drive(shared.clone(), first, Some(session)));
         Ok(Client(Arc::new(Handle(shared))))
     }
 
-    /// What the node said of itself when this client last connected.
+    /// What the node said of itself when this client last connected: the first to which there is a connection, or was one.
     pub fn welcome(&self) -> Welcome {
-        self.shared().link.lock().welcome.clone()
+        self.first_link().welcome().expect("the first link was connected once")
     }
 
-    /// The address of the node in use.
+    /// The address of that node.
     pub fn address(&self) -> String {
-        self.shared().link.lock().address.clone()
+        self.first_link().address()
+    }
+
+    fn first_link(&self) -> Arc<link::Link> {
+        let outbox = self.shared().outbox.lock();
+        let connected = outbox.connected().next();
+        connected.unwrap_or(&outbox.links[0].link).clone()
     }
 
     pub fn stats(&self) -> Stats {
@@ -346,49 +373,72 @@ impl Client {
         Asks::new(self.clone(), messages.into_iter(), window)
     }
 
-    /// Waits until the node has admitted everything told so far; where it dies, until it has it again. What this client still
-    /// keeps then outlives the node, as long as this client lives.
+    /// Waits until the nodes have admitted everything told so far; where one dies, until it is there again. What this client still
+    /// keeps then outlives the nodes, as long as this client lives.
     ///
     /// # Errors
     /// [`Error::ConnectionLost`] if since the last flush there were tells of which nobody can know whether they have arrived.
     pub async fn flush(&self) -> Result<(), Error> {
         let shared = self.shared();
-        let target = shared.outbox.lock().last_tell;
+        let target = shared.outbox.lock().pushed;
         loop {
             let changed = shared.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             // Looked at first: a loss is noted before it counts as confirmed.
-            let confirmed = shared.confirmed.load(SeqCst) >= target;
+            let (confirmed, failed) = {
+                let outbox = shared.outbox.lock();
+                (outbox.is_confirmed(target), outbox.failed.clone())
+            };
             shared.report_loss("flushing")?;
             if confirmed {
                 return Ok(());
             }
-            if let Some(error) = shared.outbox.lock().failed.clone() {
+            if let Some(error) = failed {
                 return Err(error);
             }
             changed.await;
         }
     }
 
-    /// Waits until the node has nothing queued any more of what was admitted before, for at most `limit`.
+    /// Waits until the nodes that this client sends to have nothing queued any more of what was admitted before, for at most
+    /// `limit`.
     pub async fn settle(&self, limit: Duration) -> Result<Settled, Error> {
         self.flush().await?;
-        let request = Request::Settle { timeout_ms: limit.as_millis() as u64 };
-        match self.request(request, limit + Duration::from_secs(5)).await? {
-            Response::Settled(settled) => Ok(settled),
-            other => Err(self.strange(&other)),
+        let started = Instant::now();
+        let links: Vec<_> = self.shared().outbox.lock().connected().cloned().collect();
+        let mut all = Settled { settled: true, ..Settled::default() };
+        for link in links {
+            let left = limit.saturating_sub(started.elapsed());
+            let request = Request::Settle { timeout_ms: left.as_millis() as u64 };
+            let answer = link::request_at(&link, &request);
+            let Settled { settled, queued, waited_ms } =
+                match self.within(&request, left + SETTLE_GRACE, answer).await? {
+                    Response::Settled(settled) => settled,
+                    other => return Err(self.strange(&other)),
+                };
+            all.settled &= settled;
+            all.queued += queued;
+            all.waited_ms += waited_ms;
         }
+        Ok(all)
     }
 
-    /// Asks the node itself. A [`Response::Failed`] comes as [`Error::Failed`].
+    /// Asks a node itself: the first to which there is a connection. A [`Response::Failed`] comes as [`Error::Failed`].
     pub async fn request(&self, request: Request, limit: Duration) -> Result<Response, Error> {
-        let doing = link::request_name(&request);
-        let deadline = Instant::now() + limit;
-        match timeout_at(deadline, link::request(self.shared(), &request)).await {
+        self.within(&request, limit, link::request(self.shared(), &request)).await
+    }
+
+    async fn within(
+        &self,
+        request: &Request,
+        limit: Duration,
+        answer: impl Future<Output = Result<Response, Error>>,
+    ) -> Result<Response, Error> {
+        match timeout_at(Instant::now() + limit, answer).await {
             Ok(Ok(Response::Failed(failed))) => Err(Error::Failed(failed)),
             Ok(answered) => answered,
-            Err(_) => Err(Error::Timeout { doing, waited: limit }),
+            Err(_) => Err(Error::Timeout { doing: link::request_name(request), waited: limit }),
         }
     }
 
@@ -409,7 +459,7 @@ impl Client {
             let changed = shared.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if shared.link.lock().ended {
+            if shared.known.lock().ended {
                 break;
             }
             changed.await;
@@ -539,18 +589,24 @@ impl Shared {
     #[inline(always)]
     fn push_tell(&self, to: ActorId, size: usize, write: impl FnOnce(&mut [u8])) -> Pushed {
         let mut outbox = self.outbox.lock();
-        if !outbox.takes(to, size) || outbox.frames.len() >= OUTBOX_BYTES_MAX {
+        let index = outbox.routes.of(to.key);
+        if !outbox.takes(index, to, size) || outbox.links[index].unsent.frames.len() >= OUTBOX_BYTES_MAX {
             return Pushed::Not;
         }
-        let first = outbox.frames.is_empty();
-        let header = Header::new(Kind::Tell, to, ActorId::default(), size, Hlc(0));
-        outbox.frames.push_with(&header, write);
-        outbox.pushed += 1;
-        outbox.tells += 1;
-        outbox.last_tell = outbox.pushed;
-        drop(outbox);
+        let number = outbox.pushed + 1;
+        outbox.pushed = number;
+        let out = &mut outbox.links[index];
+        let unsent = &mut out.unsent;
+        let first = unsent.frames.is_empty();
+        let header = Header::new(Kind::Tell, to, client_id(0, number as u32), size, Hlc(0));
+        unsent.frames.push_with(&header, write);
+        unsent.tells += 1;
+        unsent.last_tell = number;
         if first {
-            self.writer.notify_one();
+            unsent.first = number;
+            let link = out.link.clone();
+            drop(outbox);
+            link.writer.notify_one();
         }
         Pushed::Done
     }
@@ -564,21 +620,29 @@ impl Shared {
     }
 
     fn try_ask(&self, to: ActorId, size: usize, write: impl Fn(&mut [u8])) -> Result<Option<Ticket>, Error> {
-        let (ticket, first) = {
+        let (ticket, link) = {
             let mut outbox = self.outbox.lock();
             outbox.check(to, size)?;
-            if outbox.frames.len() >= OUTBOX_BYTES_MAX {
+            let (shard, number) = (shard_of(to.key) as u16, outbox.pushed + 1);
+            let index = outbox.routes.of_shard(shard);
+            let out = &mut outbox.links[index];
+            if out.unsent.frames.len() >= OUTBOX_BYTES_MAX {
                 return Ok(None);
             }
-            let Some(ticket) = self.asks.lock().begin(outbox.asks_max, outbox.pushed + 1) else { return Ok(None) };
-            let first = outbox.frames.is_empty();
-            let header = Header::new(Kind::Ask, to, ActorId::default(), size, Hlc(0));
-            outbox.frames.push_with(&header, write);
-            outbox.pushed += 1;
-            (ticket, first)
+            let Some(ticket) = self.asks.lock().begin(out.asks_max, number, shard) else { return Ok(None) };
+            let first = out.unsent.frames.is_empty();
+            let header = Header::new(Kind::Ask, to, client_id(0, number as u32), size, Hlc(0));
+            out.unsent.frames.push_with(&header, write);
+            out.unsent.last_ask = number;
+            if first {
+                out.unsent.first = number;
+            }
+            let link = first.then(|| out.link.clone());
+            outbox.pushed = number;
+            (ticket, link)
         };
-        if first {
-            self.writer.notify_one();
+        if let Some(link) = link {
+            link.writer.notify_one();
         }
         Ok(Some(ticket))
     }
@@ -607,15 +671,15 @@ impl Shared {
 
     fn begin_close(&self) {
         self.closing.store(true, SeqCst);
-        self.writer.notify_one();
+        self.outbox.lock().links.iter().for_each(|out| out.link.writer.notify_one());
         self.changed.notify_waiters();
     }
 
     /// Says once that tells were on their way when a connection was lost.
     fn report_loss(&self, doing: &'static str) -> Result<(), Error> {
-        let mut link = self.link.lock();
-        let Some((lost, address)) = link.unreported.take() else { return Ok(()) };
-        let unconfirmed = std::mem::take(&mut link.unreported_tells);
+        let mut known = self.known.lock();
+        let Some((lost, address)) = known.unreported.take() else { return Ok(()) };
+        let unconfirmed = std::mem::take(&mut known.unreported_tells);
         Err(Error::ConnectionLost { address, doing, lost, unconfirmed })
     }
 }

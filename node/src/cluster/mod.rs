@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringhold_cluster::control::state::{
-    AboutDevice, Admission, Command, DeviceNumber, NodeNumber, Outcome, Refused, State, id_text,
+    AboutDevice, Admission, Command, DeviceNumber, NodeNumber, Outcome, Refused, Shard, State, id_text,
 };
 use ringhold_cluster::control::{Calls, Control, GivenUp, Lease};
 use ringhold_cluster::fault::Fault;
@@ -26,7 +26,7 @@ use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_cluster::peers::lane::LaneStream;
 use ringhold_cluster::peers::{CallError, PeerHello, PeerName, PeerRefused, PeerService, Peers};
 use ringhold_cluster::tls::Identity;
-use ringhold_cluster::wire::{Failed, NodeName, Request, Response};
+use ringhold_cluster::wire::{Failed, NodeName, Owners, Request, Response};
 use ringhold_storage::raft_log::RaftLog;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -230,15 +230,26 @@ impl Cluster {
         }
     }
 
-    /// Where the node is that owns most shards.
-    pub fn owners_address(&self) -> Option<String> {
-        let state = self.state();
-        let mut counts: BTreeMap<NodeNumber, u32> = BTreeMap::new();
-        for (device, count) in state.shard_counts() {
-            *counts.entry(state.devices[&device].node).or_default() += count;
+    /// The id of the cluster.
+    pub fn id(&self) -> String {
+        id_text(&self.known.lock().belongs.as_ref().expect("a cluster that was started is belonged to").cluster)
+    }
+
+    /// Which node has which shard.
+    pub fn owners(&self) -> Owners {
+        let (version, state) = self.control().state_at();
+        let node = |shard: &Shard| Some(state.devices.get(&shard.owner?)?.node);
+        Owners {
+            version: version.unwrap_or(0),
+            nodes: state.nodes.iter().map(|(number, member)| (*number, member.address.clone())).collect(),
+            shards: Owners::runs(state.shards.iter().map(|shard| node(shard).unwrap_or(0))),
         }
-        let (node, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
-        state.nodes.get(&node).map(|member| member.address.clone())
+    }
+
+    /// The node that has a shard; `None` where nobody does.
+    pub fn owner(&self, shard: usize) -> Option<NodeNumber> {
+        let state = self.state();
+        Some(state.devices.get(&state.shards.get(shard)?.owner?)?.node)
     }
 
     /// Its connections with other nodes.

@@ -11,12 +11,12 @@ use ringhold_cluster::frame::{client_id, session_and_number};
 use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_cluster::peers::lane::Envelope;
 use ringhold_cluster::wire::{
-    ActorState, ActorType, Failed, NodeName, NodeState, Request, Response, Settled, Status, TypeLayout,
+    ActorState, ActorType, Failed, NodeName, NodeState, Owners, Request, Response, Settled, Status, TypeLayout,
 };
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::ActorId;
 use ringhold_kernels::message::{Header, Inspected, Kind, Reason, append, payload_bytes_max, split_first};
-use ringhold_kernels::outbox::{SHARDS, shard_of};
+use ringhold_kernels::outbox::shard_of;
 use ringhold_kernels::registry::Registry;
 use ringhold_storage::dead_letters::{self, DeadLetters};
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -29,7 +29,7 @@ use crate::device::places::Places;
 use crate::device::{Device, Outlet};
 use crate::health::Pulse;
 use crate::server::{self, About, Client, Doors, Gone, Remembered, Session, Sessions};
-use crate::shards::{ELSEWHERE, ShardTable, Shards};
+use crate::shards::{ShardTable, Shards};
 use crate::shed::Level;
 
 pub mod begin;
@@ -163,6 +163,12 @@ impl Router {
         let owner = usize::from(self.shards.of(to.key));
         // One that is about to begin is not there yet.
         (owner < self.devices.len()).then_some(owner)
+    }
+
+    /// Whether somebody has an actor's shard, as the cluster has agreed, and whether that is this node.
+    fn owned(&self, to: ActorId) -> Option<bool> {
+        let cluster = self.cluster.as_ref()?;
+        Some(cluster.owner(shard_of(to.key))? == cluster.number())
     }
 
     fn now(&self) -> Hlc {
@@ -498,6 +504,10 @@ impl Doors for Router {
             && !full
         {
             let Some(number) = self.device_of(first.to()) else {
+                // It is not turned away where somebody has it, be it a device here that is about to take it over.
+                if self.owned(first.to()).is_some() {
+                    break;
+                }
                 let Some((header, payload, after)) = split_first(rest) else { break };
                 self.turn_away(&header, payload, Reason::NoDevice, &mut letters);
                 rest = after;
@@ -675,6 +685,7 @@ impl Doors for Router {
                     self.drain_asked.notify_one();
                     Response::Draining
                 }
+                Request::Owners => Response::Owners(self.owners()),
                 Request::Cluster(request) => match self.about_cluster(request).await {
                     Ok(response) => Response::Cluster(response),
                     Err(failed) => Response::Failed(failed),
@@ -687,9 +698,19 @@ impl Doors for Router {
         self.refuses_new_session()
     }
 
-    fn elsewhere(&self) -> Option<String> {
-        let owns_any = (0..SHARDS).any(|shard| self.shards.of_shard(shard) != ELSEWHERE);
-        (!owns_any).then(|| self.cluster.as_ref()?.owners_address()).flatten()
+    fn home(&self) -> server::Home {
+        match &self.cluster {
+            Some(cluster) => server::Home { id: cluster.id(), number: cluster.number() },
+            None => server::Home { id: self.name.id.clone(), number: 0 },
+        }
+    }
+
+    fn owners(&self) -> Owners {
+        self.cluster.as_ref().map(|cluster| cluster.owners()).unwrap_or_default()
+    }
+
+    fn is_elsewhere(&self, to: ActorId) -> bool {
+        self.device_of(to).is_none() && self.owned(to) == Some(false)
     }
 
     fn about(&self) -> About {

@@ -1,5 +1,8 @@
 //! The clients that a node knows, connected or not: by what number, and what it may know of one that comes back.
 //!
+//! A client has one number at all nodes of a cluster: that which it was given by the one that it came to first. The node's own
+//! number is in it, so no two nodes give the same.
+//!
 //! No clock or socket in it: the caller brings the time.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +21,7 @@ pub const CLIENT_KEPT: Duration = Duration::from_secs(3_600);
 #[derive(Default)]
 pub struct Clients {
     known: BTreeMap<[u8; 16], Known>,
-    next_number: u32,
+    numbers: Numbers,
     connections: u64,
     last_born: u64,
     /// When the youngest client that was forgotten was born.
@@ -26,6 +29,46 @@ pub struct Clients {
     /// Numbers that answers still to come bear, of clients that are not known any more.
     reserved: BTreeSet<u32>,
 }
+
+/// The numbers that a node gives to clients.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Numbers {
+    /// What all of them begin with.
+    prefix: u32,
+    /// The bits that count.
+    counter: u32,
+    next: u32,
+}
+
+/// The bits of a client's number that count, where a cluster's node gives it; the node's own number is above them.
+const COUNTER_BITS: u32 = 20;
+
+impl Numbers {
+    /// Those of a node with this number in its cluster, 0 where it stands alone, from one on that is drawn by chance: answers to
+    /// clients of which the node knows nothing any more may still come.
+    pub fn new(node: u32, random: u32) -> Numbers {
+        let counter = if node == 0 { u32::MAX } else { (1 << COUNTER_BITS) - 1 };
+        let prefix = if node == 0 { 0 } else { node << COUNTER_BITS };
+        Numbers { prefix, counter, next: random }
+    }
+
+    fn draw(&mut self) -> u32 {
+        let number = self.prefix | self.next & self.counter;
+        self.next = self.next.wrapping_add(1);
+        number
+    }
+}
+
+/// A client that a node of this cluster has given a number before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    pub number: u32,
+    pub born: u64,
+}
+
+/// The number by which a client comes is another one's that is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NumberTaken;
 
 struct Known {
     client: Client,
@@ -59,11 +102,11 @@ pub struct Gone {
 }
 
 impl Clients {
-    /// Begins with what there was before. The first new client gets this number, or one after it. Nobody could be seen while the
-    /// node was away, nor is it known for sure how long that was: all are away since now.
-    pub fn begin(&mut self, remembered: Remembered, first_number: u32, now_us: u64) {
+    /// Begins with what there was before. Nobody could be seen while the node was away, nor is it known for sure how long that was:
+    /// all are away since now.
+    pub fn begin(&mut self, remembered: Remembered, numbers: Numbers, now_us: u64) {
         let Remembered { clients, forgotten, reserved } = remembered;
-        self.next_number = first_number;
+        self.numbers = numbers;
         self.forgotten = forgotten;
         self.last_born = clients.iter().map(|client| client.born).max().unwrap_or(0).max(forgotten);
         self.reserved = reserved.into_iter().collect();
@@ -81,32 +124,58 @@ impl Clients {
         }
     }
 
-    /// Takes in a client's hello. `before` is when it was born here, as it says. Adds who is forgotten for it.
-    pub fn arrive(&mut self, lane: &Lane, before: Option<u64>, now_us: u64, gone: &mut Vec<Gone>) -> Arrival {
-        self.connections += 1;
-        let connection = self.connections;
+    /// Takes in a client's hello: `named` where a node of this cluster has given it its number. Adds who is forgotten for it.
+    pub fn arrive(
+        &mut self,
+        lane: &Lane,
+        named: Option<Named>,
+        now_us: u64,
+        gone: &mut Vec<Gone>,
+    ) -> Result<Arrival, NumberTaken> {
+        let connection = self.connections + 1;
         if let Some(known) = self.known.get_mut(&lane.client)
-            && before == Some(known.client.born)
+            && named == Some(Named { number: known.client.number, born: known.client.born })
         {
+            self.connections = connection;
             known.connection = Some(connection);
             known.client.seen_us = now_us;
-            return Arrival { client: known.client, connection, resumed: Resumed::Known };
+            return Ok(Arrival { client: known.client, connection, resumed: Resumed::Known });
         }
+        if let Some(named) = named {
+            self.vacate(named.number, lane.client, gone)?;
+        }
+        self.connections = connection;
         if let Some(other) = self.known.remove(&lane.client) {
             gone.push(Gone { number: other.client.number, for_good: true });
         }
-        let resumed = match (before, &lane.before) {
-            // It was born after all that were forgotten, so it was not: the node has died before it could remember this one,
-            // and all that this one sent died with it.
-            (Some(born), _) if born > self.forgotten => Resumed::Known,
+        let resumed = match (named, &lane.before) {
+            // It was born after all that were forgotten, so it was not: the node has taken nothing of it, or has died before it could
+            // remember that, and all of it died with it.
+            (Some(named), _) if named.born > self.forgotten => Resumed::Known,
             (None, None) => Resumed::New,
             _ => Resumed::Forgotten,
         };
-        self.last_born = (self.last_born + 1).max(now_us);
-        let client = Client { number: self.free_number(), id: lane.client, born: self.last_born, seen_us: now_us };
+        let Named { number, born } = named.unwrap_or_else(|| {
+            self.last_born = (self.last_born + 1).max(now_us);
+            Named { number: self.free_number(), born: self.last_born }
+        });
+        let client = Client { number, id: lane.client, born, seen_us: now_us };
         self.known.insert(lane.client, Known { client, connection: Some(connection) });
         self.forget_too_many(gone);
-        Arrival { client, connection, resumed }
+        Ok(Arrival { client, connection, resumed })
+    }
+
+    /// Has nobody but this client have a number. Whoever is away and has it is forgotten.
+    fn vacate(&mut self, number: u32, id: [u8; 16], gone: &mut Vec<Gone>) -> Result<(), NumberTaken> {
+        let other = self.known.iter().find(|(other, known)| known.client.number == number && **other != id);
+        match other.map(|(other, known)| (*other, known.connection)) {
+            None => Ok(()),
+            Some((_, Some(_))) => Err(NumberTaken),
+            Some((other, None)) => {
+                gone.push(self.forget(other));
+                Ok(())
+            }
+        }
     }
 
     /// Takes in that a connection has ended; `for_good` where its client will not come back.
@@ -148,8 +217,7 @@ impl Clients {
     /// A number of which nothing is left. Zero is the node's own.
     fn free_number(&mut self) -> u32 {
         loop {
-            let number = self.next_number;
-            self.next_number = number.wrapping_add(1);
+            let number = self.numbers.draw();
             let taken = self.known.values().any(|known| known.client.number == number);
             if number != 0 && !taken && !self.reserved.contains(&number) {
                 return number;
@@ -164,26 +232,30 @@ mod tests {
 
     use super::*;
 
-    fn lane(client: u8, before: Option<u64>) -> Lane {
-        let before = before.map(|born| Before { node: "n".into(), born });
-        Lane { client: [client; 16], first: 1, again: 0, waiting: vec![], before }
+    fn lane(client: u8, before: Option<Named>) -> Lane {
+        let before = before.map(|Named { number, born }| Before { home: "n".into(), session: number, born });
+        Lane { client: [client; 16], node: 0, first: 1, again: 0, waiting: vec![], before }
     }
 
-    fn arrive(clients: &mut Clients, client: u8, before: Option<u64>, now_us: u64) -> (Arrival, Vec<Gone>) {
+    fn named(arrival: &Arrival) -> Option<Named> {
+        Some(Named { number: arrival.client.number, born: arrival.client.born })
+    }
+
+    fn arrive(clients: &mut Clients, client: u8, named: Option<Named>, now_us: u64) -> (Arrival, Vec<Gone>) {
         let mut gone = Vec::new();
-        (clients.arrive(&lane(client, before), before, now_us, &mut gone), gone)
+        (clients.arrive(&lane(client, named), named, now_us, &mut gone).unwrap(), gone)
     }
 
     #[test]
     fn a_client_that_comes_back_is_who_it_was() {
         let mut clients = Clients::default();
-        clients.begin(Remembered::default(), 7, 0);
+        clients.begin(Remembered::default(), Numbers::new(0, 7), 0);
         let (first, _) = arrive(&mut clients, 1, None, 100);
         let (other, _) = arrive(&mut clients, 2, None, 100);
         assert_eq!((first.resumed, first.client.number, other.client.number), (Resumed::New, 7, 8));
         assert!(other.client.born > first.client.born, "also in the same microsecond");
         // Its last connection is not known to have ended yet.
-        let (again, gone) = arrive(&mut clients, 1, Some(first.client.born), 200);
+        let (again, gone) = arrive(&mut clients, 1, named(&first), 200);
         assert_eq!((again.resumed, again.client.number, gone), (Resumed::Known, 7, vec![]));
         assert_eq!(clients.leave(&first, true, 300), None, "that one has been followed by another");
         assert_eq!(clients.leave(&again, true, 300), Some(Gone { number: 7, for_good: true }));
@@ -195,35 +267,61 @@ mod tests {
     #[test]
     fn a_client_that_was_forgotten_is_told_so_and_one_that_the_node_never_kept_is_not() {
         let mut clients = Clients::default();
-        clients.begin(Remembered::default(), 1, 0);
+        clients.begin(Remembered::default(), Numbers::new(0, 1), 0);
         let (old, _) = arrive(&mut clients, 1, None, 100);
         let (young, _) = arrive(&mut clients, 2, None, 200);
         clients.leave(&old, false, 300);
         let late = 301 + CLIENT_KEPT.as_micros() as u64;
         assert_eq!(clients.forget_old(late - 1), [], "not yet");
         assert_eq!(clients.forget_old(late), [Gone { number: 1, for_good: false }]);
-        assert_eq!(arrive(&mut clients, 1, Some(old.client.born), late).0.resumed, Resumed::Forgotten);
+        assert_eq!(arrive(&mut clients, 1, named(&old), late).0.resumed, Resumed::Forgotten);
 
         // The node dies, and remembers that it forgot.
         let mut clients = Clients::default();
-        clients.begin(Remembered { forgotten: old.client.born, reserved: vec![5], ..Remembered::default() }, 5, 0);
-        assert_eq!(arrive(&mut clients, 1, Some(old.client.born), late).0.resumed, Resumed::Forgotten);
-        let (back, _) = arrive(&mut clients, 2, Some(young.client.born), late);
-        assert_eq!((back.resumed, back.client.number), (Resumed::Known, 7), "5 is taken, 6 is the other's");
-        // One that was at another node.
-        let strange = clients.arrive(&lane(3, Some(9)), None, late, &mut vec![]);
-        assert_eq!(strange.resumed, Resumed::Forgotten);
+        let remembered = Remembered { forgotten: old.client.born, reserved: vec![5], ..Remembered::default() };
+        clients.begin(remembered, Numbers::new(0, 5), 0);
+        assert_eq!(arrive(&mut clients, 1, named(&old), late).0.resumed, Resumed::Forgotten);
+        let (back, _) = arrive(&mut clients, 2, named(&young), late);
+        assert_eq!((back.resumed, back.client.number), (Resumed::Known, 2), "it is who it was");
+        // One that was at home elsewhere.
+        let elsewhere = Named { number: 1, born: 9 };
+        let strange = clients.arrive(&lane(3, Some(elsewhere)), None, late, &mut vec![]).unwrap();
+        assert_eq!((strange.resumed, strange.client.number), (Resumed::Forgotten, 6), "5 is taken");
+    }
+
+    #[test]
+    fn a_client_has_one_number_at_all_nodes_and_no_two_nodes_give_the_same() {
+        let [mut a, mut b] = [1, 2].map(|node| {
+            let mut clients = Clients::default();
+            clients.begin(Remembered::default(), Numbers::new(node, u32::MAX), 0);
+            clients
+        });
+        let [(at_a, _), (at_b, _)] = [arrive(&mut a, 1, None, 100), arrive(&mut b, 2, None, 90)];
+        assert_eq!((at_a.client.number, at_b.client.number), (0x1f_ffff, 0x2f_ffff));
+        assert_eq!(arrive(&mut a, 9, None, 100).0.client.number, 0x10_0000, "the counter begins anew");
+        // It comes to another node, which has taken nothing of it.
+        let (also_at_b, _) = arrive(&mut b, 1, named(&at_a), 200);
+        assert_eq!((also_at_b.resumed, also_at_b.client.number), (Resumed::Known, at_a.client.number));
+        assert_eq!(arrive(&mut b, 1, named(&at_a), 300).0.client, Client { seen_us: 300, ..also_at_b.client });
+
+        // Its number is another's only where something was lost: that one is not cut off, and forgotten once it is away.
+        let impostor = lane(3, named(&at_a));
+        assert_eq!(b.arrive(&impostor, named(&at_a), 400, &mut vec![]), Err(NumberTaken));
+        let (back, _) = arrive(&mut b, 1, named(&at_a), 500);
+        b.leave(&back, false, 600);
+        let (_, gone) = arrive(&mut b, 3, named(&at_a), 700);
+        assert_eq!(gone, [Gone { number: at_a.client.number, for_good: false }]);
     }
 
     #[test]
     fn there_are_never_more_than_so_many() {
         let mut clients = Clients::default();
-        clients.begin(Remembered::default(), 1, 0);
+        clients.begin(Remembered::default(), Numbers::new(0, 1), 0);
         let mut gone = Vec::new();
         for i in 0..CLIENTS_MAX as u64 + 10 {
             let mut lane = lane(0, None);
             lane.client[..8].copy_from_slice(&i.to_le_bytes());
-            let arrival = clients.arrive(&lane, None, i, &mut gone);
+            let arrival = clients.arrive(&lane, None, i, &mut gone).unwrap();
             // One in two is away.
             if i % 2 == 1 {
                 clients.leave(&arrival, false, i);

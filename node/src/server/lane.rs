@@ -6,14 +6,15 @@ use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 use quinn::{RecvStream, SendStream, WriteError};
 use ringhold_cluster::counters::bump;
 use ringhold_cluster::frame::{
-    self, FLAG_HURRY, FLAG_STOPPING, FRAME_HEADER_BYTES, FrameBuffer, FrameError, FrameReader, LaneError,
+    self, FLAG_HURRY, FLAG_MOVED, FLAG_STOPPING, FRAME_HEADER_BYTES, FrameBuffer, FrameError, FrameReader, LaneError,
 };
-use ringhold_cluster::wire::{Close, Resumed};
-use ringhold_kernels::message::Reason;
+use ringhold_cluster::wire::Close;
+use ringhold_kernels::message::{self, Kind, Reason};
 
 use super::{Fault, ROOM_RETRY, Served, Session, Shared};
 
-/// Runs until the client has finished its side and has every answer, or until either side breaks off.
+/// Runs until the client has finished its side and has every answer, or sends what is for another node's actor, or until either
+/// side breaks off.
 pub(super) async fn run(
     send: SendStream,
     recv: RecvStream,
@@ -35,7 +36,7 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// The client has finished its side and everything of it is taken.
+/// Nothing more is read: the client has finished its side and everything of it is taken, or it has to go elsewhere.
 #[derive(Default)]
 struct Ended(std::sync::atomic::AtomicBool);
 
@@ -62,28 +63,22 @@ async fn read(
     let counters = &shared.counters;
     let mut reader = FrameReader::default();
     let mut received = session.taken();
-    // Where the node does not know what of its messages it has, a client goes on after those.
-    let mut begins = session.arrival.resumed == Resumed::Forgotten;
     let mut released = 0;
     loop {
         session.may_read().await;
         let Some((header, body)) = reader.next(&mut recv).await? else { return Ok(()) };
-        if std::mem::take(&mut begins) {
-            received = header.mark.max(received);
-            session.taken.store(received, Release);
-        }
-        if header.mark != received {
-            return Err(FrameError::Sequence { expected: received, got: header.mark }.into());
+        if header.mark < received {
+            return Err(FrameError::Sequence { last: received, got: header.mark }.into());
         }
         if header.flags & !FLAG_HURRY != 0 {
             return Err(FrameError::Reserved.into());
         }
-        let checked = frame::check_from_client(body, header.count, session.number(), received, payload_bytes_max)?;
+        let checked = frame::check_from_client(body, header.count, session.number(), header.mark, payload_bytes_max)?;
         if header.release > released {
             released = header.release;
             shared.doors().release(session.number(), released);
         }
-        received += u64::from(header.count);
+        session.receive(header.mark, header.count);
         counters.frames_in.fetch_add(1, Relaxed);
         counters.bytes_in.fetch_add((body.len() + FRAME_HEADER_BYTES) as u64, Relaxed);
         session.expect_answers(checked.asks);
@@ -92,11 +87,20 @@ async fn read(
             () = shared.refusing.wait() => {}
             () = held(shared) => {}
         }
-        let refused = admit(body, session, shared).await;
-        counters.messages_in.fetch_add(u64::from(header.count) - refused, Relaxed);
-        counters.asks_in.fetch_add(u64::from(checked.asks), Relaxed);
+        let Admitted { refused, left } = admit(body, session, shared).await;
+        let left = (left > 0).then(|| split(body, body.len() - left, header.mark));
+        received = left.as_ref().map_or(checked.last, |left| left.last);
+        let taken = header.count - left.as_ref().map_or(0, |left| left.messages);
+        counters.messages_in.fetch_add(u64::from(taken) - refused, Relaxed);
+        counters.asks_in.fetch_add(u64::from(checked.asks - left.as_ref().map_or(0, |left| left.asks)), Relaxed);
         session.taken.store(received, Release);
         session.cover(shared.doors().covered(session.number(), received));
+        if let Some(left) = left {
+            bump(&counters.moved_on);
+            session.expect_fewer(left.asks);
+            session.moved.store(true, SeqCst);
+            return Ok(());
+        }
         if header.flags & FLAG_HURRY != 0 {
             shared.doors().hurry();
         }
@@ -114,18 +118,59 @@ async fn held(shared: &Shared) {
     }
 }
 
-/// Hands a frame's messages to the doors, as often as it takes. Returns how many were refused.
-async fn admit(body: &[u8], session: &Arc<Session>, shared: &Shared) -> u64 {
+/// What became of a frame's messages.
+struct Admitted {
+    /// Messages that were turned away.
+    refused: u64,
+    /// Bytes at its end that are not taken: the first message in them is for another node's actor.
+    left: usize,
+}
+
+/// The end of a frame that is not taken.
+struct Left {
+    /// The message before it.
+    last: u64,
+    messages: u32,
+    asks: u32,
+}
+
+/// Looks at what is left of a frame behind so many bytes.
+fn split(body: &[u8], taken: usize, mark: u64) -> Left {
+    let mut left = Left { last: frame::numbers_of(&body[..taken], mark).last().unwrap_or(mark), messages: 0, asks: 0 };
+    let mut rest = &body[taken..];
+    while let Some((header, _, after)) = message::split_first(rest) {
+        left.messages += 1;
+        left.asks += u32::from(!header.is(Kind::Tell));
+        rest = after;
+    }
+    left
+}
+
+/// How many bytes at the front of a batch are for this node's actors.
+fn own(batch: &[u8], shared: &Shared) -> usize {
+    let mut rest = batch;
+    while let Some((header, _, after)) = message::split_first(rest)
+        && !shared.doors().is_elsewhere(header.to())
+    {
+        rest = after;
+    }
+    batch.len() - rest.len()
+}
+
+/// Hands a frame's messages to the doors, as often as it takes.
+async fn admit(body: &[u8], session: &Arc<Session>, shared: &Shared) -> Admitted {
     let mut rest = body;
     loop {
         if shared.refusing.is_set() {
-            return refuse(rest, session, shared);
+            let own = own(rest, shared);
+            return Admitted { refused: refuse(&rest[..own], session, shared), left: rest.len() - own };
         }
         let taken = shared.doors().admit(session, rest);
         debug_assert!(taken <= rest.len() && taken.is_multiple_of(8));
         rest = &rest[taken..];
-        if rest.is_empty() {
-            return 0;
+        let Some((next, _, _)) = message::split_first(rest) else { return Admitted { refused: 0, left: 0 } };
+        if shared.doors().is_elsewhere(next.to()) {
+            return Admitted { refused: 0, left: rest.len() };
         }
         bump(&shared.counters.held_back_room);
         session.held_back.store(true, SeqCst);
@@ -150,10 +195,13 @@ async fn write(mut send: SendStream, session: &Arc<Session>, shared: &Shared, en
     let mut buffer = FrameBuffer::default();
     let mut sent = (0, 0, 0);
     loop {
-        // Read before the buffer is swapped: where no ask waits, the buffer has all the answers there will be.
-        let last = ended.0.load(SeqCst) && session.no_ask_waits();
+        // Read before the buffer is swapped: where no ask waits, the buffer has all the answers there will be. One that goes elsewhere
+        // asks for the others when it is back.
+        let moved = session.moved.load(SeqCst);
+        let last = ended.0.load(SeqCst) && (moved || session.no_ask_waits());
         session.swap_outgoing(&mut buffer);
-        let flags = if shared.draining.is_set() { FLAG_STOPPING } else { 0 };
+        let stopping = if shared.draining.is_set() { FLAG_STOPPING } else { 0 };
+        let flags = if moved { stopping | FLAG_MOVED } else { stopping };
         let now = (session.taken(), session.covered(), flags);
         if buffer.is_empty() {
             if now == sent {

@@ -28,7 +28,7 @@ use ringhold_cluster::peers::{self, PeerRefused, Peers};
 use ringhold_cluster::tls::{self, Identity, JOIN_NAME};
 use ringhold_cluster::transport::{self, Lost};
 use ringhold_cluster::wire::{
-    self, Close, ControlError, Greeting, Hello, LayoutMismatch, NodeName, Refused, Request, Response, Resumed,
+    self, Close, ControlError, Greeting, Hello, LayoutMismatch, NodeName, Owners, Refused, Request, Response, Resumed,
     StreamKind, TypeLayout, VERSION, VERSION_MIN, Welcome,
 };
 use ringhold_kernels::hlc::Hlc;
@@ -42,12 +42,12 @@ pub use clients::{CLIENT_KEPT, CLIENTS_MAX, Client, Gone, Remembered};
 pub use session::{Session, Sessions};
 
 use crate::vital::{caught, panic_text};
-use clients::Arrival;
+use clients::{Arrival, Named, NumberTaken, Numbers};
 
 /// What is behind the server: the devices and whoever runs them.
 pub trait Doors: Send + Sync + 'static {
     /// Takes messages from the front of `batch` and returns how many bytes it took: whole messages, in order; the
-    /// rest had no room. Never blocks.
+    /// rest had no room, or is for an actor that [is elsewhere](Doors::is_elsewhere). Never blocks.
     ///
     /// The messages are checked: tells, asks and inspects with payloads within the limit, whose sender is
     /// [`client_id`] of the session and the message's number, and whose `hlc` is
@@ -123,9 +123,19 @@ pub trait Doors: Send + Sync + 'static {
     /// What a hello is compared with.
     fn about(&self) -> About;
 
-    /// The address of the node to go to instead, where no actor is here.
-    fn elsewhere(&self) -> Option<String> {
-        None
+    /// Where the node belongs.
+    fn home(&self) -> Home {
+        Home { id: self.about().node.id, number: 0 }
+    }
+
+    /// Which node has which shard, as far as this one knows.
+    fn owners(&self) -> Owners {
+        Owners::default()
+    }
+
+    /// Whether an actor is another node's. `admit` takes no message for one, and none behind it.
+    fn is_elsewhere(&self, _to: ActorId) -> bool {
+        false
     }
 
     /// Why no new session is let in now, if none is. Whoever asks does so for one that it refuses then.
@@ -138,6 +148,15 @@ pub trait Doors: Send + Sync + 'static {
 pub fn lost(session: &Session, number: u64) -> Header {
     let to = client_id(session.number(), number as u32);
     Header::new(Kind::Error, to, ActorId::default(), 0, Hlc(0)).with_reason(Reason::ConnectionLost)
+}
+
+/// Where a node belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// Of its cluster; the node's own where it stands alone.
+    pub id: String,
+    /// Its number in its cluster; 0 where it stands alone.
+    pub number: u32,
 }
 
 /// What a node says of itself to a client.
@@ -281,13 +300,10 @@ impl Server {
     /// Lets clients in, to these doors. Once.
     pub fn open(&self, doors: Arc<dyn Doors>) {
         let shared = &self.shared;
-        let mut first_number = [0; 4];
-        shared.network.random(&mut first_number);
-        shared.sessions.clients.lock().begin(
-            doors.remembered(),
-            u32::from_le_bytes(first_number),
-            shared.network.steady_us(),
-        );
+        let mut random = [0; 4];
+        shared.network.random(&mut random);
+        let numbers = Numbers::new(doors.home().number, u32::from_le_bytes(random));
+        shared.sessions.clients.lock().begin(doors.remembered(), numbers, shared.network.steady_us());
         assert!(shared.doors.set(doors).is_ok(), "a server is opened once");
         shared.opened.set();
     }
@@ -570,7 +586,7 @@ fn admit_client(hello: &Hello, shared: &Shared) -> Result<(Welcome, Arrival), Re
             node_max: VERSION,
         });
     }
-    let about = shared.doors().about();
+    let (about, home) = (shared.doors().about(), shared.doors().home());
     let node_hash = |name: &str| about.types.iter().find(|t| t.name == name).map(|t| t.layout_hash);
     let mut mismatches = Vec::new();
     let mut unknown_types = Vec::new();
@@ -603,8 +619,8 @@ fn admit_client(hello: &Hello, shared: &Shared) -> Result<(Welcome, Arrival), Re
         None
     } else if shared.sessions.len() >= shared.sessions_max {
         Some(Refused::TooManySessions { sessions_max: shared.sessions_max as u32 })
-    } else if let Some(address) = shared.doors().elsewhere().filter(|_| !hello.admin) {
-        Some(Refused::Elsewhere { address })
+    } else if hello.lane.node != 0 && hello.lane.node != home.number {
+        Some(Refused::OtherNode { wanted: hello.lane.node, actual: home.number })
     } else {
         shared.doors().refuses_session().map(Refused::Overloaded)
     };
@@ -612,13 +628,21 @@ fn admit_client(hello: &Hello, shared: &Shared) -> Result<(Welcome, Arrival), Re
         bump(&counters.refused_hello);
         return Err(refused);
     }
-    let before = hello.lane.before.as_ref().filter(|before| before.node == about.node.id).map(|before| before.born);
+    let before = hello.lane.before.as_ref().filter(|before| before.home == home.id);
+    let named = before.map(|before| Named { number: before.session, born: before.born });
     let mut gone = Vec::new();
-    let arrival = shared.sessions.clients.lock().arrive(&hello.lane, before, shared.network.steady_us(), &mut gone);
+    let arrival = shared.sessions.clients.lock().arrive(&hello.lane, named, shared.network.steady_us(), &mut gone);
     gone.into_iter().for_each(|gone| shared.doors().forget(gone));
+    let arrival = arrival.map_err(|NumberTaken| {
+        bump(&counters.refused_hello);
+        Refused::NumberTaken(named.map_or(0, |named| named.number))
+    })?;
     let welcome = Welcome {
         version: VERSION.min(hello.version_max),
         node: about.node,
+        home: home.id,
+        number: home.number,
+        owners: shared.doors().owners(),
         session: arrival.client.number,
         born: arrival.client.born,
         resumed: arrival.resumed,
@@ -722,6 +746,7 @@ async fn request(mut send: SendStream, mut recv: RecvStream, session: &Arc<Sessi
         Request::Status | Request::Devices | Request::Health | Request::ActorTypes => {
             shared.doors().request(request).await
         }
+        Request::Owners => Response::Owners(shared.doors().owners()),
         request => match timeout(REQUEST_TURN_LIMIT, shared.waiting_requests.acquire()).await {
             Ok(_turn) => shared.doors().request(request).await,
             Err(_) => Response::Failed(wire::Failed::new(

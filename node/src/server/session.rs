@@ -22,9 +22,14 @@ use super::clients::{Arrival, Client, Clients};
 /// One connection of a client, from its hello to its end.
 pub struct Session {
     pub(super) arrival: Arrival,
-    /// Messages of the client before the first of this connection, and the last of those that come again on it.
-    before: u64,
+    /// The last of the client's messages that an earlier connection may have carried.
     again: u64,
+    /// Messages that came.
+    messages_in: AtomicU64,
+    /// The number before the first message of the frame in hand.
+    near: AtomicU64,
+    /// The next message is for an actor of another node.
+    pub(super) moved: AtomicBool,
     address: SocketAddr,
     client: String,
     admin: bool,
@@ -68,8 +73,10 @@ impl Session {
         let before = hello.lane.first.saturating_sub(1);
         Session {
             arrival,
-            before,
             again: hello.lane.again,
+            messages_in: AtomicU64::new(0),
+            near: AtomicU64::new(before),
+            moved: AtomicBool::new(false),
             address,
             client: hello.client.clone(),
             admin: hello.admin,
@@ -108,10 +115,16 @@ impl Session {
 
     /// The number of the client's message, or ask, of which a header names this half.
     pub fn whole_number(&self, low: u32) -> u64 {
-        whole_number(self.taken.load(Acquire), low)
+        whole_number(self.near.load(Acquire), low)
     }
 
-    /// Whether a message of the client comes again: an earlier connection has carried it, so it may have been answered.
+    /// Takes in that a frame has come, whose first message has the number after this one.
+    pub(super) fn receive(&self, mark: u64, messages: u32) {
+        self.near.store(mark, Release);
+        self.messages_in.fetch_add(u64::from(messages), Relaxed);
+    }
+
+    /// Whether a message of the client may come again: an earlier connection may have carried it, so it may have been answered.
     pub fn comes_again(&self, number: u64) -> bool {
         number <= self.again
     }
@@ -185,6 +198,11 @@ impl Session {
         self.asks_waiting.fetch_add(i64::from(asks), SeqCst);
     }
 
+    /// Takes back that so many would be answered: the doors do not see them.
+    pub(super) fn expect_fewer(&self, asks: u32) {
+        self.asks_waiting.fetch_sub(i64::from(asks), SeqCst);
+    }
+
     /// Resolves when the lane may be read: few enough asks wait, and the client reads its answers.
     pub(super) async fn may_read(&self) {
         if self.has_room() {
@@ -252,7 +270,7 @@ impl Session {
             address: self.address.to_string(),
             client: self.client.clone(),
             uptime_ms: self.opened.elapsed().as_millis() as u64,
-            messages_in: self.taken.load(Relaxed).saturating_sub(self.before),
+            messages_in: self.messages_in.load(Relaxed),
             answers_out: self.answers_out.load(Relaxed),
             asks_waiting: self.asks_waiting.load(Relaxed).max(0) as u32,
             held_back: self.held_back.load(Relaxed),

@@ -11,7 +11,7 @@ use quinn::{Connection, RecvStream, SendStream};
 use ringhold::client::{Client, Options};
 use ringhold::server::{self, About, Doors, Server, Session, Sessions};
 use ringhold_cluster::counters::Counters;
-use ringhold_cluster::frame::{FRAME_HEADER_BYTES, FrameHeader, session_and_number};
+use ringhold_cluster::frame::{FRAME_HEADER_BYTES, FrameHeader, client_id, session_and_number};
 use ringhold_cluster::network::{BoxFuture, Network, RealNetwork};
 use ringhold_cluster::peers::Peers;
 use ringhold_cluster::tls::{Authority, Identity, NODE_NAME, Role};
@@ -21,8 +21,9 @@ use ringhold_cluster::wire::{
 };
 use ringhold_kernels::actor::{Actor, Context, Handled, MessageOf};
 use ringhold_kernels::hlc::Hlc;
-use ringhold_kernels::id::{ActorId, Key, TypeId};
+use ringhold_kernels::id::{ActorId, Key};
 use ringhold_kernels::message::{self, Header, Kind, Reason};
+use ringhold_kernels::outbox::shard_of;
 use ringhold_kernels::plain::Plain;
 use ringhold_kernels::schema::{Schema, Type};
 use tokio::sync::Notify;
@@ -110,8 +111,33 @@ pub struct EchoDoors {
     /// Up to which message all is durable, and how often a client was in a hurry for more.
     pub durable: AtomicU64,
     pub hurried: AtomicUsize,
-    /// Up to which number each client's messages were taken.
-    pub marks: Mutex<BTreeMap<u32, u64>>,
+    /// Where the node belongs: what all nodes there share, and its number.
+    pub home: Mutex<Option<(Arc<Shared>, u32)>>,
+    /// What it knows of who has which shard.
+    pub owners: Mutex<wire::Owners>,
+    /// Up to which number each client's messages for a shard were taken, where it stands alone.
+    pub marks: Mutex<BTreeMap<(u32, usize), u64>>,
+}
+
+/// What moves with shards from one node to another, all of it at once and whole.
+#[derive(Default)]
+pub struct Shared {
+    pub marks: Mutex<BTreeMap<(u32, usize), u64>>,
+    /// The asks that were taken, and their payloads.
+    pub asks: Mutex<BTreeMap<(u32, u64), (Header, Vec<u8>)>>,
+    /// Of those, the ones that are not answered yet, and where they are to be.
+    pub held: Mutex<BTreeMap<(u32, u64), Arc<Session>>>,
+    /// What was taken by whichever node, in order: node, key, first number of the payload.
+    pub taken: Mutex<Vec<(u32, u64, u64)>>,
+}
+
+impl Shared {
+    pub fn answer_held(&self) {
+        for (ask, session) in std::mem::take(&mut *self.held.lock()) {
+            let (header, payload) = &self.asks.lock()[&ask];
+            session.answer(reply_to(header), payload);
+        }
+    }
 }
 
 impl Default for EchoDoors {
@@ -129,6 +155,8 @@ impl Default for EchoDoors {
             dead: Mutex::default(),
             durable: AtomicU64::new(u64::MAX),
             hurried: AtomicUsize::new(0),
+            home: Mutex::default(),
+            owners: Mutex::default(),
             marks: Mutex::default(),
         }
     }
@@ -150,6 +178,54 @@ impl EchoDoors {
         self.room.notify_waiters();
     }
 
+    /// Takes a message as one node of several, if its actor is here.
+    fn take(
+        &self,
+        shared: &Shared,
+        node: u32,
+        session: &Arc<Session>,
+        number: u64,
+        header: &Header,
+        payload: &[u8],
+    ) -> bool {
+        // Held: no shard moves meanwhile.
+        let owners = self.owners.lock();
+        let shard = shard_of(header.to().key);
+        if owners.of_shards().nth(shard) != Some(node) {
+            return false;
+        }
+        let ask = (session.number(), number);
+        let is_new = shared.marks.lock().get(&(session.number(), shard)).is_none_or(|mark| number > *mark);
+        if is_new {
+            shared.marks.lock().insert((session.number(), shard), number);
+            shared.taken.lock().push((node, header.to().key.0, self::number(payload)));
+            self.count.fetch_add(1, SeqCst);
+            if header.kind() == Some(Kind::Ask) {
+                shared.asks.lock().insert(ask, (*header, payload.to_vec()));
+                if self.hold.load(SeqCst) {
+                    shared.held.lock().insert(ask, session.clone());
+                }
+            }
+        }
+        if header.kind() == Some(Kind::Ask) {
+            self.tell(shared, session, number);
+        }
+        true
+    }
+
+    /// Answers an ask that was taken, now or as soon as it is no longer held.
+    fn tell(&self, shared: &Shared, session: &Arc<Session>, number: u64) {
+        let ask = (session.number(), number);
+        if let Some(waits) = shared.held.lock().get_mut(&ask) {
+            *waits = session.clone();
+            return;
+        }
+        match shared.asks.lock().get(&ask) {
+            Some((header, payload)) => session.answer(reply_to(header), payload),
+            None => session.answer(server::lost(session, number), &[]),
+        }
+    }
+
     pub fn numbers(&self) -> Vec<u64> {
         self.taken.lock().iter().map(|(_, _, number)| *number).collect()
     }
@@ -167,7 +243,15 @@ impl Doors for EchoDoors {
             let Some((header, payload, after)) = message::split_first(rest) else { break };
             let (client, low) = session_and_number(header.from());
             let place = session.whole_number(low);
-            if self.marks.lock().get(&client).is_some_and(|mark| place <= *mark) {
+            if let Some((shared, node)) = &*self.home.lock() {
+                if !self.take(shared, *node, session, place, &header, payload) {
+                    break;
+                }
+                rest = after;
+                continue;
+            }
+            let lane = (client, shard_of(header.to().key));
+            if self.marks.lock().get(&lane).is_some_and(|mark| place <= *mark) {
                 // What came before is dropped, with its answer.
                 if header.kind() == Some(Kind::Ask) {
                     session.answer(server::lost(session, place), &[]);
@@ -175,7 +259,7 @@ impl Doors for EchoDoors {
                 rest = after;
                 continue;
             }
-            self.marks.lock().insert(client, place);
+            self.marks.lock().insert(lane, place);
             slots -= usize::from(slots != usize::MAX);
             self.count.fetch_add(1, SeqCst);
             if self.record.load(SeqCst) {
@@ -210,6 +294,31 @@ impl Doors for EchoDoors {
             }
             rest = after;
         }
+    }
+
+    fn attach(&self, session: &Arc<Session>, _: u64, waiting: &mut dyn Iterator<Item = u64>) {
+        for number in waiting {
+            match &*self.home.lock() {
+                Some((shared, _)) => self.tell(shared, session, number),
+                None => session.answer(server::lost(session, number), &[]),
+            }
+        }
+    }
+
+    fn home(&self) -> server::Home {
+        match &*self.home.lock() {
+            Some((_, number)) => server::Home { id: "cluster".into(), number: *number },
+            None => server::Home { id: self.id.lock().clone(), number: 0 },
+        }
+    }
+
+    fn owners(&self) -> wire::Owners {
+        self.owners.lock().clone()
+    }
+
+    fn is_elsewhere(&self, to: ActorId) -> bool {
+        let Some((_, number)) = *self.home.lock() else { return false };
+        self.owners.lock().of_shards().nth(shard_of(to.key)) != Some(number)
     }
 
     fn covered(&self, _: u32, taken: u64) -> u64 {
@@ -248,15 +357,20 @@ impl Doors for EchoDoors {
 /// A server with its authority.
 pub struct Node {
     pub network: Arc<dyn Network>,
-    pub authority: Authority,
+    pub authority: Arc<Authority>,
     pub doors: Arc<EchoDoors>,
     pub server: Server,
 }
 
 impl Node {
     pub fn start(network: Arc<dyn Network>) -> Node {
-        let authority = Authority::in_memory(&*network).unwrap();
-        let doors = Arc::new(EchoDoors::default());
+        let authority = Arc::new(Authority::in_memory(&*network).unwrap());
+        Node::at(network, authority, None)
+    }
+
+    /// A node that belongs somewhere.
+    pub fn at(network: Arc<dyn Network>, authority: Arc<Authority>, home: Option<(Arc<Shared>, u32)>) -> Node {
+        let doors = Arc::new(EchoDoors { home: Mutex::new(home), ..EchoDoors::default() });
         let server = serve(&network, &authority, doors.clone(), "127.0.0.1:0".parse().unwrap());
         Node { network, authority, doors, server }
     }
@@ -352,11 +466,13 @@ pub fn serve_as(
     Server::start(options, Arc::new(Sessions::default()), doors).unwrap()
 }
 
-/// The bytes of a frame with these messages.
+/// The bytes of a frame with these messages, which are numbered from the mark on where they bear no number.
 pub fn frame(mark: u64, messages: &[(Header, Vec<u8>)]) -> Vec<u8> {
     let mut body = Vec::new();
-    for (header, payload) in messages {
-        message::append(&mut body, header, payload);
+    for (number, (header, payload)) in (mark as u32 + 1..).zip(messages) {
+        let numbered = header.with_from(client_id(0, number));
+        let header = if header.from() == client_id(0, 0) { numbered } else { *header };
+        message::append(&mut body, &header, payload);
     }
     let header = FrameHeader { len: body.len() as u32, count: messages.len() as u32, mark, ..FrameHeader::default() };
     let mut bytes = header.to_bytes().to_vec();
@@ -367,8 +483,7 @@ pub fn frame(mark: u64, messages: &[(Header, Vec<u8>)]) -> Vec<u8> {
 
 pub fn tell(value: u64) -> (Header, Vec<u8>) {
     let to = ActorId::new(Echo::TYPE, Key(1));
-    let from = ActorId::new(TypeId::CLIENT, Key(0));
-    (Header::new(Kind::Tell, to, from, 24, Hlc(0)), Number(value).to_bytes())
+    (Header::new(Kind::Tell, to, client_id(0, 0), 24, Hlc(0)), Number(value).to_bytes())
 }
 
 /// Waits until something holds, without a fixed sleep; gives up after a while.

@@ -200,6 +200,7 @@ async fn each_bad_frame_closes_its_connection_with_a_reason_and_is_counted_by_ca
     let (header, payload) = tell(1);
     let long = Header::new(Kind::Tell, header.to(), header.from(), 200, Hlc(0));
     let forged = header.with_from(ActorId::new(TypeId::CLIENT, Key(9 << 32)));
+    let again = (header.with_from(ActorId::new(TypeId::CLIENT, Key(3))), payload.clone());
     let mut oversize = frame(0, &[]);
     oversize[..4].copy_from_slice(&(FRAME_BYTES_MAX as u32 + 8).to_le_bytes());
     let mut old = frame(0, &[tell(1)]);
@@ -211,7 +212,8 @@ async fn each_bad_frame_closes_its_connection_with_a_reason_and_is_counted_by_ca
         ("kind", frame(0, &[(header.with_kind(Kind::Inspected), payload.clone())]), "kind 7"),
         ("payload", frame(0, &[(long, vec![0; 200])]), "200 bytes"),
         ("sender", frame(0, &[(forged, payload.clone())]), "sender"),
-        ("sequence", frame(5, &[tell(1)]), "follows message 5"),
+        ("sequence", [frame(5, &[]), frame(4, &[tell(1)])].concat(), "follows message 4"),
+        ("sequence", frame(0, &[again.clone(), again]), "follows message 3"),
         ("too_large", oversize, "over the limit"),
         ("version", old, "version 77"),
         ("count", lying, "do not agree"),

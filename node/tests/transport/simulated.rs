@@ -196,7 +196,7 @@ async fn a_client_that_comes_back_ends_its_last_session_and_is_who_it_was() {
     until("they arrive", || node.doors.numbers().len() == 2).await;
     // Until quinn has found out how large datagrams may be: a close waits behind its probes, and this one would come too late.
     sleep(Duration::from_secs(1)).await;
-    hello.lane.before = Some(wire::Before { node: welcome.node.id, born: welcome.born });
+    hello.lane.before = Some(wire::Before { home: welcome.home, session: welcome.session, born: welcome.born });
     hello.lane.first = 2;
     let (mut second, again) = node.raw_lane_as(&hello).await;
     assert_eq!((again.resumed, again.session), (Resumed::Known, welcome.session));
@@ -205,7 +205,7 @@ async fn a_client_that_comes_back_ends_its_last_session_and_is_who_it_was() {
     until("what is new arrives", || node.doors.numbers().len() == 3).await;
     assert_eq!((node.doors.numbers(), node.server.sessions().len()), (vec![1, 2, 3], 1));
     // One that the node has not heard of since, or that was not born here.
-    hello.lane.before.as_mut().unwrap().node = "another".into();
+    hello.lane.before.as_mut().unwrap().home = "another".into();
     let (_third, welcome) = node.raw_lane_as(&hello).await;
     assert_eq!(welcome.resumed, Resumed::Forgotten);
     assert_ne!(welcome.session, again.session);
