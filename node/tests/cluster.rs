@@ -5,8 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ringhold::client::{Client, Options};
+use ringhold::shipped::counter;
+use ringhold_cluster::network::RealNetwork;
+use ringhold_cluster::tls::{Files, Identity, Role};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How a command ends to which no reply came in time.
@@ -412,4 +418,74 @@ fn shards_that_have_moved_are_where_the_cluster_says_after_the_node_died() {
     assert_eq!(a.json(&["cluster", "devices"])["devices"][0]["shards"], 2048);
     add(&a, 4);
     a.stop();
+}
+
+const ACTORS: u64 = 64;
+
+/// A client that knows these nodes.
+async fn client(nodes: &[&Node]) -> Client {
+    let identity = Identity::load(Files::client(&nodes[0].folder.join("tls")), Role::Client, &RealNetwork).unwrap();
+    let mut options = Options::new(nodes[0].address.clone(), identity).with::<counter::Actor>();
+    options.addresses = nodes.iter().map(|node| node.address.clone()).collect();
+    options.ask_deadline = PATIENCE;
+    Client::connect(options).await.unwrap()
+}
+
+async fn add(client: &Client, key: u64) -> u64 {
+    let counter::Reply::Count { count } = client.ask(key, counter::Message::Add { amount: 1 }).await.unwrap();
+    count
+}
+
+async fn add_to_all(client: &Client, expected: u64) {
+    let mut asked = JoinSet::new();
+    for key in 0..ACTORS {
+        let client = client.clone();
+        asked.spawn(async move { (key, add(&client, key).await) });
+    }
+    while let Some(answered) = asked.join_next().await {
+        let (key, count) = answered.unwrap();
+        assert_eq!(count, expected, "actor {key}");
+    }
+}
+
+#[test]
+fn actors_of_a_node_that_is_killed_go_on_at_another_with_all_that_was_committed() {
+    let runtime = Runtime::new().unwrap();
+    let place = Place::new();
+    let a = place.start("a", &[]);
+    let (b, c) = (place.join("b", &a), place.join("c", &a));
+    c.until("three voters", three_voters);
+    // The first has all shards; another has a copy of everything.
+    c.until("a copy is in sync", |status| status["devices"][0]["in_sync"].as_array().unwrap().len() == 2);
+    let client = runtime.block_on(client(&[&b, &c]));
+    runtime.block_on(add_to_all(&client, 1));
+    runtime.block_on(add_to_all(&client, 2));
+
+    // Some are on their way as the node dies.
+    let asked = {
+        let client = client.clone();
+        runtime.spawn(async move { add_to_all(&client, 3).await })
+    };
+    let died = Instant::now();
+    a.kill();
+    runtime.block_on(asked).unwrap();
+    println!("every actor has answered {} ms after its node died", died.elapsed().as_millis());
+    runtime.block_on(add_to_all(&client, 4));
+    let status = b.until("a majority agrees", |status| status["leader"] != 1);
+    let device = &status["devices"][0];
+    assert!(device["node"] != 1 && device["shards"] == 4096, "{device:#}");
+
+    // The one that died comes back as a node whose device has nothing yet.
+    let a = place.start("a", &[]);
+    let status = a.until("it is there", |status| status["nodes"][0]["heard_ms"].as_u64().is_some_and(|ms| ms < 1_000));
+    assert_eq!(status["nodes"][0]["shards"], 0, "{status:#}");
+    runtime.block_on(add_to_all(&client, 5));
+    // All of it outlives the one that has it now, too.
+    let owner = device["node"].as_u64().unwrap();
+    b.until("a copy is in sync", |status| status["devices"][0]["in_sync"].as_array().unwrap().len() == 2);
+    let (owner, other) = if owner == 2 { (b, c) } else { (c, b) };
+    owner.kill();
+    runtime.block_on(add_to_all(&client, 6));
+    runtime.block_on(client.close()).unwrap();
+    drop((a, other));
 }
