@@ -135,12 +135,6 @@ impl Control {
         self.0.tenure.lease.clone()
     }
 
-    /// Nodes that hold a lease, as far as this node knows; none where it does not lead.
-    pub fn holders(&self) -> BTreeSet<NodeNumber> {
-        let halves = self.0.tenure.halves.lock();
-        halves.grantor.holders(self.0.tenure.now_us()).into_iter().map(|node| node as NodeNumber).collect()
-    }
-
     /// Keeps this node's lease, until the node is given up: then it must end, for its devices may run elsewhere. To be begun once the
     /// node has read what the cluster has agreed on.
     pub async fn keep_lease(&self) -> GivenUp {

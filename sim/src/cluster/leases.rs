@@ -9,7 +9,6 @@ use ringhold_cluster::control::state::{Command, Device, DeviceNumber, NodeNumber
 use ringhold_cluster::control::{Control, GivenUp};
 use tokio::time::{Instant, sleep};
 
-use super::plan::STAYS;
 use super::site::{Order, Site};
 use super::{PATIENCE, World};
 
@@ -49,13 +48,13 @@ pub async fn take_part(site: Arc<Site>, world: Arc<World>, node: Control) {
     site.order(Order::Crash { down: RESTART });
 }
 
-/// Those of a device's replicas that stay members are in sync after a while. It does not end.
+/// Replicas of its devices are in sync after a while. It does not end.
 async fn replicate(node: &Control) {
     loop {
         sleep(REPLICATE).await;
         let (state, own) = (node.state(), node.number() as NodeNumber);
         for (number, device) in state.devices_of(own) {
-            let late = device.replicas.iter().find(|node| u64::from(**node) <= STAYS && !device.in_sync.contains(node));
+            let late = device.replicas.iter().find(|node| !device.in_sync.contains(node));
             if let Some(late) = late.filter(|_| node.lease().holds()) {
                 let command = Command::InSync {
                     device: number,
