@@ -20,10 +20,10 @@ const REPLICATE: Duration = Duration::from_millis(300);
 const REPLICATED_BUDGET: Duration = Duration::from_secs(10);
 /// A process that has ended because its node was given up is started again after so long.
 const RESTART: Duration = Duration::from_millis(200);
-/// A device of a dead node is another's within this where the leader goes on,
-const FAILOVER_BUDGET: Duration = Duration::from_millis(1_000);
-/// so much later where it was the leader that died, for another is elected first,
-const ELECTION_BUDGET: Duration = Duration::from_secs(2);
+/// A device of a dead node is another's so soon after its lease is over, where the leader goes on,
+const FAILOVER_BUDGET: Duration = Duration::from_millis(600);
+/// so much later where another is elected meanwhile,
+const ELECTION_BUDGET: Duration = Duration::from_secs(4);
 /// and so much where calls are lost: Raft waits a second for the answer to one before it asks again.
 const LOSS_BUDGET: Duration = Duration::from_secs(10);
 
@@ -119,9 +119,13 @@ pub async fn check_failover(world: &Arc<World>) {
     world.trace.event(format_args!("node {} dies for good, which runs device {number}", site.number));
     site.order(Order::Stop);
     let died = Instant::now();
-    let election = if led { ELECTION_BUDGET } else { Duration::ZERO };
+    let term = || world.all().iter().filter_map(|site| Some(site.node()?.role().1)).max();
+    let before = term();
     let loss = if world.plan.weather.loss_per_mille > 0 { LOSS_BUDGET } else { Duration::ZERO };
-    let budget = FAILOVER_BUDGET + election + loss;
+    let budget = || {
+        let election = if led || term() != before { ELECTION_BUDGET } else { Duration::ZERO };
+        world.plan.timing.lease + FAILOVER_BUDGET + election + loss
+    };
     let holds = |other: &Arc<Site>| {
         other.number != site.number
             && other.node().is_some_and(|node| {
@@ -129,12 +133,12 @@ pub async fn check_failover(world: &Arc<World>) {
             })
     };
     while !world.all().iter().any(holds) {
-        if died.elapsed() > budget {
+        if died.elapsed() > budget() {
             let led = if led { ", which led" } else { "" };
             return world.violation(format!(
                 "device {number} of node {}{led} was nobody's {} ms after that had died",
                 site.number,
-                budget.as_millis()
+                died.elapsed().as_millis()
             ));
         }
         sleep(LOOK).await;
