@@ -81,10 +81,15 @@ impl Control {
 
     /// These vote from now on. Each must be a member; who does not vote any more is a learner.
     pub async fn change_voters(&self, voters: BTreeSet<u64>) -> Result<(), Error> {
-        if !voters.iter().eq([&self.number()]) {
-            self.others_will_vote();
+        if voters.iter().eq([&self.number()]) {
+            return self.change(ChangeMembers::ReplaceAllVoters(voters), true).await;
         }
-        self.change(ChangeMembers::ReplaceAllVoters(voters), true).await
+        self.others_will_vote();
+        let began = Instant::now();
+        let changed = self.change(ChangeMembers::ReplaceAllVoters(voters), true).await;
+        // What there was no time for may still come to be agreed on.
+        self.others_vote(changed.is_err() && began.elapsed() < self.0.timing.change);
+        changed
     }
 
     /// A learner is no member any more.

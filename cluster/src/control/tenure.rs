@@ -90,7 +90,9 @@ struct Halves {
     grantor: Grantor,
     /// The term in which this node leads and has applied all that was left by leaders before.
     serving: Option<u64>,
-    /// Others are about to vote, or were, beside these members.
+    /// Others are about to vote: that is being agreed on.
+    joining: bool,
+    /// Others were to vote beside these members, and whether they may elect another is not known as long as no other members are.
     joined: Option<Option<LogId>>,
 }
 
@@ -98,7 +100,7 @@ impl Tenure {
     pub fn new(timing: &Timing, network: Arc<dyn Network>) -> Tenure {
         let us = |span: Duration| span.as_micros() as u64;
         let grantor = Grantor::new(us(timing.lease), us(timing.spare));
-        let halves = Halves { holder: Holder::default(), grantor, serving: None, joined: None };
+        let halves = Halves { holder: Holder::default(), grantor, serving: None, joining: false, joined: None };
         Tenure { lease: Lease::new(network), halves: Mutex::new(halves) }
     }
 
@@ -113,6 +115,7 @@ impl Halves {
         let membership = &metrics.membership_config;
         metrics.state == ServerState::Leader
             && membership.membership().voter_ids().eq([metrics.id])
+            && !self.joining
             && self.joined != Some(*membership.log_id())
     }
 
@@ -133,12 +136,6 @@ impl Control {
     /// The lease under which this node runs its devices.
     pub fn lease(&self) -> Lease {
         self.0.tenure.lease.clone()
-    }
-
-    /// Nodes that hold a lease, as far as this node knows; none where it does not lead.
-    pub fn holders(&self) -> BTreeSet<NodeNumber> {
-        let halves = self.0.tenure.halves.lock();
-        halves.grantor.holders(self.0.tenure.now_us()).into_iter().map(|node| node as NodeNumber).collect()
     }
 
     /// Keeps this node's lease, until the node is given up: then it must end, for its devices may run elsewhere. To be begun once the
@@ -170,7 +167,7 @@ impl Control {
                     Renewal::Granted { span_us } => {
                         let late = mistake::is_made(Mistake::CountsFromTheAnswer);
                         let sent_us = if late { self.0.tenure.now_us() } else { sent_us };
-                        self.hold(Event::Granted { sent_us, span_us });
+                        self.take_in(&mut self.0.tenure.halves.lock(), Event::Granted { sent_us, span_us });
                     }
                     Renewal::NotNow => {}
                     Renewal::GivenUp { times } => {
@@ -224,26 +221,37 @@ impl Control {
     fn is_alone(&self) -> bool {
         let mut halves = self.0.tenure.halves.lock();
         let alone = self.metrics(|metrics| halves.is_alone(metrics));
-        if alone && halves.holder != Holder::Alone {
-            halves.holder.step(self.0.tenure.now_us(), Event::Alone);
-            self.0.tenure.lease.show(halves.holder.until_us());
+        match (alone, halves.holder == Holder::Alone) {
+            (true, false) => self.take_in(&mut halves, Event::Alone),
+            (false, true) => self.take_in(&mut halves, self.joined()),
+            (true, true) | (false, false) => {}
         }
         alone
+    }
+
+    fn joined(&self) -> Event {
+        Event::Joined { lease_us: self.0.timing.lease.as_micros() as u64 }
+    }
+
+    fn take_in(&self, halves: &mut Halves, event: Event) {
+        halves.holder.step(self.0.tenure.now_us(), event);
+        self.0.tenure.lease.show(halves.holder.until_us());
     }
 
     /// Others are about to vote: from now on they may elect another.
     pub(super) fn others_will_vote(&self) {
         let mut halves = self.0.tenure.halves.lock();
-        halves.joined = Some(self.metrics(|metrics| *metrics.membership_config.log_id()));
-        let lease_us = self.0.timing.lease.as_micros() as u64;
-        halves.holder.step(self.0.tenure.now_us(), Event::Joined { lease_us });
-        self.0.tenure.lease.show(halves.holder.until_us());
+        halves.joining = true;
+        self.take_in(&mut halves, self.joined());
     }
 
-    fn hold(&self, event: Event) {
+    /// What came of that: it is known that nothing did, or it has been agreed on, or may still be.
+    pub(super) fn others_vote(&self, refused: bool) {
         let mut halves = self.0.tenure.halves.lock();
-        halves.holder.step(self.0.tenure.now_us(), event);
-        self.0.tenure.lease.show(halves.holder.until_us());
+        halves.joining = false;
+        if !refused {
+            halves.joined = Some(self.metrics(|metrics| *metrics.membership_config.log_id()));
+        }
     }
 
     /// Grants leases wherever this node leads, and has the devices of who is silent begin elsewhere. It does not end.

@@ -9,7 +9,6 @@ use ringhold_cluster::control::state::{Command, Device, DeviceNumber, NodeNumber
 use ringhold_cluster::control::{Control, GivenUp};
 use tokio::time::{Instant, sleep};
 
-use super::plan::STAYS;
 use super::site::{Order, Site};
 use super::{PATIENCE, World};
 
@@ -21,10 +20,10 @@ const REPLICATE: Duration = Duration::from_millis(300);
 const REPLICATED_BUDGET: Duration = Duration::from_secs(10);
 /// A process that has ended because its node was given up is started again after so long.
 const RESTART: Duration = Duration::from_millis(200);
-/// A device of a dead node is another's within this where the leader goes on,
-const FAILOVER_BUDGET: Duration = Duration::from_millis(1_000);
-/// so much later where it was the leader that died, for another is elected first,
-const ELECTION_BUDGET: Duration = Duration::from_secs(2);
+/// A device of a dead node is another's so soon after its lease is over, where the leader goes on,
+const FAILOVER_BUDGET: Duration = Duration::from_millis(600);
+/// so much later where another is elected meanwhile,
+const ELECTION_BUDGET: Duration = Duration::from_secs(4);
 /// and so much where calls are lost: Raft waits a second for the answer to one before it asks again.
 const LOSS_BUDGET: Duration = Duration::from_secs(10);
 
@@ -49,13 +48,13 @@ pub async fn take_part(site: Arc<Site>, world: Arc<World>, node: Control) {
     site.order(Order::Crash { down: RESTART });
 }
 
-/// Those of a device's replicas that stay members are in sync after a while. It does not end.
+/// Replicas of its devices are in sync after a while. It does not end.
 async fn replicate(node: &Control) {
     loop {
         sleep(REPLICATE).await;
         let (state, own) = (node.state(), node.number() as NodeNumber);
         for (number, device) in state.devices_of(own) {
-            let late = device.replicas.iter().find(|node| u64::from(**node) <= STAYS && !device.in_sync.contains(node));
+            let late = device.replicas.iter().find(|node| !device.in_sync.contains(node));
             if let Some(late) = late.filter(|_| node.lease().holds()) {
                 let command = Command::InSync {
                     device: number,
@@ -120,9 +119,13 @@ pub async fn check_failover(world: &Arc<World>) {
     world.trace.event(format_args!("node {} dies for good, which runs device {number}", site.number));
     site.order(Order::Stop);
     let died = Instant::now();
-    let election = if led { ELECTION_BUDGET } else { Duration::ZERO };
+    let term = || world.all().iter().filter_map(|site| Some(site.node()?.role().1)).max();
+    let before = term();
     let loss = if world.plan.weather.loss_per_mille > 0 { LOSS_BUDGET } else { Duration::ZERO };
-    let budget = FAILOVER_BUDGET + election + loss;
+    let budget = || {
+        let election = if led || term() != before { ELECTION_BUDGET } else { Duration::ZERO };
+        world.plan.timing.lease + FAILOVER_BUDGET + election + loss
+    };
     let holds = |other: &Arc<Site>| {
         other.number != site.number
             && other.node().is_some_and(|node| {
@@ -130,12 +133,12 @@ pub async fn check_failover(world: &Arc<World>) {
             })
     };
     while !world.all().iter().any(holds) {
-        if died.elapsed() > budget {
+        if died.elapsed() > budget() {
             let led = if led { ", which led" } else { "" };
             return world.violation(format!(
                 "device {number} of node {}{led} was nobody's {} ms after that had died",
                 site.number,
-                budget.as_millis()
+                died.elapsed().as_millis()
             ));
         }
         sleep(LOOK).await;

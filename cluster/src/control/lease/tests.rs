@@ -426,7 +426,9 @@ fn nobody_is_given_up_for_what_was_the_leaders_own_silence() {
     let mut grantor = Grantor::new(LEASE_US, SPARE_US);
     grantor.leads(0, 7);
     for now_us in (0..=900_000).step_by(100_000) {
-        [1, 2].map(|node| grantor.asked(now_us, node, 0));
+        for node in [1, 2] {
+            grantor.asked(now_us, node, 0);
+        }
         look(&mut grantor, now_us, now_us + 90_000);
     }
     // It is paused; then the first comes to word, and a little later the other.
@@ -438,7 +440,9 @@ fn nobody_is_given_up_for_what_was_the_leaders_own_silence() {
     assert!(look(&mut grantor, resumed + 100_000, resumed + 300_000).is_empty());
     // Without a majority nothing is granted, and who asks is not silent.
     for now_us in (resumed + 300_000..resumed + 2_000_000).step_by(100_000) {
-        [1, 2].map(|node| assert_eq!(grantor.asked(now_us, node, 10_000_000), Verdict::NotNow));
+        for node in [1, 2] {
+            assert_eq!(grantor.asked(now_us, node, 10_000_000), Verdict::NotNow);
+        }
         assert!(look(&mut grantor, now_us, now_us + 90_000).is_empty());
     }
     assert_eq!(look(&mut grantor, resumed + 2_000_000, resumed + 3_000_000).len(), 2, "then they are silent");
