@@ -29,11 +29,20 @@ pub struct Held {
 /// The copy of one device's checkpoints.
 #[derive(Default)]
 struct Copy {
-    /// `None` until it is asked for, and after the disk has failed. Held while anything is written.
-    replica: Arc<tokio::sync::Mutex<Option<Replica>>>,
+    /// Held while anything is written.
+    arriving: Arc<tokio::sync::Mutex<Arriving>>,
     /// Grows with whatever its device's node says.
     heard: AtomicU64,
     compacting: Arc<AtomicBool>,
+}
+
+/// What comes from the device's node.
+#[derive(Default)]
+struct Arriving {
+    /// `None` until it is asked for, and after the disk has failed.
+    replica: Option<Replica>,
+    /// What has come of an adoption, and its number.
+    adoption: (u64, Vec<u8>),
 }
 
 impl Held {
@@ -63,14 +72,14 @@ impl Held {
         }
         let copy = self.copy(device);
         copy.heard.fetch_add(1, SeqCst);
-        let (mut replica, store) = (copy.replica.clone().lock_owned().await, self.store.clone());
+        let (mut arriving, store) = (copy.arriving.clone().lock_owned().await, self.store.clone());
         let answered = on(&*self.jobs, move || {
-            let answered = answer(&store, &mut replica, device, term, asked);
+            let answered = arriving.take(&store, device, term, asked);
             if let Err(why) = &answered
                 && !matches!(why, Error::OlderTerm { .. })
             {
                 // What is on the disk is looked at anew.
-                *replica = None;
+                *arriving = Arriving::default();
             }
             answered
         });
@@ -98,12 +107,12 @@ impl Held {
             let Ok(state) = control.read(READ_LIMIT).await else { continue };
             let unwanted = held.into_iter().zip(heard).filter(|((device, _), _)| !wants(&state, control, *device));
             for ((device, copy), heard) in unwanted {
-                let (mut replica, store) = (copy.replica.clone().lock_owned().await, self.store.clone());
+                let (mut arriving, store) = (copy.arriving.clone().lock_owned().await, self.store.clone());
                 if copy.heard.load(SeqCst) != heard {
                     continue;
                 }
                 let forgotten = on(&*self.jobs, move || {
-                    *replica = None;
+                    *arriving = Arriving::default();
                     store.forget_replica(device)
                 });
                 match forgotten.await {
@@ -124,25 +133,46 @@ fn wants(state: &State, control: &Control, device: DeviceNumber) -> bool {
     state.devices.get(&device).is_some_and(wanted)
 }
 
-fn answer(
-    store: &Checkpoints,
-    replica: &mut Option<Replica>,
-    device: DeviceNumber,
-    term: u64,
-    asked: Asked,
-) -> Result<Copied, Error> {
-    let replica = match replica {
-        Some(replica) => replica,
-        None => replica.insert(Replica::open(store, device)?),
-    };
-    match asked {
-        Asked::Newest => Ok(replica.hear(term)?.into()),
-        Asked::Piece(bytes) => {
-            let taken = replica.take(term, Piece::from_bytes(&bytes)?)?;
-            if let Taken::Not { .. } = taken {
-                tracing::debug!(device, "what came of a checkpoint is not what comes next");
+impl Arriving {
+    /// Takes what one says who runs the device in this term.
+    fn take(&mut self, store: &Checkpoints, device: DeviceNumber, term: u64, asked: Asked) -> Result<Copied, Error> {
+        let Arriving { replica, adoption } = self;
+        let replica = match replica {
+            Some(replica) => replica,
+            None => replica.insert(Replica::open(store, device)?),
+        };
+        let newest = replica.hear(term)?;
+        let name = replica_name(device);
+        match asked {
+            Asked::Newest => Ok(newest.into()),
+            Asked::Piece(bytes) => {
+                let piece = Piece::from_bytes(&bytes)?;
+                let epoch = piece.mark.epoch;
+                let taken = replica.take(term, piece)?;
+                match taken {
+                    Taken::Whole => {
+                        let manifest = store.chain(&name, epoch)?.remove(0);
+                        store.forget_adoptions(&name, keeper::adopted(&store.about(&manifest)?))?;
+                    }
+                    Taken::Not { .. } => tracing::debug!(device, "what came of a checkpoint is not what comes next"),
+                    Taken::Some => {}
+                }
+                Ok(taken.into())
             }
-            Ok(taken.into())
+            Asked::Adoption { number, total, from, bytes } => {
+                if from == 0 {
+                    *adoption = (number, Vec::new());
+                }
+                if (adoption.0, adoption.1.len() as u64) != (number, from) {
+                    return Ok(newest.into());
+                }
+                adoption.1.extend(bytes);
+                if (adoption.1.len() as u64) < total {
+                    return Ok(Copied::Some);
+                }
+                store.put_adoption(&name, number, &std::mem::take(&mut adoption.1))?;
+                Ok(Copied::Whole)
+            }
         }
     }
 }

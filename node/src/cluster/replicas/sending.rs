@@ -51,6 +51,8 @@ struct Known {
     newest: Option<Mark>,
     /// Why that cannot be read to be sent, if it cannot.
     unreadable: Option<String>,
+    /// How often there has been another adoption: what is to be taken in beside that checkpoint.
+    adoptions: u64,
     copies: BTreeMap<NodeNumber, Copy>,
 }
 
@@ -59,6 +61,8 @@ struct Known {
 struct Copy {
     /// The newest that it has said it has.
     has: Option<Mark>,
+    /// It has all adoptions that there were when this was their count.
+    adopted: Option<u64>,
     /// It was proposed to be in sync, when who is had changed so many times: until it has changed once more, it may be.
     entering: Option<u64>,
     /// Why it does not have the newest.
@@ -66,6 +70,11 @@ struct Copy {
 }
 
 impl Copy {
+    /// Whether it has everything there is.
+    fn is_whole(&self, newest: Option<Mark>, adoptions: u64) -> bool {
+        self.has == newest && self.adopted == Some(adoptions)
+    }
+
     /// Whether it may be in sync though this node's state does not say so yet.
     fn may_enter(&self, device: &Device) -> bool {
         self.entering.is_some_and(|changes| changes >= device.changes)
@@ -116,6 +125,12 @@ impl Copies {
         }
     }
 
+    /// As [`Copies::copied`], where there is an adoption since.
+    pub async fn adoption_copied(&self) -> Result<(), String> {
+        self.known.lock().adoptions += 1;
+        self.copied(|why| tracing::warn!(device = self.name, "shards that move here wait: {why}")).await
+    }
+
     /// Why the newest checkpoint is not committed, if it is not.
     fn lacking(&self) -> Option<String> {
         let state = self.cluster.state();
@@ -128,7 +143,7 @@ impl Copies {
         let may_enter = known.copies.iter().filter(|(_, copy)| copy.may_enter(device)).map(|(node, _)| node);
         let needed = device.in_sync.iter().chain(may_enter).filter(|node| **node != own);
         needed
-            .filter(|node| known.copies.get(node).is_none_or(|copy| copy.has != known.newest))
+            .filter(|node| known.copies.get(node).is_none_or(|copy| !copy.is_whole(known.newest, known.adoptions)))
             .map(|node| {
                 let why = known.copies.get(node).map_or("", |copy| copy.why.as_str());
                 let why = if why.is_empty() { "it is being sent" } else { why };
@@ -206,7 +221,7 @@ impl Copies {
                 }
                 Err(Failed::There { why, answered }) => {
                     // It is asked anew what it has.
-                    self.update(node, |copy| (copy.has, copy.why) = (None, why.clone()));
+                    self.update(node, |copy| (copy.has, copy.adopted, copy.why) = (None, None, why.clone()));
                     silent = answered.or(silent).or(Some(began));
                     let since = silent.unwrap_or(began);
                     if since.elapsed() >= SILENT_MAX && self.is_in(node) {
@@ -243,7 +258,10 @@ impl Copies {
         let here = |why: checkpoints::Error| Failed::Here(why.to_string());
         loop {
             if self.has_newest(node, has) {
-                return Ok(());
+                if self.bring_adoptions(node).await? {
+                    return Ok(());
+                }
+                continue;
             }
             let (store, name) = (self.store.clone(), self.name.clone());
             for mut sending in on(&*self.jobs, move || store.lacks(&name, has)).await.map_err(here)? {
@@ -270,6 +288,35 @@ impl Copies {
                 }
             }
         }
+    }
+
+    /// Sends a replica the adoptions that there are; false where there is something new meanwhile.
+    async fn bring_adoptions(&self, node: NodeNumber) -> Result<bool, Failed> {
+        let adoptions = {
+            let known = self.known.lock();
+            match known.copies.get(&node) {
+                Some(copy) if copy.adopted != Some(known.adoptions) => known.adoptions,
+                _ => return Ok(true),
+            }
+        };
+        let (store, name) = (self.store.clone(), self.name.clone());
+        let found = on(&*self.jobs, move || store.adoptions_after(&name, 0)).await;
+        for (number, bytes) in found.map_err(|why| Failed::Here(why.to_string()))? {
+            let (total, mut from) = (bytes.len() as u64, 0);
+            let mut chunks = bytes.chunks(PIECE_BYTES);
+            loop {
+                let bytes = chunks.next().unwrap_or_default().to_vec();
+                let next = from + bytes.len() as u64;
+                let failed = |why| Failed::There { why, answered: None };
+                match self.ask(node, Asked::Adoption { number, total, from, bytes }).await.map_err(failed)? {
+                    Copied::Whole => break,
+                    Copied::Some => from = next,
+                    Copied::Has(_) => return Err(failed("it did not take what has moved, and is asked anew".into())),
+                }
+            }
+        }
+        self.update(node, |copy| copy.adopted = Some(adoptions));
+        Ok(false)
     }
 
     /// Notes what a replica has, and whether that is the newest.
@@ -313,8 +360,9 @@ impl Copies {
         {
             // Whatever is committed from here on waits for it.
             let mut known = self.known.lock();
-            let newest = known.newest;
-            let Some(copy) = known.copies.get_mut(&node).filter(|copy| copy.has == newest) else { return };
+            let (newest, adoptions) = (known.newest, known.adoptions);
+            let copy = known.copies.get_mut(&node).filter(|copy| copy.is_whole(newest, adoptions));
+            let Some(copy) = copy else { return };
             copy.entering = Some(device.changes);
         }
         if let Err(why) = self.propose(device, node, true).await {
