@@ -393,8 +393,13 @@ fn shards_that_have_moved_are_where_the_cluster_says_after_the_node_died() {
 
 /// What a node that does not run has of an actor in its copy of the first device.
 fn copied(place: &Place, node: &str, key: &str) -> Value {
+    copied_of(place, node, 0, key)
+}
+
+fn copied_of(place: &Place, node: &str, device: u64, key: &str) -> Value {
     let mut show = ringhold();
-    show.args(["storage", "show", "replica/0", "counter", key, "--json", "--data-dir"]).arg(place.folder(node));
+    show.args(["storage", "show", &format!("replica/{device}"), "counter", key, "--json", "--data-dir"]);
+    show.arg(place.folder(node));
     let output = show.output().unwrap();
     serde_json::from_slice::<Value>(&output.stdout).unwrap()["state"]["count"].clone()
 }
@@ -450,4 +455,40 @@ fn what_is_committed_is_on_another_node_which_is_waited_for_until_the_cluster_ha
     assert_eq!(in_sync(&c.json(&["cluster", "status"])), [1]);
     assert_eq!(a.json(&["actor", "inspect", "counter", "7"])["state"]["count"], 15);
     let _ = asking.wait();
+}
+
+#[test]
+fn shards_that_have_moved_are_in_the_copies_of_their_new_device() {
+    let place = Place::new();
+    place.config("a", "");
+    let config = place.folder("a.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}[[devices]]\nkind = \"cpu\"\nworkers = 1\n")).unwrap();
+    let a = place.start("a", &[]);
+    let (b, _c) = (place.join("b", &a), place.join("c", &a));
+    a.until("replicas in sync", |status| {
+        let devices = status["devices"].as_array().unwrap();
+        three_voters(status) && devices[..2].iter().all(|device| device["in_sync"] == serde_json::json!([1, 2]))
+    });
+    let add = |expected: u64| {
+        for key in 0..6 {
+            let read = a.json(&["actor", "ask", "counter", &key.to_string(), r#"{"Add": {"amount": 1}}"#]);
+            assert_eq!(read["Count"]["count"], expected, "{read}");
+        }
+    };
+    add(1);
+    let shards = a.json(&["cluster", "shards"]);
+    let of = shards["shards"].as_array().unwrap().iter().find(|row| row["device"] == 0).unwrap();
+    let ranges: Vec<String> = of["shards"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|range| format!("{}-{}", range[0], range[1].as_u64().unwrap() - 1))
+        .collect();
+    a.json(&["cluster", "migrate", &ranges.join(","), "--to", "1"]);
+    add(2);
+    b.kill();
+    for key in 0..6 {
+        assert_eq!(copied_of(&place, "b", 1, &key.to_string()), 2, "actor {key}");
+    }
 }

@@ -176,3 +176,51 @@ impl Arriving {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ringhold_storage::blocks::InMemory;
+    use ringhold_storage::checkpoints::{About, Options};
+
+    use super::*;
+
+    fn open() -> Checkpoints {
+        Checkpoints::open(Arc::new(InMemory::default()), Options::default()).unwrap()
+    }
+
+    #[test]
+    fn an_adoption_is_kept_once_it_is_whole_and_until_a_checkpoint_has_it() {
+        let (own, there, mut arriving) = (open(), open(), Arriving::default());
+        let mut take = |asked| arriving.take(&there, 5, 1, asked).unwrap();
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
+        let some = |number, from: usize, until: usize| Asked::Adoption {
+            number,
+            total: bytes.len() as u64,
+            from: from as u64,
+            bytes: bytes[from..until].to_vec(),
+        };
+        let held = || there.adoptions_after(&replica_name(5), 0).unwrap();
+        assert_eq!(take(some(3, 60_000, 100_000)), Copied::Has(None), "its begin is missing");
+        assert_eq!(take(some(3, 0, 60_000)), Copied::Some);
+        assert_eq!(take(some(4, 60_000, 100_000)), Copied::Has(None), "it is another's");
+        assert_eq!(take(some(3, 60_000, 80_000)), Copied::Some);
+        assert!(held().is_empty());
+        assert_eq!(take(some(3, 80_000, 100_000)), Copied::Whole);
+        assert_eq!(held(), [(3, bytes.clone())]);
+        let empty = Asked::Adoption { number: 4, total: 0, from: 0, bytes: Vec::new() };
+        assert_eq!(take(empty), Copied::Whole);
+
+        for (epoch, adopted, left) in [(1, 2u64, vec![3, 4]), (2, 3, vec![4]), (3, 4, vec![])] {
+            let about = About { at_us: epoch, node: adopted.to_le_bytes().into(), ..About::default() };
+            own.begin("cpu0", epoch, None).unwrap().commit(about).unwrap();
+            let Copied::Has(newest) = take(Asked::Newest) else { panic!("it says what it has") };
+            let newest = newest.map(|(epoch, at_us)| ringhold_storage::checkpoints::Mark { epoch, at_us });
+            let piece = own.lacks("cpu0", newest).unwrap()[0].next(1 << 20).unwrap().unwrap();
+            assert_eq!(take(Asked::Piece(piece.to_bytes())), Copied::Whole);
+            let numbers: Vec<u64> = held().into_iter().map(|(number, _)| number).collect();
+            assert_eq!(numbers, left);
+        }
+        let refused = arriving.take(&there, 5, 0, Asked::Newest).unwrap_err();
+        assert!(matches!(refused, Error::OlderTerm { term: 0, heard: 1, .. }));
+    }
+}

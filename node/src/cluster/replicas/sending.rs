@@ -47,9 +47,7 @@ pub struct Copies {
 
 #[derive(Default)]
 struct Known {
-    /// The newest checkpoint that is durable here.
-    newest: Option<Mark>,
-    /// Why that cannot be read to be sent, if it cannot.
+    /// Why the newest checkpoint cannot be read to be sent, if it cannot.
     unreadable: Option<String>,
     /// How often there has been another adoption: what is to be taken in beside that checkpoint.
     adoptions: u64,
@@ -89,8 +87,7 @@ impl Copies {
         store: Checkpoints,
         jobs: Arc<dyn Jobs>,
     ) -> Arc<Copies> {
-        let known = Mutex::new(Known { newest: store.newest(name), ..Known::default() });
-        let (made, changed) = Default::default();
+        let (known, made, changed) = Default::default();
         Arc::new(Copies { cluster, device, name: name.into(), store, jobs, known, made, changed })
     }
 
@@ -100,11 +97,8 @@ impl Copies {
     /// # Errors
     /// Where the checkpoint cannot be read again: one that has everything is to be made.
     pub async fn copied(&self, say: impl Fn(String)) -> Result<(), String> {
-        let began = Instant::now();
-        {
-            let mut known = self.known.lock();
-            (known.newest, known.unreadable) = (self.store.newest(&self.name), None);
-        }
+        let (began, mut said) = (Instant::now(), String::new());
+        self.known.lock().unreadable = None;
         self.made.notify_waiters();
         loop {
             let changed = self.changed.notified();
@@ -113,7 +107,8 @@ impl Copies {
             if let Some(unreadable) = self.known.lock().unreadable.clone() {
                 return Err(unreadable);
             }
-            if began.elapsed() >= SAY_AFTER {
+            if began.elapsed() >= SAY_AFTER && why != said {
+                said.clone_from(&why);
                 say(why);
             }
             tokio::select! {
@@ -131,6 +126,11 @@ impl Copies {
         self.copied(|why| tracing::warn!(device = self.name, "shards that move here wait: {why}")).await
     }
 
+    /// The newest checkpoint that is durable here.
+    fn newest(&self) -> Option<Mark> {
+        self.store.newest(&self.name)
+    }
+
     /// Why the newest checkpoint is not committed, if it is not.
     fn lacking(&self) -> Option<String> {
         let state = self.cluster.state();
@@ -138,12 +138,13 @@ impl Copies {
         let Some(device) = state.devices.get(&self.device).filter(|device| device.node == own) else {
             return Some(format!("the cluster has given device {} to another node", self.device));
         };
+        let newest = self.newest();
         let known = self.known.lock();
         let name = |node: &NodeNumber| state.nodes.get(node).map_or("?", |member| member.name.as_str());
         let may_enter = known.copies.iter().filter(|(_, copy)| copy.may_enter(device)).map(|(node, _)| node);
         let needed = device.in_sync.iter().chain(may_enter).filter(|node| **node != own);
         needed
-            .filter(|node| known.copies.get(node).is_none_or(|copy| !copy.is_whole(known.newest, known.adoptions)))
+            .filter(|node| known.copies.get(node).is_none_or(|copy| !copy.is_whole(newest, known.adoptions)))
             .map(|node| {
                 let why = known.copies.get(node).map_or("", |copy| copy.why.as_str());
                 let why = if why.is_empty() { "it is being sent" } else { why };
@@ -206,12 +207,14 @@ impl Copies {
                     if out_until.is_none_or(|until| Instant::now() >= until) {
                         self.enter(node).await;
                     }
-                    let is_in = self.is_in(node);
+                    let state = self.cluster.state();
+                    let is_agreed =
+                        state.devices.get(&self.device).is_some_and(|device| device.in_sync.contains(&node));
                     tokio::select! {
                         biased;
                         () = made => {}
                         _ = self.cluster.control().changed(seen) => {}
-                        () = sleep(PAUSE_MAX), if !is_in => {}
+                        () = sleep(PAUSE_MAX), if !is_agreed => {}
                     }
                 }
                 Err(Failed::Here(why)) => {
@@ -321,7 +324,7 @@ impl Copies {
 
     /// Notes what a replica has, and whether that is the newest.
     fn has_newest(&self, node: NodeNumber, has: Option<Mark>) -> bool {
-        let newest = self.known.lock().newest;
+        let newest = self.newest();
         self.update(node, |copy| {
             copy.has = has;
             if has == newest {
@@ -360,7 +363,7 @@ impl Copies {
         {
             // Whatever is committed from here on waits for it.
             let mut known = self.known.lock();
-            let (newest, adoptions) = (known.newest, known.adoptions);
+            let (newest, adoptions) = (self.newest(), known.adoptions);
             let copy = known.copies.get_mut(&node).filter(|copy| copy.is_whole(newest, adoptions));
             let Some(copy) = copy else { return };
             copy.entering = Some(device.changes);
@@ -372,13 +375,11 @@ impl Copies {
         }
     }
 
-    /// Has a replica be in sync no more.
+    /// Has a replica be in sync no more; one that was to come in does not, from then on.
     async fn leave(&self, node: NodeNumber) -> Result<(), String> {
         let state = self.cluster.state();
-        let device = state.devices.get(&self.device).filter(|device| device.in_sync.contains(&node));
-        match device {
+        match state.devices.get(&self.device) {
             Some(device) => self.propose(device, node, false).await,
-            // It may come in by what was proposed, or never: that is known soon.
             None => Ok(()),
         }
     }
