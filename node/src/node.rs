@@ -314,7 +314,9 @@ impl Node {
                 tracing::warn!(device = device.name, "the node waits for copies of what the device begins with: {why}");
                 server.waits_for(format!("it waits for copies of what device `{}` begins with: {why}", device.name));
             };
-            device.begins_committed(say).await.map_err(|e| device::Error::Checkpoint(device.name.clone(), e))?;
+            if let Err(e) = device.begins_committed(say).await {
+                tracing::error!(device = device.name, "there are no copies of what the device begins with: {e}");
+            }
             device.hand_on_taken_up(&*router);
         }
         let beginner = cluster.as_ref().map(|cluster| Beginner {

@@ -143,6 +143,19 @@ impl Node {
         }
     }
 
+    /// Asks whether the node is ready until the answer is this.
+    #[track_caller]
+    fn until_ready(&self, what: &str, is_so: impl Fn(i32, &str) -> bool) {
+        let since = Instant::now();
+        loop {
+            let (code, stdout, stderr) = self.run(&["health", "ready"]);
+            if is_so(code, &stdout) {
+                return;
+            }
+            assert!(since.elapsed() < PATIENCE, "not yet {what}: {stdout}{stderr}\n{}", self.log());
+        }
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
@@ -420,6 +433,106 @@ fn shards_that_have_moved_are_where_the_cluster_says_after_the_node_died() {
     a.stop();
 }
 
+/// What a node that does not run has of an actor in its copy of the first device.
+fn copied(place: &Place, node: &str, key: &str) -> Value {
+    copied_of(place, node, 0, key)
+}
+
+fn copied_of(place: &Place, node: &str, device: u64, key: &str) -> Value {
+    let mut show = ringhold();
+    show.args(["storage", "show", &format!("replica/{device}"), "counter", key, "--json", "--data-dir"]);
+    show.arg(place.folder(node));
+    let output = show.output().unwrap();
+    serde_json::from_slice::<Value>(&output.stdout).unwrap()["state"]["count"].clone()
+}
+
+/// The nodes that are in sync with the first device.
+fn in_sync(status: &Value) -> Vec<u64> {
+    let nodes = status["devices"][0]["in_sync"].as_array().unwrap();
+    nodes.iter().map(|node| node.as_u64().unwrap()).collect()
+}
+
+#[test]
+fn what_is_committed_is_on_another_node_which_is_waited_for_until_the_cluster_has_put_it_out() {
+    let place = Place::new();
+    let a = place.start("a", &[]);
+    let (b, c) = (place.join("b", &a), place.join("c", &a));
+    let status = a.until("a replica in sync", |status| in_sync(status) == [1, 2] && three_voters(status));
+    assert_eq!(status["devices"][0]["replicas"], serde_json::json!([2]));
+    let devices = a.json(&["cluster", "devices"]);
+    assert_eq!(devices["devices"][0]["in_sync"], serde_json::json!([1, 2]), "{devices}");
+    let add = r#"{"Add": {"amount": 5}}"#;
+    assert_eq!(a.json(&["actor", "ask", "counter", "7", add])["Count"]["count"], 5);
+    // The type is `committed`: who was answered has it on both.
+    b.kill();
+    assert_eq!(copied(&place, "b", "7"), 5);
+
+    // The answer waits for the cluster to agree that the node is not waited for.
+    let (asked, (code, stdout, stderr)) = (Instant::now(), a.run(&["actor", "ask", "counter", "7", add, "--json"]));
+    assert!(asked.elapsed() >= Duration::from_secs(2), "{:?}: {stdout}{stderr}{}", asked.elapsed(), a.log());
+    // Who was slow to agree has kept it longer than it was waited for.
+    assert!(code != 0 || stdout.contains("10"), "{stdout}");
+    a.until("it is put out", |status| in_sync(status) == [1]);
+    assert_eq!(a.json(&["actor", "inspect", "counter", "7"])["state"]["count"], 10);
+    assert_eq!(copied(&place, "b", "7"), 5, "it has what it had");
+
+    // Once it is back it is brought up to date.
+    let b = place.start("b", &[]);
+    a.until("the replica is in sync again", |status| in_sync(status) == [1, 2]);
+    b.kill();
+    assert_eq!(copied(&place, "b", "7"), 10);
+
+    // Without a majority nothing commits, and that is said.
+    c.kill();
+    let mut ask = ringhold();
+    ask.args(["actor", "ask", "counter", "7", add, "--json", "--address", &a.address, "--data-dir"]).arg(&a.folder);
+    let mut asking = ask.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    a.until_ready("says what it waits for", |code, said| {
+        code != 0 && said.contains("node 2 (`b`) does not have the newest one yet") && said.contains("not agreed on")
+    });
+    let answered = asking.try_wait().unwrap();
+    assert!(answered.is_none_or(|status| !status.success()), "it is not committed");
+    let c = place.start("c", &[]);
+    a.until_ready("commits again", |code, _| code == 0);
+    assert_eq!(in_sync(&c.json(&["cluster", "status"])), [1]);
+    assert_eq!(a.json(&["actor", "inspect", "counter", "7"])["state"]["count"], 15);
+    let _ = asking.wait();
+}
+
+#[test]
+fn shards_that_have_moved_are_in_the_copies_of_their_new_device() {
+    let place = Place::new();
+    place.config("a", "");
+    let config = place.folder("a.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}[[devices]]\nkind = \"cpu\"\nworkers = 1\n")).unwrap();
+    let a = place.start("a", &[]);
+    let (b, _c) = (place.join("b", &a), place.join("c", &a));
+    a.until("replicas in sync", |status| {
+        let devices = status["devices"].as_array().unwrap();
+        three_voters(status) && devices[..2].iter().all(|device| device["in_sync"] == serde_json::json!([1, 2]))
+    });
+    let add = |expected: u64| {
+        for key in 0..6 {
+            let read = a.json(&["actor", "ask", "counter", &key.to_string(), r#"{"Add": {"amount": 1}}"#]);
+            assert_eq!(read["Count"]["count"], expected, "{read}");
+        }
+    };
+    add(1);
+    let shards = a.json(&["cluster", "shards"]);
+    let of = shards["shards"].as_array().unwrap().iter().find(|row| row["device"] == 0).unwrap();
+    let ranges: Vec<String> = of["shards"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|range| format!("{}-{}", range[0], range[1].as_u64().unwrap() - 1))
+        .collect();
+    a.json(&["cluster", "migrate", &ranges.join(","), "--to", "1"]);
+    add(2);
+    b.kill();
+    for key in 0..6 {
+        assert_eq!(copied_of(&place, "b", 1, &key.to_string()), 2, "actor {key}");
+    }
 const ACTORS: u64 = 64;
 
 /// A client that knows these nodes.

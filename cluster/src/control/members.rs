@@ -9,7 +9,7 @@ use openraft::{ChangeMembers, Instant as _};
 use tokio::time::{Instant, timeout};
 
 use super::network::{Answer, Request};
-use super::state::Command;
+use super::state::{Command, NodeNumber};
 use super::types::{Peer, Types};
 use super::voters::{self, Candidate};
 use super::{Control, Error, replicas};
@@ -122,8 +122,8 @@ impl Control {
             {
                 tracing::debug!("the members could not be brought up to date, which is tried again: {why}");
             }
-            if leads_since.is_some()
-                && let Err(why) = self.look_after_replicas().await
+            if let Some(since) = leads_since
+                && let Err(why) = self.look_after_replicas(since.elapsed()).await
             {
                 tracing::debug!("who is to have copies could not be agreed on, which is tried again: {why}");
             }
@@ -165,9 +165,13 @@ impl Control {
         failed
     }
 
-    /// Has the cluster agree on who is to have copies of which device's checkpoints, where that has changed.
-    async fn look_after_replicas(&self) -> Result<(), Error> {
-        for (device, replicas) in replicas::choose(&self.state()) {
+    /// Has the cluster agree on who is to have copies of which device's checkpoints, where that has changed. This
+    /// node has led for so long.
+    async fn look_after_replicas(&self, led: Duration) -> Result<(), Error> {
+        let (state, heard) = (self.state(), self.heard());
+        let silent = |node: &NodeNumber| heard.get(&u64::from(*node)).copied().unwrap_or(led) > voters::LOST_AFTER;
+        let lost = state.nodes.keys().copied().filter(silent).collect();
+        for (device, replicas) in replicas::choose(&state, &lost) {
             let command = Command::Replicate { device, replicas };
             if let Err(refused) = self.propose(command, self.0.timing.change).await? {
                 tracing::debug!("who has copies stays as it is: {refused}");

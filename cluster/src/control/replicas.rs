@@ -1,34 +1,43 @@
 //! Which nodes are to have copies of a device's checkpoints: a pure decision.
 //!
 //! As many as `replication_factor` says, the device's own among them, where the cluster has as many. Who has a copy keeps it, for
-//! another would have to be made; one that is draining keeps its own until those that take its place have everything.
+//! another would have to be made. One that is draining, or has not been heard of for long, is replaced where there is another, and
+//! keeps its own until those that take its place have everything.
+
+use std::collections::BTreeSet;
 
 use super::state::{Device, DeviceNumber, NodeNumber, State};
 use crate::placement;
 
-/// The devices whose copies are to be elsewhere than they are, and where.
-pub fn choose(state: &State) -> Vec<(DeviceNumber, Vec<NodeNumber>)> {
-    let devices = state.devices.iter().map(|(number, device)| (*number, device, wanted(state, device)));
+/// The devices whose copies are to be elsewhere than they are, and where. `lost`: nodes that have not been heard of for long.
+pub fn choose(state: &State, lost: &BTreeSet<NodeNumber>) -> Vec<(DeviceNumber, Vec<NodeNumber>)> {
+    let devices = state.devices.iter().map(|(number, device)| (*number, device, wanted(state, device, lost)));
     devices
         .filter(|(_, device, wanted)| device.replicas != *wanted)
         .map(|(number, _, wanted)| (number, wanted))
         .collect()
 }
 
-fn wanted(state: &State, device: &Device) -> Vec<NodeNumber> {
+fn wanted(state: &State, device: &Device, lost: &BTreeSet<NodeNumber>) -> Vec<NodeNumber> {
     let copies = (state.settings.replication_factor as usize).saturating_sub(1);
-    let serves = |node: &NodeNumber| state.nodes.get(node).is_some_and(|member| !member.draining);
+    let drains = |node: &NodeNumber| state.nodes.get(node).is_none_or(|member| member.draining);
+    let serves = |node: &NodeNumber| !drains(node) && !lost.contains(node);
     let has_all = |node: &NodeNumber| device.in_sync.contains(node);
     // Where there are to be fewer, those stay that have everything.
     let (whole, behind): (Vec<_>, Vec<_>) = device.replicas.iter().copied().partition(has_all);
-    let mut stay: Vec<NodeNumber> = whole.into_iter().chain(behind).filter(serves).take(copies).collect();
-    let in_their_order = |node: &NodeNumber| device.replicas.iter().position(|replica| replica == node);
-    stay.sort_by_key(in_their_order);
-    for node in placement::replicas(state, device.node, state.nodes.len()) {
+    let before: Vec<NodeNumber> = whole.into_iter().chain(behind).collect();
+    let others = placement::replicas(state, device.node, state.nodes.len());
+    let others = others.into_iter().filter(serves);
+    // One that is lost may come back, and nobody else can have its place.
+    let lost = before.iter().copied().filter(|node| !drains(node) && lost.contains(node));
+    let mut stay: Vec<NodeNumber> = Vec::new();
+    for node in before.iter().copied().filter(serves).chain(others).chain(lost) {
         if stay.len() < copies && !stay.contains(&node) {
             stay.push(node);
         }
     }
+    let in_their_order = |node: &NodeNumber| device.replicas.iter().position(|r| r == node).unwrap_or(usize::MAX);
+    stay.sort_by_key(in_their_order);
     let mut missing = stay.iter().filter(|node| !has_all(node)).count();
     for node in device.replicas.iter().filter(|node| has_all(node) && state.nodes.contains_key(node)) {
         if missing > 0 && !stay.contains(node) {
@@ -79,10 +88,15 @@ mod tests {
     }
 
     fn agree(state: &mut State) {
-        for (device, replicas) in choose(state) {
+        agree_without(state, &[]);
+    }
+
+    fn agree_without(state: &mut State, lost: &[NodeNumber]) {
+        let lost = lost.iter().copied().collect();
+        for (device, replicas) in choose(state, &lost) {
             state.apply(Command::Replicate { device, replicas }).unwrap();
         }
-        assert_eq!(choose(state), [], "once it is so, it stays");
+        assert_eq!(choose(state, &lost), [], "once it is so, it stays");
     }
 
     fn enter(state: &mut State, node: NodeNumber) {
@@ -97,12 +111,12 @@ mod tests {
     #[test]
     fn each_device_has_a_copy_as_soon_as_there_is_another_node_and_it_stays_there() {
         let mut state = cluster(&[""]);
-        assert_eq!(choose(&state), []);
+        assert_eq!(choose(&state, &BTreeSet::new()), []);
         join(&mut state, 2, "");
-        assert_eq!(choose(&state), [(0, vec![2]), (1, vec![1])]);
+        assert_eq!(choose(&state, &BTreeSet::new()), [(0, vec![2]), (1, vec![1])]);
         agree(&mut state);
         join(&mut state, 3, "");
-        assert_eq!(choose(&state), [(2, vec![1])], "the others have theirs");
+        assert_eq!(choose(&state, &BTreeSet::new()), [(2, vec![1])], "the others have theirs");
         agree(&mut state);
         set(&mut state, 3);
         agree(&mut state);
@@ -146,5 +160,25 @@ mod tests {
         state.apply(Command::Remove { node: 2 }).unwrap();
         agree(&mut state);
         assert_eq!(state.devices[&0].replicas, [3]);
+    }
+
+    #[test]
+    fn a_lost_nodes_copies_are_made_elsewhere_where_there_is_another() {
+        let mut state = cluster(&["", "", ""]);
+        agree(&mut state);
+        enter(&mut state, 2);
+        agree_without(&mut state, &[2, 3]);
+        assert_eq!(state.devices[&0].replicas, [2], "there is no other");
+        agree_without(&mut state, &[2]);
+        assert_eq!(state.devices[&0].replicas, [3, 2], "it may be back before the other has everything");
+        enter(&mut state, 3);
+        agree_without(&mut state, &[2]);
+        assert_eq!(state.devices[&0].replicas, [3]);
+        agree(&mut state);
+        assert_eq!(state.devices[&0].replicas, [3], "whoever has a copy keeps it");
+        agree_without(&mut state, &[3]);
+        assert_eq!(state.devices[&0].replicas, [2, 3]);
+        agree(&mut state);
+        assert_eq!(state.devices[&0].replicas, [3], "it is back");
     }
 }

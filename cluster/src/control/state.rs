@@ -101,8 +101,8 @@ pub struct Device {
     /// The nodes that have all of what is committed: the one that runs the device, and those of its replicas without which it
     /// commits nothing.
     pub in_sync: BTreeSet<NodeNumber>,
-    /// Grows with each change of `replicas` and of `in_sync`: who proposes one of `in_sync` says of which state, so that one that
-    /// was given up and comes late does nothing.
+    /// Grows with each change of `replicas` and each decision on who is in sync. Who proposes one says how many there were, so that
+    /// what was given up and comes late does nothing.
     pub changes: u64,
     /// It has begun on its node because another was given up: its node runs it, and does not come with it when it starts.
     pub adopted: bool,
@@ -745,8 +745,13 @@ impl State {
         if !device.replicas.contains(&node) {
             return Err(Refused::NotReplica { device: number, node });
         }
-        let changed = if in_sync { device.in_sync.insert(node) } else { device.in_sync.remove(&node) };
-        device.changes += u64::from(changed);
+        if in_sync {
+            device.in_sync.insert(node);
+        } else {
+            device.in_sync.remove(&node);
+        }
+        // Also where it was so: what was proposed of that state before, and is under way still, does nothing any more.
+        device.changes += 1;
         Ok(Outcome::Done)
     }
 
@@ -966,6 +971,10 @@ mod tests {
         state.apply(leaves).unwrap();
         assert_eq!(state.devices[&0].in_sync, BTreeSet::from([1]));
         assert_eq!(state.devices[&0].replicas, [2, 3], "it is to come back");
+        // One that was to come in, and is not to any more.
+        let (enters, leaves) = (in_sync(&state, 0, 2, true), in_sync(&state, 0, 2, false));
+        state.apply(leaves).unwrap();
+        assert_eq!(state.apply(enters), Err(Refused::Changed { device: 0 }));
         let unknown = in_sync(&state, 0, 2, true);
         let Command::InSync { term, changes, node, in_sync, .. } = unknown else { unreachable!() };
         let unknown = Command::InSync { device: 9, term, changes, node, in_sync };

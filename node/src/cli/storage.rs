@@ -86,7 +86,8 @@ impl Store {
 
     /// The epoch asked for, else that of the newest whole checkpoint.
     fn epoch(&self, device: &str, epoch: Option<u64>) -> Result<u64, Failure> {
-        let devices = self.checkpoints.devices();
+        let mut devices = self.checkpoints.devices();
+        devices.extend(self.checkpoints.replicas().into_iter().map(checkpoints::replica_name));
         if !devices.iter().any(|known| known == device) {
             let known = if devices.is_empty() { "none has any".into() } else { devices.join(", ") + " have some" };
             return Err(Failure::usage(format!("no checkpoint of a device `{device}` is kept: {known}")));

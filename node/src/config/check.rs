@@ -7,6 +7,8 @@ use std::path::Path;
 
 use rustix::fs::Access;
 
+use ringhold_storage::checkpoints::replica_of;
+
 use super::rule::{Rule, quoted, span_text};
 use super::{Config, DeviceKind, Host, Problem, Visitor};
 
@@ -51,6 +53,14 @@ impl Checker {
                     quoted("in-process"),
                     "\"process\" where the device is no CPU",
                     "leave it out",
+                );
+            }
+            if replica_of(&name).is_some() {
+                self.problem(
+                    &format!("devices[{index}].name"),
+                    quoted(&name),
+                    "a name that does not begin with `replica/`: copies of other nodes' devices are called so",
+                    "give it another name",
                 );
             }
             if !names.insert(name.clone()) {

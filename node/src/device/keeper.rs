@@ -578,6 +578,11 @@ impl Device {
     }
 }
 
+/// The last adoption that a checkpoint has. Those of older builds say nothing.
+pub(crate) fn adopted(about: &About) -> u64 {
+    about.node.first_chunk().map_or(0, |number| u64::from_le_bytes(*number))
+}
+
 /// Makes one checkpoint of a long chain of them, beside everything else, unless that is under way.
 pub(crate) fn compact(store: &Checkpoints, jobs: &Arc<dyn Jobs>, device: &str, compacting: &Arc<AtomicBool>) {
     if !store.due().iter().any(|due| due == device) || compacting.swap(true, SeqCst) {
@@ -622,8 +627,7 @@ pub(super) fn take_up(
     let store = &options.store;
     store.check_types(device, epoch, registry)?;
     if let Some(manifest) = store.chain(device, epoch)?.first() {
-        // Those of older builds say nothing.
-        door.begin_adopted(store.about(manifest)?.node.first_chunk().map_or(0, |number| u64::from_le_bytes(*number)));
+        door.begin_adopted(adopted(&store.about(manifest)?));
     }
     store.visit(device, epoch, |_, record, _| {
         let taken = door.take_up(&record, &mut out);

@@ -350,6 +350,14 @@ impl Device {
         self.keeper().run(move || job(&store, &name)).await
     }
 
+    /// Waits until what was kept for the device to take in is on every node that is in sync, too.
+    pub(crate) async fn adoption_copied(&self) -> Result<(), keeper::Error> {
+        match &self.keeper().options.copies {
+            Some(copies) => copies.adoption_copied().await.map_err(keeper::Error::Copies),
+            None => Ok(()),
+        }
+    }
+
     fn keeper(&self) -> &Keeper {
         self.keeper.as_ref().expect("only devices that keep give and take shards")
     }

@@ -6,7 +6,7 @@
 //! | 2 | the target has taken what it was sent so far, and is cut: what its actors send to the shards from here on is *parked* | |
 //! | 3 | the source lets nothing in for the shards; its workers take what they were given | |
 //! | 4 | the source is cut: the shards leave its workers. The checkpoint is made durable, with them | they come back from what was cut, or with the source's next host |
-//! | 5 | what left is made durable for the target, as an *adoption* | the same |
+//! | 5 | what left is made durable for the target, as an *adoption*, on all nodes that are in sync with it | the same |
 //! | 6 | the table says that the shards are the target's | |
 //! | 7 | doors and router go by that; marks and asks go along | |
 //! | 8 | the target is cut: the shards arrive at its workers. It lets messages in for them | its next host begins with the adoption |
@@ -92,6 +92,8 @@ pub enum Error {
     Cut(String, keeper::Error),
     #[error("what was to move could not be written ({0}): the shards stay where they are")]
     Store(ringhold_storage::checkpoints::Error),
+    #[error("what was to move could not be copied to other nodes ({0}): the shards stay where they are")]
+    Copies(keeper::Error),
     #[error("{0}; the shards stay where they are")]
     Table(NotMoved),
 }
@@ -219,10 +221,15 @@ impl Migration<'_> {
         let bytes = carried.0.clone();
         let put = self.target.on_store(move |store, name| store.put_adoption(name, number, &bytes)).await;
         put.map_err(Error::Store)?;
-        if let Err(e) = self.table.move_shards(&self.shards, self.source.index, self.target.index).await {
+        let mut moved = self.target.adoption_copied().await.map_err(Error::Copies);
+        if moved.is_ok() {
+            let agreed = self.table.move_shards(&self.shards, self.source.index, self.target.index).await;
+            moved = agreed.map_err(Error::Table);
+        }
+        if let Err(why) = moved {
             // Where this fails it is forgotten with the next one, or when the node starts.
             let _ = self.target.on_store(move |store, name| store.forget_adoption(name, number)).await;
-            return Err(Error::Table(e));
+            return Err(why);
         }
         Ok((carried, number))
     }

@@ -396,8 +396,12 @@ impl Checkpoints {
     ///
     /// `progress` is told the bytes done, of as many as the chain has. It may rest, to leave the disk to commits.
     pub fn compact(&self, device: &str, progress: &mut dyn FnMut(u64)) -> Result<Option<Compacted>, Error> {
-        let newest = hold(&self.0.state).newest(device);
-        let chain = newest.map(|epoch| self.chain(device, epoch)).transpose()?.unwrap_or_default();
+        let chain = {
+            // As one look: a commit beside this may make another the newest, and prune this one.
+            let state = hold(&self.0.state);
+            let newest = state.newest(device);
+            newest.map(|epoch| state.chain(device, epoch)).transpose()?.unwrap_or_default()
+        };
         let mut compacted = None;
         if chain.len() > 1 {
             let newest = &chain[0];

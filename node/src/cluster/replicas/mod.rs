@@ -31,6 +31,9 @@ pub enum Asked {
     Newest,
     /// Take this of one that you lack: a [`Piece`](ringhold_storage::checkpoints::Piece).
     Piece(Vec<u8>),
+    /// Take this of what the device is to take in beside its last checkpoint, because shards have moved to it: some of so many bytes,
+    /// from there on.
+    Adoption { number: u64, total: u64, from: u64, bytes: Vec<u8> },
 }
 
 /// The answer: epochs, with the times of their cuts.
@@ -40,7 +43,7 @@ pub enum Copied {
     Has(Option<(u64, u64)>),
     /// The next piece is awaited.
     Some,
-    /// The checkpoint is durable.
+    /// The checkpoint, or the adoption, is durable.
     Whole,
 }
 

@@ -47,10 +47,10 @@ pub struct Copies {
 
 #[derive(Default)]
 struct Known {
-    /// The newest checkpoint that is durable here.
-    newest: Option<Mark>,
-    /// Why that cannot be read to be sent, if it cannot.
+    /// Why the newest checkpoint cannot be read to be sent, if it cannot.
     unreadable: Option<String>,
+    /// How often there has been another adoption: what is to be taken in beside that checkpoint.
+    adoptions: u64,
     copies: BTreeMap<NodeNumber, Copy>,
 }
 
@@ -59,6 +59,8 @@ struct Known {
 struct Copy {
     /// The newest that it has said it has.
     has: Option<Mark>,
+    /// It has all adoptions that there were when this was their count.
+    adopted: Option<u64>,
     /// It was proposed to be in sync, when who is had changed so many times: until it has changed once more, it may be.
     entering: Option<u64>,
     /// Why it does not have the newest.
@@ -66,6 +68,11 @@ struct Copy {
 }
 
 impl Copy {
+    /// Whether it has everything there is.
+    fn is_whole(&self, newest: Option<Mark>, adoptions: u64) -> bool {
+        self.has == newest && self.adopted == Some(adoptions)
+    }
+
     /// Whether it may be in sync though this node's state does not say so yet.
     fn may_enter(&self, device: &Device) -> bool {
         self.entering.is_some_and(|changes| changes >= device.changes)
@@ -80,8 +87,7 @@ impl Copies {
         store: Checkpoints,
         jobs: Arc<dyn Jobs>,
     ) -> Arc<Copies> {
-        let known = Mutex::new(Known { newest: store.newest(name), ..Known::default() });
-        let (made, changed) = Default::default();
+        let (known, made, changed) = Default::default();
         Arc::new(Copies { cluster, device, name: name.into(), store, jobs, known, made, changed })
     }
 
@@ -91,11 +97,8 @@ impl Copies {
     /// # Errors
     /// Where the checkpoint cannot be read again: one that has everything is to be made.
     pub async fn copied(&self, say: impl Fn(String)) -> Result<(), String> {
-        let began = Instant::now();
-        {
-            let mut known = self.known.lock();
-            (known.newest, known.unreadable) = (self.store.newest(&self.name), None);
-        }
+        let (began, mut said) = (Instant::now(), String::new());
+        self.known.lock().unreadable = None;
         self.made.notify_waiters();
         loop {
             let changed = self.changed.notified();
@@ -104,7 +107,8 @@ impl Copies {
             if let Some(unreadable) = self.known.lock().unreadable.clone() {
                 return Err(unreadable);
             }
-            if began.elapsed() >= SAY_AFTER {
+            if began.elapsed() >= SAY_AFTER && why != said {
+                said.clone_from(&why);
                 say(why);
             }
             tokio::select! {
@@ -116,6 +120,17 @@ impl Copies {
         }
     }
 
+    /// As [`Copies::copied`], where there is an adoption since.
+    pub async fn adoption_copied(&self) -> Result<(), String> {
+        self.known.lock().adoptions += 1;
+        self.copied(|why| tracing::warn!(device = self.name, "shards that move here wait: {why}")).await
+    }
+
+    /// The newest checkpoint that is durable here.
+    fn newest(&self) -> Option<Mark> {
+        self.store.newest(&self.name)
+    }
+
     /// Why the newest checkpoint is not committed, if it is not.
     fn lacking(&self) -> Option<String> {
         let state = self.cluster.state();
@@ -123,12 +138,13 @@ impl Copies {
         let Some(device) = state.devices.get(&self.device).filter(|device| device.node == own) else {
             return Some(format!("the cluster has given device {} to another node", self.device));
         };
+        let newest = self.newest();
         let known = self.known.lock();
         let name = |node: &NodeNumber| state.nodes.get(node).map_or("?", |member| member.name.as_str());
         let may_enter = known.copies.iter().filter(|(_, copy)| copy.may_enter(device)).map(|(node, _)| node);
         let needed = device.in_sync.iter().chain(may_enter).filter(|node| **node != own);
         needed
-            .filter(|node| known.copies.get(node).is_none_or(|copy| copy.has != known.newest))
+            .filter(|node| known.copies.get(node).is_none_or(|copy| !copy.is_whole(newest, known.adoptions)))
             .map(|node| {
                 let why = known.copies.get(node).map_or("", |copy| copy.why.as_str());
                 let why = if why.is_empty() { "it is being sent" } else { why };
@@ -191,12 +207,14 @@ impl Copies {
                     if out_until.is_none_or(|until| Instant::now() >= until) {
                         self.enter(node).await;
                     }
-                    let is_in = self.is_in(node);
+                    let state = self.cluster.state();
+                    let is_agreed =
+                        state.devices.get(&self.device).is_some_and(|device| device.in_sync.contains(&node));
                     tokio::select! {
                         biased;
                         () = made => {}
                         _ = self.cluster.control().changed(seen) => {}
-                        () = sleep(PAUSE_MAX), if !is_in => {}
+                        () = sleep(PAUSE_MAX), if !is_agreed => {}
                     }
                 }
                 Err(Failed::Here(why)) => {
@@ -206,7 +224,7 @@ impl Copies {
                 }
                 Err(Failed::There { why, answered }) => {
                     // It is asked anew what it has.
-                    self.update(node, |copy| (copy.has, copy.why) = (None, why.clone()));
+                    self.update(node, |copy| (copy.has, copy.adopted, copy.why) = (None, None, why.clone()));
                     silent = answered.or(silent).or(Some(began));
                     let since = silent.unwrap_or(began);
                     if since.elapsed() >= SILENT_MAX && self.is_in(node) {
@@ -243,7 +261,10 @@ impl Copies {
         let here = |why: checkpoints::Error| Failed::Here(why.to_string());
         loop {
             if self.has_newest(node, has) {
-                return Ok(());
+                if self.bring_adoptions(node).await? {
+                    return Ok(());
+                }
+                continue;
             }
             let (store, name) = (self.store.clone(), self.name.clone());
             for mut sending in on(&*self.jobs, move || store.lacks(&name, has)).await.map_err(here)? {
@@ -272,9 +293,38 @@ impl Copies {
         }
     }
 
+    /// Sends a replica the adoptions that there are; false where there is something new meanwhile.
+    async fn bring_adoptions(&self, node: NodeNumber) -> Result<bool, Failed> {
+        let adoptions = {
+            let known = self.known.lock();
+            match known.copies.get(&node) {
+                Some(copy) if copy.adopted != Some(known.adoptions) => known.adoptions,
+                _ => return Ok(true),
+            }
+        };
+        let (store, name) = (self.store.clone(), self.name.clone());
+        let found = on(&*self.jobs, move || store.adoptions_after(&name, 0)).await;
+        for (number, bytes) in found.map_err(|why| Failed::Here(why.to_string()))? {
+            let (total, mut from) = (bytes.len() as u64, 0);
+            let mut chunks = bytes.chunks(PIECE_BYTES);
+            loop {
+                let bytes = chunks.next().unwrap_or_default().to_vec();
+                let next = from + bytes.len() as u64;
+                let failed = |why| Failed::There { why, answered: None };
+                match self.ask(node, Asked::Adoption { number, total, from, bytes }).await.map_err(failed)? {
+                    Copied::Whole => break,
+                    Copied::Some => from = next,
+                    Copied::Has(_) => return Err(failed("it did not take what has moved, and is asked anew".into())),
+                }
+            }
+        }
+        self.update(node, |copy| copy.adopted = Some(adoptions));
+        Ok(false)
+    }
+
     /// Notes what a replica has, and whether that is the newest.
     fn has_newest(&self, node: NodeNumber, has: Option<Mark>) -> bool {
-        let newest = self.known.lock().newest;
+        let newest = self.newest();
         self.update(node, |copy| {
             copy.has = has;
             if has == newest {
@@ -313,8 +363,9 @@ impl Copies {
         {
             // Whatever is committed from here on waits for it.
             let mut known = self.known.lock();
-            let newest = known.newest;
-            let Some(copy) = known.copies.get_mut(&node).filter(|copy| copy.has == newest) else { return };
+            let (newest, adoptions) = (self.newest(), known.adoptions);
+            let copy = known.copies.get_mut(&node).filter(|copy| copy.is_whole(newest, adoptions));
+            let Some(copy) = copy else { return };
             copy.entering = Some(device.changes);
         }
         if let Err(why) = self.propose(device, node, true).await {
@@ -324,13 +375,11 @@ impl Copies {
         }
     }
 
-    /// Has a replica be in sync no more.
+    /// Has a replica be in sync no more; one that was to come in does not, from then on.
     async fn leave(&self, node: NodeNumber) -> Result<(), String> {
         let state = self.cluster.state();
-        let device = state.devices.get(&self.device).filter(|device| device.in_sync.contains(&node));
-        match device {
+        match state.devices.get(&self.device) {
             Some(device) => self.propose(device, node, false).await,
-            // It may come in by what was proposed, or never: that is known soon.
             None => Ok(()),
         }
     }
