@@ -554,6 +554,7 @@ fn member(config: &Config, registry: &Registry, storage: &Storage, network: &Arc
         types: registry.types().iter().map(|t| (t.schema.name.clone(), t.layout_hash)).collect(),
         devices: devices.collect(),
         fresh: storage.checkpoints.as_ref().is_none_or(|store| store.devices().is_empty()),
+        lease: config.node.lease,
         shards: SHARDS as u32,
         held: storage.checkpoints.clone().map(|store| Held::new(store, storage.jobs.clone())),
     }))

@@ -41,7 +41,7 @@ impl Place {
     fn config(&self, name: &str, more: &str) -> PathBuf {
         let file = self.folder(&format!("{name}.toml"));
         let text = format!(
-            "[node]\nname = \"{name}\"\n{more}\n[actors]\ncommitted = [\"counter\"]\n[[devices]]\nkind = \"cpu\"\nworkers = 1\n"
+            "[node]\nname = \"{name}\"\nlease = \"3s\"\n{more}\n[actors]\ncommitted = [\"counter\"]\n[[devices]]\nkind = \"cpu\"\nworkers = 1\n"
         );
         std::fs::write(&file, text).unwrap();
         file
@@ -533,6 +533,8 @@ fn shards_that_have_moved_are_in_the_copies_of_their_new_device() {
     for key in 0..6 {
         assert_eq!(copied_of(&place, "b", 1, &key.to_string()), 2, "actor {key}");
     }
+}
+
 const ACTORS: u64 = 64;
 
 /// A client that knows these nodes.

@@ -53,6 +53,7 @@ mod tests {
                 versions: (1, 1),
                 types: BTreeMap::new(),
                 draining: false,
+                lease_ms: 400,
             };
             let about = |(place, kind): (usize, &&str)| AboutDevice {
                 name: format!("{kind}{place}"),

@@ -75,6 +75,7 @@ mod tests {
             versions: (1, 1),
             types: BTreeMap::new(),
             draining: false,
+            lease_ms: 400,
         };
         let about = AboutDevice {
             name: "cpu".into(),

@@ -86,6 +86,8 @@ pub struct Member {
     pub types: BTreeMap<String, u64>,
     /// It is about to leave: nothing is given to it.
     pub draining: bool,
+    /// For how long it may run its devices without hearing from the leader, in milliseconds: no two nodes differ in it.
+    pub lease_ms: u32,
 }
 
 /// A device of a node, and who has copies of its checkpoints.
@@ -367,6 +369,10 @@ pub enum Refused {
     NoSuchSetting(String),
     #[error("setting `{name}` cannot be `{value}`: it must be {rule}")]
     BadSetting { name: String, value: String, rule: String },
+    #[error(
+        "the node's lease is {} ms, and node {other} has {} ms: give it the same (`node.lease` in its configuration)", .leases.0, .leases.1
+    )]
+    OtherLease { leases: (u32, u32), other: NodeNumber },
     #[error("the join token has been used already: make another (`ringhold cluster token`)")]
     TokenUsed,
     #[error("the join token has expired: make another (`ringhold cluster token`)")]
@@ -591,6 +597,10 @@ impl State {
         }
         if !(member.versions.0..=member.versions.1).contains(&VERSION) {
             return Err(Refused::Version { version: VERSION, versions: member.versions });
+        }
+        let mut others = self.nodes.iter().filter(|(number, _)| known != Some(**number));
+        if let Some((other, its)) = others.find(|(_, other)| other.lease_ms != member.lease_ms) {
+            return Err(Refused::OtherLease { leases: (member.lease_ms, its.lease_ms), other: *other });
         }
         let names = [("a node's name", &member.name), ("a node's address", &member.address)];
         let devices_named = devices.iter().map(|device| ("a device's name", &device.name));
@@ -823,6 +833,7 @@ mod tests {
             versions: (1, 1),
             types: BTreeMap::from([("bank.account".into(), 5)]),
             draining: false,
+            lease_ms: 400,
         }
     }
 

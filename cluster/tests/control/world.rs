@@ -216,6 +216,7 @@ pub fn admission(number: u64) -> Command {
         versions: (1, 1),
         types: BTreeMap::new(),
         draining: false,
+        lease_ms: 400,
     };
     let device = AboutDevice {
         name: "cpu0".into(),

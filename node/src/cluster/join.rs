@@ -91,7 +91,7 @@ pub(super) async fn start(cluster: &Cluster, server: &Server) -> Result<Vec<Devi
         disk: Arc::new(Blocking),
         calls: Arc::new(Peering(cluster.peers.clone())),
         network: options.network.clone(),
-        timing: control::Timing::default(),
+        timing: control::Timing { lease: options.lease, spare: options.lease / 4, ..control::Timing::default() },
     })
     .await?;
     control.advertise(&cluster.address());
@@ -336,6 +336,7 @@ impl Joining<'_> {
             versions: (state::VERSION_MIN, state::VERSION),
             types: self.options.types.clone(),
             draining: false,
+            lease_ms: self.options.lease.as_millis() as u32,
         }
     }
 

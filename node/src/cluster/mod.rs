@@ -57,6 +57,8 @@ pub struct Options {
     pub devices: Vec<AboutDevice>,
     /// Its devices keep nothing from before.
     pub fresh: bool,
+    /// For how long it may run its devices without hearing from the leader.
+    pub lease: Duration,
     /// That a cluster has which it founds.
     pub shards: u32,
     /// Where copies of other nodes' devices' checkpoints are; `None` where the node keeps none.

@@ -9,6 +9,7 @@ mod print;
 mod read;
 pub(crate) mod rule;
 
+use ringhold_cluster::control;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -48,6 +49,8 @@ pub struct Node {
     pub zone: Option<String>,
     /// Nodes of the cluster to join, `HOST:PORT`; with none, a node without a cluster founds one.
     pub join: Vec<String>,
+    /// For how long the node may run its devices without hearing from the cluster's leader: the same on all nodes of a cluster.
+    pub lease: Duration,
     pub drain_timeout: Duration,
 }
 
@@ -225,6 +228,7 @@ impl Default for Node {
             advertise: None,
             zone: None,
             join: Vec::new(),
+            lease: control::Timing::default().lease,
             drain_timeout: Duration::from_secs(30),
         }
     }
@@ -380,6 +384,14 @@ impl Config {
             &mut node.join,
             HostPorts,
             "Nodes of the cluster to join; some that can be reached are enough. Once the node belongs to a cluster it knows the              others by itself. Empty: a node without a cluster founds one.",
+        );
+        v.field(
+            "lease",
+            &mut node.lease,
+            Span::new(200, 60_000),
+            "For how long the node may run its devices without hearing from the cluster's leader; then it stands still, and a quarter \
+             of that later others go on with them. Shorter, they go on sooner; longer, a node that is paused or short of processors is \
+             not taken for dead. The same on all nodes of a cluster.",
         );
         v.field(
             "drain_timeout",

@@ -54,6 +54,7 @@ fn every_field_is_printed_documented_and_read_back() {
             drain_timeout: Duration::from_millis(90_001),
             advertise: Some("node-7.example:7420".into()),
             zone: Some("rack-4".into()),
+            lease: Duration::from_millis(900),
             join: vec!["10.0.0.1:7420".into(), "b.example:7420".into()],
         },
         tls: Tls::default(),

@@ -321,6 +321,7 @@ impl World {
             versions: (1, 1),
             types: BTreeMap::new(),
             draining: false,
+            lease_ms: 400,
         };
         let device = AboutDevice {
             name: "cpu0".into(),

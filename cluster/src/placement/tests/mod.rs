@@ -55,6 +55,7 @@ fn admit(state: &mut State, zone: &str, devices: Vec<AboutDevice>) -> NodeNumber
         versions: (1, 1),
         types: BTreeMap::new(),
         draining: false,
+        lease_ms: 400,
     };
     state.apply(Command::Admit(Admission { cluster: CLUSTER, number: None, member, devices, fresh: false })).unwrap();
     number
