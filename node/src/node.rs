@@ -417,6 +417,11 @@ impl Node {
         &self.router
     }
 
+    /// The cluster that it belongs to; `None` where it stands alone.
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref()
+    }
+
     /// Moves shards, all of which one device has, to the device of this name: see [`Router::migrate`].
     ///
     /// # Errors

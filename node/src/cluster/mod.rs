@@ -226,7 +226,11 @@ impl Cluster {
         }
     }
 
-    fn control(&self) -> &Control {
+    /// What the cluster has agreed on, and how it is changed.
+    ///
+    /// # Panics
+    /// Before [`Cluster::start`].
+    pub fn control(&self) -> &Control {
         self.control.get().expect("it is there before anybody asks for it")
     }
 
