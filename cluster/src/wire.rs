@@ -312,6 +312,8 @@ impl TypeLayout {
 }
 
 /// The answer to a hello.
+// There is one of it for each connection, and not for long.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Greeting {
     Welcome(Welcome),

@@ -405,7 +405,7 @@ impl Node {
         &self.router
     }
 
-    /// Its membership, where it belongs to a cluster.
+    /// The cluster that it belongs to; `None` where it stands alone.
     pub fn cluster(&self) -> Option<&Arc<Cluster>> {
         self.cluster.as_ref()
     }

@@ -212,7 +212,7 @@ fn three_nodes_agree_and_go_on_when_one_dies_and_comes_back() {
     assert_eq!(names, ["a", "b", "c"]);
     c.json(&["cluster", "settings", "voters_max=3"]);
     assert_eq!(setting(&b.json(&["cluster", "status"])), "3");
-    // A client that is sent to a node that has no actors is told where they are, and goes there.
+    // A client of a node that has no actors is told where they are, and goes there.
     b.json(&["actor", "ask", "counter", "7", r#"{"Add": {"amount": 5}}"#]);
 
     let top = b.json(&["top", "--times", "1"]);

@@ -325,7 +325,10 @@ impl Cluster {
         }
     }
 
-    /// Its control plane.
+    /// What the cluster has agreed on, and how it is changed.
+    ///
+    /// # Panics
+    /// Before [`Cluster::start`].
     pub fn control(&self) -> &Control {
         self.control.get().expect("it is there before anybody asks for it")
     }

@@ -264,7 +264,10 @@ impl Router {
         for door in &mut doors {
             door.clients().attach(session.number(), first);
             asks.retain(|number| match door.known(session.number(), *number) {
-                Known::Waits => false,
+                Known::Waits => {
+                    door.clients().wait_for(session.number(), *number);
+                    false
+                }
                 Known::Answered(answer, payload) => {
                     session.answer(answer, &payload);
                     false

@@ -1,6 +1,6 @@
 //! Lanes from clients.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ringhold_cluster::frame::{session_and_number, whole_number};
 use ringhold_cluster::wire;
@@ -58,6 +58,8 @@ struct ClientLane {
     connection: u64,
     /// The last message that came on it. The answers to later ones are only kept: they come again first.
     heard: u64,
+    /// Later ones that do not come again, and wait for their answers: another node has taken them, and their shards have moved.
+    awaited: BTreeSet<u64>,
     /// By the numbers of their asks, and the order in which they were given.
     answers: BTreeMap<u64, (Header, Vec<u8>)>,
     given: VecDeque<u64>,
@@ -70,16 +72,21 @@ struct ClientLane {
 /// below the largest of theirs has come. After its death each device goes back to its own checkpoint, and what a client
 /// sends again then is new to one and old to another. A shard that moves before that is over takes the mark along of the
 /// device that it leaves. It is dropped with the first message that is above all marks, for then all below has come.
+///
+/// A shard that came from another node always has its own: what a client sends to the two comes on two connections. Only once
+/// there is a later one, made by a client that knows where the shard is, does all come in its order again.
 struct Apart {
     shards: ShardSet,
     mark: Mark,
+    /// The client's connection when it came from another node.
+    after: u64,
 }
 
 impl ClientLane {
     fn new(client: Client, mark: Mark) -> ClientLane {
         let (answers, given) = (BTreeMap::new(), VecDeque::new());
-        let (apart, caught_up) = (Vec::new(), mark.taken == 0);
-        ClientLane { client, mark, apart, caught_up, connection: 0, heard: 0, answers, given, answer_bytes: 0 }
+        let (apart, caught_up, awaited) = (Vec::new(), mark.taken == 0, BTreeSet::new());
+        ClientLane { client, mark, apart, caught_up, connection: 0, heard: 0, awaited, answers, given, answer_bytes: 0 }
     }
 
     fn marks(&self) -> impl Iterator<Item = &Mark> {
@@ -103,6 +110,11 @@ impl ClientLane {
         self.marks().map(|mark| mark.taken).max().expect("there is one at least")
     }
 
+    /// Whether all messages up to this one, which comes now, have come.
+    fn catches_up(&self, number: u64) -> bool {
+        number > self.newest() && self.apart.iter().all(|apart| apart.after < self.connection)
+    }
+
     /// All messages up to the largest mark have come: one mark does. It covers what all covered.
     fn catch_up(&mut self) {
         self.caught_up = true;
@@ -113,20 +125,21 @@ impl ClientLane {
         self.apart.clear();
     }
 
-    /// Has a mark count for these shards, in which all up to it is in a durable checkpoint.
-    fn set_apart(&mut self, shards: ShardSet, taken: u64) {
+    /// Has a mark count for these shards, in which all up to it is in a durable checkpoint. They came from another node after the
+    /// client had this connection; 0 where they did not.
+    fn set_apart(&mut self, shards: ShardSet, taken: u64, after: u64) {
         self.let_go_of(&shards);
         // Shards of one mark go on together, for from here on what comes for them comes here in its order.
-        if taken == self.mark.taken {
+        if taken == self.mark.taken && after == 0 {
             return;
         }
         self.caught_up = false;
-        match self.apart.iter_mut().find(|apart| apart.mark.taken == taken) {
+        match self.apart.iter_mut().find(|apart| apart.mark.taken == taken && apart.after == after) {
             Some(apart) => {
                 apart.shards = apart.shards.or(&shards);
                 apart.mark.closing = None;
             }
-            None => self.apart.push(Apart { shards, mark: Mark::durable(taken) }),
+            None => self.apart.push(Apart { shards, mark: Mark::durable(taken), after }),
         }
     }
 
@@ -135,24 +148,17 @@ impl ClientLane {
         self.apart.retain(|apart| !apart.shards.is_empty());
     }
 
-    /// Has what comes for these shards be new, unless one mark does for all.
-    fn begin_apart(&mut self, shards: &ShardSet) {
-        if !self.caught_up {
-            self.set_apart(shards.clone(), 0);
-        }
-    }
-
-    /// The marks that count for these shards.
-    fn marks_of(&self, shards: &ShardSet) -> Vec<(ShardSet, u64)> {
+    /// The marks that count for these shards, each with the connection after which they came from another node.
+    fn marks_of(&self, shards: &ShardSet) -> Vec<(ShardSet, u64, u64)> {
         let mut rest = shards.clone();
         let mut marks = Vec::new();
         for apart in &self.apart {
             let found = rest.and(&apart.shards);
             rest = rest.without(&found);
-            marks.push((found, apart.mark.taken));
+            marks.push((found, apart.mark.taken, apart.after));
         }
-        marks.push((rest, self.mark.taken));
-        marks.retain(|(shards, _)| !shards.is_empty());
+        marks.push((rest, self.mark.taken, 0));
+        marks.retain(|(shards, ..)| !shards.is_empty());
         marks
     }
 
@@ -195,12 +201,20 @@ impl ClientLanes {
         let lane = self.lanes.entry(client.number).or_insert_with(|| ClientLane::new(client, Mark::default()));
         lane.client = client;
         (lane.connection, lane.heard) = (connection, 0);
+        lane.awaited.clear();
     }
 
     /// Has the answers to what came before this message go to the client from now on.
     pub fn attach(&mut self, number: u32, first: u64) {
         if let Some(lane) = self.lanes.get_mut(&number) {
             lane.heard = lane.heard.max(first.saturating_sub(1));
+        }
+    }
+
+    /// Has the answer to this ask go to the client, which does not send it again on its connection.
+    pub fn wait_for(&mut self, client: u32, number: u64) {
+        if let Some(lane) = self.lanes.get_mut(&client).filter(|lane| number > lane.heard) {
+            lane.awaited.insert(number);
         }
     }
 
@@ -229,7 +243,7 @@ impl ClientLanes {
     /// Takes in that a message was let in, or turned away for good.
     pub fn take(&mut self, client: u32, number: u64, to: Key, now_us: u64) {
         if let Some(lane) = self.lanes.get_mut(&client) {
-            if !lane.caught_up && number > lane.newest() {
+            if !lane.caught_up && lane.catches_up(number) {
                 lane.catch_up();
             }
             lane.mark_for(to).takes(number);
@@ -245,7 +259,7 @@ impl ClientLanes {
         let Some(lane) = self.lanes.get_mut(&client) else { return true };
         let number = whole_number(lane.newest(), low);
         lane.keep(number, header, payload);
-        number <= lane.heard
+        lane.awaited.remove(&number) || number <= lane.heard
     }
 
     /// The answer that was given to an ask, while it is kept.
@@ -282,7 +296,8 @@ impl ClientLanes {
             return;
         }
         let unknown = |number: &u32| !from.lanes.contains_key(number);
-        self.lanes.iter_mut().filter(|(number, _)| unknown(number)).for_each(|(_, lane)| lane.begin_apart(shards));
+        let behind = self.lanes.iter_mut().filter(|(number, lane)| unknown(number) && !lane.caught_up);
+        behind.for_each(|(_, lane)| lane.set_apart(shards.clone(), 0, 0));
         for (number, theirs) in &from.lanes {
             let new = || ClientLane::new(theirs.client, Mark::default());
             let lane = self.lanes.entry(*number).or_insert_with(new);
@@ -292,19 +307,23 @@ impl ClientLanes {
             }
             if lane.connection == theirs.connection {
                 lane.heard = lane.heard.max(theirs.heard);
+                lane.awaited.extend(&theirs.awaited);
             }
             match lane.caught_up && theirs.caught_up {
                 true => lane.mark.taken = lane.mark.taken.max(theirs.newest()),
-                false => theirs.marks_of(shards).into_iter().for_each(|(shards, taken)| lane.set_apart(shards, taken)),
+                false => {
+                    let marks = theirs.marks_of(shards).into_iter();
+                    marks.for_each(|(shards, taken, after)| lane.set_apart(shards, taken, after));
+                }
             }
             self.moved += 1;
         }
     }
 
-    /// Takes in that these shards came from a device that has taken nothing for them of any client, but of those of which it is
-    /// said in what follows.
+    /// Takes in that these shards came from a device, of this node or another, that has taken nothing for them of any client, but of
+    /// those of which it is said in what follows.
     pub fn begin_apart(&mut self, shards: &ShardSet) {
-        self.lanes.values_mut().for_each(|lane| lane.begin_apart(shards));
+        self.lanes.values_mut().for_each(|lane| lane.set_apart(shards.clone(), 0, lane.connection));
     }
 
     /// Takes in that these shards are another device's.
@@ -316,7 +335,7 @@ impl ClientLanes {
     pub fn carry_off(&self, shards: &ShardSet, mut record: impl FnMut(u8, &[u8])) {
         let mut body = Vec::new();
         for lane in self.lanes.values() {
-            for (shards, taken) in lane.marks_of(shards) {
+            for (shards, taken, _) in lane.marks_of(shards) {
                 push_client(&mut body, &lane.client, taken);
                 body.extend(shards.to_bytes());
                 record(record::APART, &body);
@@ -382,7 +401,7 @@ impl ClientLanes {
                 // Of one that has been forgotten since nothing will come any more.
                 if self.lanes.contains_key(&number) || client.born > self.forgotten {
                     let lane = self.lanes.entry(number).or_insert_with(|| ClientLane::new(client, Mark::default()));
-                    lane.set_apart(shards, taken);
+                    lane.set_apart(shards, taken, lane.connection);
                 }
             }
             record::ANSWER => {

@@ -4,7 +4,7 @@ use ringhold_cluster::frame::client_id;
 use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::id::{ActorId, Key};
 use ringhold_kernels::message::{Header, Kind};
-use ringhold_kernels::outbox::shard_of;
+use ringhold_kernels::outbox::{SHARDS, shard_of};
 
 use std::collections::BTreeMap;
 
@@ -441,4 +441,55 @@ fn a_shard_that_moves_hears_of_each_message_once_though_its_node_dies() {
         }
     }
     assert!(again > 10_000, "{again}");
+}
+
+/// What a client sends to two nodes comes on two connections: what it sent to the one may come to the other behind what it sent
+/// there.
+#[test]
+fn a_shard_that_came_from_another_node_hears_what_comes_behind_later_messages() {
+    let [here, came]: [ShardSet; 2] = [[shard_of(ANY)].into_iter().collect(), (0..SHARDS).collect()];
+    let came = came.without(&here);
+    let there = (0..).map(Key).find(|key| came.has(*key)).unwrap();
+    let (mut source, mut target) = (Receiver::default(), Receiver::default());
+    source.connect(1);
+    target.connect(1);
+    (3..=40).for_each(|number| assert_eq!(source.take(number), Seen::New));
+    [1, 2, 100].iter().for_each(|number| assert_eq!(target.take(*number), Seen::New));
+    let mut records = Vec::new();
+    source.lanes.carry_off(&came, |kind, body| records.push((kind, body.to_vec())));
+    target.lanes.begin_apart(&came);
+    records.iter().for_each(|(kind, body)| target.lanes.take_up(*kind, body).unwrap());
+
+    let connection = target.connection;
+    let look = |device: &mut Receiver, number, to| {
+        let seen = device.lanes.look(CLIENT.number, device.connection, number, to);
+        if seen == Seen::New {
+            device.lanes.take(CLIENT.number, number, to, 1);
+        }
+        seen
+    };
+    // The client does not know of it yet, and sends here what is for the others.
+    assert_eq!(look(&mut target, 101, ANY), Seen::New);
+    assert_eq!((look(&mut target, 40, there), look(&mut target, 41, there)), (Seen::Before, Seen::New));
+    // Now it does, and connects anew with what it keeps: all comes in its order.
+    target.connect(41);
+    assert!(target.connection > connection);
+    let all = [(41, there), (50, there), (101, ANY), (102, there), (103, ANY), (50, there), (102, ANY)];
+    let seen = all.map(|(number, to)| look(&mut target, number, to));
+    assert_eq!(seen.map(|seen| seen == Seen::New), [false, true, false, true, true, false, false]);
+}
+
+#[test]
+fn the_answer_to_an_ask_that_does_not_come_again_goes_to_its_client() {
+    let mut device = Receiver::default();
+    device.connect(1);
+    assert_eq!(device.take(50), Seen::New);
+    // It is durable, and its shard has moved here from another node; earlier ones come again, and it does not.
+    device.connect(10);
+    let (header, payload) = answer(50);
+    assert!(!device.lanes.answer(&header, &payload), "it is kept for when it comes again");
+    device.connect(10);
+    device.lanes.wait_for(CLIENT.number, 50);
+    assert!(device.lanes.answer(&header, &payload));
+    assert!(!device.lanes.answer(&header, &payload), "once");
 }
