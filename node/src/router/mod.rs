@@ -30,6 +30,7 @@ use crate::server::{self, About, Client, Doors, Gone, Remembered, Session, Sessi
 use crate::shards::{ELSEWHERE, ShardTable, Shards};
 use crate::shed::Level;
 
+mod away;
 pub mod lanes;
 mod letters;
 pub mod migrate;
@@ -55,6 +56,7 @@ pub struct Router {
     cluster: Option<Arc<Cluster>>,
     /// To and from other nodes.
     lanes: lanes::Lanes,
+    between: away::Between,
     sessions: Arc<Sessions>,
     letters: Arc<dyn DeadLetters>,
     letters_lost: AtomicU64,
@@ -127,6 +129,7 @@ impl Router {
             me: me.clone(),
             cluster,
             lanes: Default::default(),
+            between: Default::default(),
             sessions,
             letters,
             letters_lost: AtomicU64::new(0),

@@ -56,16 +56,22 @@ impl Router {
                 }
                 let all = || shards.iter().flat_map(|range| range.clone());
                 let owner = |shard: u32| state.devices.get(&state.shards[shard as usize].owner?);
-                if let Some(other) = all().find(|shard| owner(*shard).is_none_or(|owner| owner.node != device.node)) {
+                let Some(source) = all().next().and_then(owner).map(|owner| owner.node) else {
+                    return Err(Failed::text("no device has these shards yet"));
+                };
+                if let Some(other) = all().find(|shard| owner(*shard).is_none_or(|owner| owner.node != source)) {
                     return Err(Failed::text(format!(
-                        "shard {other} is of a device of another node than device {to}: shards move between the devices of one node"
+                        "shard {other} is of another device than the others: move those of one device at a time"
                     )));
                 }
-                if device.node != cluster.number() {
-                    return self.ask_other(cluster, device.node, admin::Request::Migrate { shards, to }).await;
+                if source != cluster.number() {
+                    return self.ask_other(cluster, source, admin::Request::Migrate { shards, to }).await;
                 }
                 let set: ShardSet = all().map(|shard| shard as usize).filter(|shard| *shard < SHARDS).collect();
-                self.move_here(set, &device.about.name).await
+                match device.node == source {
+                    true => self.move_from_here(set, Ok(&device.about.name)).await,
+                    false => self.move_from_here(set, Err(to)).await,
+                }
             }
             request => cluster.answer_admin(request).await,
         }
@@ -84,9 +90,18 @@ impl Router {
         }
     }
 
-    async fn move_here(&self, shards: ShardSet, to: &str) -> Result<admin::Response, Failed> {
+    /// Moves shards to a device of this node, by its name, or to one of another, by its number.
+    async fn move_from_here(
+        &self,
+        shards: ShardSet,
+        to: Result<&str, DeviceNumber>,
+    ) -> Result<admin::Response, Failed> {
         let router = self.me.upgrade().ok_or_else(|| Failed::text("the node is stopping"))?;
-        let moved = router.migrate(shards, to).await.map_err(|e| Failed::text(e.to_string()))?;
+        let moved = match to {
+            Ok(name) => router.migrate(shards, name).await,
+            Err(number) => router.migrate_away(shards, number).await,
+        };
+        let moved = moved.map_err(|e| Failed::text(e.to_string()))?;
         Ok(admin::Response::Migrated(Migrated {
             shards: moved.shards as u32,
             bytes: moved.bytes,
