@@ -172,8 +172,8 @@ impl Cluster {
                     self.nodes[node] = Some(started);
                     return;
                 }
-                // The port of one that has ended is free in a moment.
-                Err(Error::Transport(_)) if began.elapsed() < PATIENCE => {
+                // The port of one that has ended is free in a moment, and its connections end.
+                Err(Error::Transport(_) | Error::Cluster(_)) if began.elapsed() < PATIENCE => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 Err(e) => panic!("{e}"),
@@ -279,10 +279,11 @@ async fn actors_of_two_nodes_send_each_other_everything_once_and_in_order_though
                 clients[node].tell(Key(from), quick::Message::Send { to, count: BURST }).await.unwrap();
             }
         }
-        if round % 4 == 1 {
+        // With much of it on its way, as often as not.
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(1 + u64::from(round % 3))).await;
             cluster.cut();
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for node in 0..2 {
         for pair in &pairs {
@@ -314,11 +315,12 @@ async fn what_committed_actors_send_arrives_once_though_the_nodes_at_both_ends_d
                 clients[node].tell(Key(from), sure::Message::Send { to, count: BURST }).await.unwrap();
             }
         }
-        tokio::time::sleep(Duration::from_millis(15)).await;
+        // With much of it on its way.
+        tokio::time::sleep(Duration::from_millis(u64::from(round % 5))).await;
         // The other goes on meanwhile.
         match round {
-            4 => cluster.kill(1),
-            7 => cluster.start(1).await,
+            2 | 6 => cluster.kill(1),
+            4 | 8 => cluster.start(1).await,
             11 => cluster.kill(0),
             14 => cluster.start(0).await,
             16 => (0..2).for_each(|node| cluster.kill(node)),
@@ -447,6 +449,60 @@ async fn shards_move_between_nodes_while_actors_of_both_send_to_them_and_they_to
         until("all that came back", read, |quick::Reply::Is { next, .. }| *next == rounds * 3).await;
         let quick::Reply::Is { out_of_order, .. } = read().await;
         assert_eq!(out_of_order, 0, "{number}");
+    }
+    assert!((0..2).all(|node| cluster.kept[node].letters.count() == 0));
+}
+
+/// Which node has a shard, as this one knows.
+fn owner(cluster: &Cluster, node: usize, shard: usize) -> usize {
+    usize::from(cluster.node(node).cluster().unwrap().state().shards[shard].owner.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_are_where_the_cluster_says_though_a_node_dies_while_they_move() {
+    const MOVES: u64 = 8;
+    let mut cluster = Cluster::new().await;
+    let clients = [cluster.client(0).await, cluster.client(1).await];
+    let mut even = keys(false);
+    let movers: Vec<u64> = even.by_ref().take(PAIRS).collect();
+    let shards: ShardSet = movers.iter().map(|key| shard_of(Key(*key))).collect();
+    let first = shards.iter().next().unwrap();
+    let stays: Vec<[u64; 2]> =
+        even.filter(|key| !shards.has(Key(*key))).zip(keys(true)).map(|(a, b)| [a, b]).take(PAIRS).collect();
+    let mut rounds = 0;
+    let mut moved = 0;
+    for number in 0..MOVES {
+        for _ in 0..3 {
+            for (mover, stays) in movers.iter().zip(&stays) {
+                let node = (*mover % 2) as usize;
+                let send = sure::Message::Send { to: *mover, count: 5 };
+                clients[node].tell(Key(stays[node]), send).await.unwrap();
+            }
+            rounds += 1;
+        }
+        let giver = owner(&cluster, 0, first);
+        let router = cluster.node(giver).router().clone();
+        let (set, to) = (shards.clone(), 1 - giver as u16);
+        let moving = tokio::spawn(async move { router.migrate_away(set, to).await.is_ok() });
+        // The one that gives, and the one that is given, at different moments of it.
+        tokio::time::sleep(Duration::from_millis(4 * number)).await;
+        let dies = match number % 2 {
+            0 => giver,
+            _ => 1 - giver,
+        };
+        cluster.kill(dies);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        cluster.start(dies).await;
+        moved += usize::from(moving.await.unwrap_or(false));
+    }
+    println!("{moved} of {MOVES} went to their end");
+    let has = owner(&cluster, 0, first);
+    for mover in &movers {
+        let all = rounds * 5;
+        let read = async || clients[has].ask(Key(*mover), sure::Message::Read).await.unwrap();
+        until("all of it", read, |sure::Reply::Is { next, .. }| *next == all).await;
+        let sure::Reply::Is { out_of_order, .. } = read().await;
+        assert_eq!(out_of_order, 0);
     }
     assert!((0..2).all(|node| cluster.kept[node].letters.count() == 0));
 }

@@ -35,11 +35,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringhold_cluster::control::state::{Command, DeviceNumber, NodeNumber, State, ranges};
+use ringhold_cluster::network::BoxFuture;
 use ringhold_cluster::peers::lane::Envelope;
 use ringhold_cluster::wire::PEER_REQUEST_BYTES_MAX;
 use ringhold_kernels::message::Header;
 use ringhold_kernels::outbox::{AWAY, Owner, Owners, PARKED};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -81,6 +82,9 @@ pub(super) struct Between {
     pub held: Mutex<Option<Held>>,
     /// What it is about to be given.
     arriving: Mutex<Option<Arriving>>,
+    /// To be run, by who carries between nodes.
+    pub tasks: Mutex<Vec<BoxFuture<'static, ()>>>,
+    pub more_tasks: Notify,
 }
 
 /// Messages for shards that are about to move, of this node's actors or on their way through.
@@ -108,9 +112,18 @@ impl Router {
     /// # Errors
     /// The shards are where they were.
     pub async fn migrate_away(self: &Arc<Router>, shards: ShardSet, to: DeviceNumber) -> Result<Moved, Error> {
-        let router = self.clone();
-        let migrating = tokio::spawn(async move { router.migrate_between(shards, to).await });
-        migrating.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+        let (router, (done, moved)) = (self.clone(), oneshot::channel());
+        self.run_with_node(async move {
+            // Who does not wait any more has dropped the receiver.
+            let _ = done.send(router.migrate_between(shards, to).await);
+        });
+        moved.await.unwrap_or_else(|_| Err(Error::Node("the node stops".into())))
+    }
+
+    /// Runs what goes on though nobody waits for it, and ends with the node.
+    fn run_with_node(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.between.tasks.lock().push(Box::pin(task));
+        self.between.more_tasks.notify_one();
     }
 
     async fn migrate_between(self: Arc<Router>, shards: ShardSet, to: DeviceNumber) -> Result<Moved, Error> {
@@ -170,9 +183,12 @@ impl Router {
             Moving::Hold { id, shards, from: device, to } => {
                 let shards = shards.into_iter().flatten().map(|shard| shard as usize).collect();
                 let router = self.clone();
+                let (done, holds) = oneshot::channel();
                 // Though the other node gives up waiting: what is held is let go of in any case.
-                let holding = tokio::spawn(router.hold(from, id, shards, device, to));
-                holding.await.map_err(|e| e.to_string())?
+                self.run_with_node(async move {
+                    let _ = done.send(router.hold(from, id, shards, device, to).await);
+                });
+                holds.await.map_err(|_| "the node stops".to_string())?
             }
             Moving::Carry { id, at, bytes, last } => self.take_part(id, at, bytes, last).await,
             Moving::Arrive { id } => {
@@ -233,7 +249,8 @@ impl Router {
             }
             sleep(POLL_EVERY).await;
         }
-        tokio::spawn(self.hold_until_decided(cluster, giver, id, shards, (from, to), (alone, still)));
+        let router = self.clone();
+        self.run_with_node(router.hold_until_decided(cluster, giver, id, shards, (from, to), (alone, still)));
         Ok(Moves::Holds { adoption })
     }
 

@@ -285,9 +285,11 @@ impl Router {
                     carrying.spawn(self.clone().carry_to(cluster.clone(), lane));
                 }
             }
+            self.between.tasks.lock().drain(..).for_each(|task| drop(carrying.spawn(task)));
             tokio::select! {
                 biased;
                 () = self.lanes.begun.notified() => {}
+                () = self.between.more_tasks.notified() => {}
                 now = cluster.changed(seen) => seen = now,
                 Some(Err(ended)) = carrying.join_next() => std::panic::resume_unwind(ended.into_panic()),
             }
