@@ -5,7 +5,7 @@
 //! is nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -107,6 +107,8 @@ pub struct Shards {
     own: RwLock<Vec<u16>>,
     /// It has had another owner than its first.
     moved: Box<[AtomicBool]>,
+    /// Since which term that is so: what is known of an earlier one is old.
+    terms: Box<[AtomicU32]>,
 }
 
 impl std::fmt::Debug for Shards {
@@ -133,6 +135,7 @@ impl Shards {
             owners: table.iter().map(|owner| AtomicU16::new(owner.device)).collect(),
             numbers: table.iter().enumerate().map(number).collect(),
             moved: table.iter().map(|owner| AtomicBool::new(owner.term > FIRST_TERM)).collect(),
+            terms: table.iter().map(|owner| AtomicU32::new(owner.term)).collect(),
             own: RwLock::new(own),
         }
     }
@@ -162,9 +165,10 @@ impl Shards {
         self.own.write().pop();
     }
 
-    /// Takes in which device of another node has a shard, where none of this node's has it.
-    pub fn has_elsewhere(&self, shard: usize, number: Option<u16>) {
-        if self.of_shard(shard) == ELSEWHERE {
+    /// Takes in which device of another node has a shard since this term, where none of this node's has it.
+    pub fn has_elsewhere(&self, shard: usize, number: Option<u16>, term: u32) {
+        if self.of_shard(shard) == ELSEWHERE && term >= self.terms[shard].load(Relaxed) {
+            self.terms[shard].store(term, Relaxed);
             self.numbers[shard].store(number.unwrap_or(ELSEWHERE), Relaxed);
         }
     }
@@ -188,6 +192,25 @@ impl Shards {
                 self.numbers[shard].store(number, Relaxed);
             }
             self.moved[shard].store(true, Relaxed);
+            self.terms[shard].fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Has shards of a device of another node be this device's from now on, since these terms. Whoever changes it holds the lock of
+    /// its door.
+    pub fn take(&self, shards: &ShardSet, to: u16, term: impl Fn(usize) -> u32) {
+        self.give(shards, to);
+        shards.iter().for_each(|shard| self.terms[shard].store(term(shard), Relaxed));
+    }
+
+    /// Has shards be those of the device of this number, of another node, from now on. Whoever changes it holds the lock of the
+    /// door of the device that had them.
+    pub fn give_elsewhere(&self, shards: &ShardSet, number: u16) {
+        for shard in shards.iter() {
+            self.numbers[shard].store(number, Relaxed);
+            self.owners[shard].store(ELSEWHERE, Relaxed);
+            self.moved[shard].store(true, Relaxed);
+            self.terms[shard].fetch_add(1, Relaxed);
         }
     }
 

@@ -25,9 +25,9 @@ pub enum Request {
     Remove { node: NodeNumber },
     /// Makes a token by which one node can join, good for so long.
     Token { valid_s: u64 },
-    /// What would be best moved between the devices of a node, or of each that answers; nothing is moved.
+    /// What would be best moved between the devices of a node, or of all that answer; nothing is moved.
     Plan { node: Option<NodeNumber> },
-    /// Moves shards, all of which one device has, to another device of its node.
+    /// Moves shards, all of which one device has, to another device.
     Migrate { shards: Vec<Range<u32>>, to: DeviceNumber },
 }
 

@@ -272,6 +272,9 @@ pub enum Command {
     GiveUp { node: NodeNumber, times: u64, devices: BTreeMap<DeviceNumber, NodeNumber> },
     /// Uses up a join token. Those that have expired by `now_s` (seconds since the Unix epoch) are forgotten.
     UseToken { serial: Vec<u8>, expires_s: u64, now_s: u64 },
+    /// As `Move`, between devices of two nodes, both of which still run as they did when it was begun: these are their
+    /// incarnations. One that has started since knows nothing of it.
+    MoveBetween { shards: Vec<Range<u32>>, from: DeviceNumber, to: DeviceNumber, runs: (u64, u64) },
 }
 
 /// Who comes.
@@ -377,6 +380,8 @@ pub enum Refused {
     TokenUsed,
     #[error("the join token has expired: make another (`ringhold cluster token`)")]
     TokenExpired,
+    #[error("node {0} has started again meanwhile: try again")]
+    StartedAgain(NodeNumber),
 }
 
 /// An actor type of which two nodes were built from different sources.
@@ -451,6 +456,15 @@ impl State {
             }
             Command::Remove { node } => self.remove(node),
             Command::Move { shards, from, to } => self.move_shards(&shards, from, to),
+            Command::MoveBetween { shards, from, to, runs } => {
+                for (device, run) in [(from, runs.0), (to, runs.1)] {
+                    let node = self.devices.get(&device).ok_or(Refused::NoSuchDevice(device))?.node;
+                    if self.nodes[&node].incarnation != run {
+                        return Err(Refused::StartedAgain(node));
+                    }
+                }
+                self.move_shards(&shards, from, to)
+            }
             Command::Set { name, value } => self.settings.set(&name, &value).map(|()| Outcome::Done),
             Command::Replicate { device, replicas } => self.replicate(device, replicas),
             Command::InSync { device, term, changes, node, in_sync } => {
@@ -930,8 +944,14 @@ mod tests {
         assert!(matches!(state.apply(to_second(vec![backwards])), Err(Refused::NoSuchShards { .. })));
         assert_eq!(state.apply(Command::Move { shards: ranges([3]), from: 0, to: 9 }), Err(Refused::NoSuchDevice(9)));
         assert_eq!(state, before);
+        let between = |runs| Command::MoveBetween { shards: ranges([3]), from: 0, to: 1, runs };
+        assert_eq!(state.apply(between((2, 1))), Err(Refused::StartedAgain(1)));
+        assert_eq!(state.apply(between((1, 2))), Err(Refused::StartedAgain(2)));
+        assert_eq!(state, before);
+        state.apply(between((1, 1))).unwrap();
+        assert!(state.shards_of(1).eq([0, 1, 3, 5]));
         state.apply(Command::Drain { node: 2, draining: true }).unwrap();
-        assert_eq!(state.apply(to_second(ranges([3]))), Err(Refused::ToDraining { to: 1, node: 2 }));
+        assert_eq!(state.apply(to_second(ranges([4]))), Err(Refused::ToDraining { to: 1, node: 2 }));
     }
 
     #[test]

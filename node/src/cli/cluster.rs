@@ -303,7 +303,7 @@ fn plan(globals: &Globals, output: Output) -> Result<u8, Failure> {
 
 fn plans_text(plans: &[NodePlan]) -> String {
     let each = plans.iter().map(|of| match &of.plan {
-        Ok(plan) => format!("node {}\n{plan}\n", of.node),
+        Ok(plan) => format!("{plan}\n"),
         Err(why) => format!("node {}: no plan ({why})\n", of.node),
     });
     each.collect()

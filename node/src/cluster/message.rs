@@ -1,5 +1,7 @@
 //! What nodes of a cluster ask each other, beside what Raft has to say.
 
+use std::ops::Range;
+
 use ringhold_cluster::control::state::{AboutDevice, DeviceNumber, Member, NodeNumber, Refused};
 use ringhold_cluster::wire;
 use serde::de::DeserializeOwned;
@@ -22,6 +24,43 @@ pub enum Message {
     Request(Box<wire::Request>),
     /// From the node that runs a device, in this term, to one that has a copy of its checkpoints.
     Replica { device: DeviceNumber, term: u64, asked: Asked },
+    /// From the node that moves shards to another one.
+    Moving(Moving),
+}
+
+/// What the node whose device gives shards asks of others: see `router/away.rs`. `id` says which migration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Moving {
+    /// Send nothing more to these shards, and say when all that was sent has arrived. To the target's node: prepare for them.
+    Hold { id: u64, shards: Vec<Range<u32>>, from: DeviceNumber, to: DeviceNumber },
+    /// The next part of what is carried.
+    Carry { id: u64, at: u64, bytes: Vec<u8>, last: bool },
+    /// The shards are the target's: say when they are at work there.
+    Arrive { id: u64 },
+    /// From a node that holds what it would send: is that still needed?
+    Look { id: u64 },
+}
+
+/// The answer to a [`Moving`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Moves {
+    /// Nothing is on its way any more. `adoption` is the number of what is to be carried, from the target's node.
+    Holds {
+        adoption: u64,
+    },
+    Carried,
+    Arrived,
+    Stage(Stage),
+}
+
+/// How far a migration is, as far as the node that gives knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    UnderWay,
+    CalledOff,
+    Moved,
+    /// It has started again since, or made many others.
+    Unknown,
 }
 
 /// A node that wants to become a member.
@@ -43,6 +82,7 @@ pub enum Reply {
     Heard(Option<Vec<(NodeNumber, u64)>>),
     Response(Box<wire::Response>),
     Replica(Copied),
+    Moves(Result<Moves, String>),
 }
 
 /// A node that has become a member.

@@ -34,8 +34,10 @@ use tokio::time::timeout;
 
 pub use join::{Error, found};
 use message::{Join, Joined, Message, NotJoined, Reply};
+pub use message::{Moves, Moving, Stage};
 pub use replicas::{Copies, Held};
 pub use table::AgreedTable;
+pub(crate) use table::has;
 
 use crate::server::{Doors, Server};
 
@@ -84,6 +86,9 @@ pub struct Cluster {
 pub trait Inlet: Send + Sync {
     /// Takes what comes on a stream of a node's, until it ends.
     fn take_from(&self, node: NodeNumber, stream: LaneStream) -> BoxFuture<'_, Result<(), Fault>>;
+
+    /// Answers a node that moves shards.
+    fn moving(&self, node: NodeNumber, asked: Moving) -> BoxFuture<'_, Result<Moves, String>>;
 }
 
 /// What becomes known of a node as it starts.
@@ -222,6 +227,17 @@ impl Cluster {
         }
     }
 
+    /// Asks another node about shards that move.
+    pub(crate) async fn ask_moving(&self, node: NodeNumber, asked: Moving, within: Duration) -> Result<Moves, String> {
+        let state = self.state();
+        let member = state.nodes.get(&node).ok_or_else(|| Refused::NoSuchNode(node).to_string())?;
+        match self.call(&member.address, &Message::Moving(asked), within).await {
+            Ok(Reply::Moves(answer)) => answer.map_err(|why| format!("node `{}`: {why}", member.name)),
+            Ok(_) => Err(format!("node `{}` answered another question", member.name)),
+            Err(why) => Err(format!("node `{}` could not be asked: {why}", member.name)),
+        }
+    }
+
     /// Asks the node whose device owns a shard; `None` where that is this node, or nobody.
     pub async fn ask_owner(&self, shard: usize, request: Request) -> Option<Result<Response, Failed>> {
         let state = self.state();
@@ -346,8 +362,15 @@ impl Cluster {
     }
 
     /// Answers another node.
-    async fn reply(&self, message: Message) -> Result<Reply, String> {
+    async fn reply(&self, from: PeerName, message: Message) -> Result<Reply, String> {
         match message {
+            Message::Moving(asked) => {
+                let node = self.control.get().and_then(|control| Some(control.state().by_id(&from.id)?.0));
+                match (self.inlet.get().and_then(Weak::upgrade), node) {
+                    (Some(inlet), Some(node)) => Ok(Reply::Moves(inlet.moving(node, asked).await)),
+                    _ => Err("the node is starting".into()),
+                }
+            }
             Message::Present => Ok(Reply::Present),
             Message::Raft(request) => match self.control.get() {
                 Some(control) => Ok(Reply::Raft(control.answer(request).await)),
@@ -436,9 +459,9 @@ impl PeerService for Cluster {
         }
     }
 
-    fn answer(&self, _from: PeerName, request: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, String>> {
+    fn answer(&self, from: PeerName, request: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, String>> {
         Box::pin(async move {
-            let reply = self.reply(message::decode(&request)?).await?;
+            let reply = self.reply(from, message::decode(&request)?).await?;
             message::encode(&reply)
         })
     }

@@ -27,11 +27,6 @@ impl AgreedTable {
     pub fn new(cluster: Arc<Cluster>) -> AgreedTable {
         AgreedTable { cluster }
     }
-
-    /// Whether all of these are a device's, in a state.
-    fn has(state: &State, shards: &ShardSet, device: DeviceNumber) -> bool {
-        shards.iter().all(|shard| state.shards.get(shard).is_some_and(|shard| shard.owner == Some(device)))
-    }
 }
 
 impl ShardTable for AgreedTable {
@@ -57,35 +52,53 @@ impl ShardTable for AgreedTable {
         Box::pin(async move {
             let own = self.cluster.own_devices();
             let (from, to) = (own[usize::from(from)], own[usize::from(to)]);
-            let control = self.cluster.control();
             let moved = Command::Move { shards: ranges(shards.iter().map(|shard| shard as u32)), from, to };
-            // A change of which nobody knows may still be made, so after one there is no way back.
-            let mut may_be = false;
-            loop {
-                match control.propose(moved.clone(), AGREE_LIMIT).await {
-                    Ok(Ok(_)) => return Ok(()),
-                    Ok(Err(refused)) if !may_be => return Err(NotMoved(refused.to_string())),
-                    Err(control::Error::Unknown { why, .. }) => {
-                        tracing::warn!(
-                            "whether shards have moved is known once a majority of the cluster's voters is there: {why}"
-                        );
-                        may_be = true;
-                    }
-                    Err(why) if !may_be => return Err(NotMoved(why.to_string())),
-                    Err(control::Error::Stopped(_)) => std::future::pending().await,
-                    // What was proposed later has been refused, so the first has been made, or never will be.
-                    Ok(Err(refused)) => match control.read(AGREE_LIMIT).await {
-                        Ok(state) if Self::has(&state, shards, to) => return Ok(()),
-                        Ok(_) => return Err(NotMoved(refused.to_string())),
-                        Err(_) => {}
-                    },
-                    Err(_) => {}
-                }
-                match control.read(AGREE_LIMIT).await {
-                    Ok(state) if Self::has(&state, shards, to) => return Ok(()),
-                    _ => sleep(LOOK_PAUSE).await,
-                }
-            }
+            self.cluster.agree_on_move(moved, shards, to).await
         })
     }
+}
+
+impl Cluster {
+    /// Has the cluster agree that these shards are this device's from now on. Where it returns an error they are not, and will
+    /// not be: where that cannot be known it goes on until it is.
+    pub(crate) async fn agree_on_move(
+        &self,
+        moved: Command,
+        shards: &ShardSet,
+        to: DeviceNumber,
+    ) -> Result<(), NotMoved> {
+        let control = self.control();
+        // A change of which nobody knows may still be made, so after one there is no way back.
+        let mut may_be = false;
+        loop {
+            match control.propose(moved.clone(), AGREE_LIMIT).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(refused)) if !may_be => return Err(NotMoved(refused.to_string())),
+                Err(control::Error::Unknown { why, .. }) => {
+                    tracing::warn!(
+                        "whether shards have moved is known once a majority of the cluster's voters is there: {why}"
+                    );
+                    may_be = true;
+                }
+                Err(why) if !may_be => return Err(NotMoved(why.to_string())),
+                Err(control::Error::Stopped(_)) => std::future::pending().await,
+                // What was proposed later has been refused, so the first has been made, or never will be.
+                Ok(Err(refused)) => match control.read(AGREE_LIMIT).await {
+                    Ok(state) if has(&state, shards, to) => return Ok(()),
+                    Ok(_) => return Err(NotMoved(refused.to_string())),
+                    Err(_) => {}
+                },
+                Err(_) => {}
+            }
+            match control.read(AGREE_LIMIT).await {
+                Ok(state) if has(&state, shards, to) => return Ok(()),
+                _ => sleep(LOOK_PAUSE).await,
+            }
+        }
+    }
+}
+
+/// Whether all of these are a device's, in a state.
+pub(crate) fn has(state: &State, shards: &ShardSet, device: DeviceNumber) -> bool {
+    shards.iter().all(|shard| state.shards.get(shard).is_some_and(|shard| shard.owner == Some(device)))
 }

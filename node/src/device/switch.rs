@@ -137,6 +137,30 @@ impl Carried {
         Some((cut_us, ShardSet::from_bytes(body.get(16..)?.first_chunk()?)))
     }
 
+    /// The same for a node whose steady clock says `now_us`, where it has none of the giver's: timers have as long to wait as they
+    /// had when the cut was made. `None` where it is none.
+    pub fn rebased(&self, now_us: u64) -> Option<Carried> {
+        let (cut_us, _) = self.head()?;
+        let mut bytes = Vec::with_capacity(self.0.len());
+        self.each(|record, own| {
+            match *record {
+                Record::Timer { due_us, header, payload } => {
+                    let due_us = now_us + due_us.saturating_sub(cut_us);
+                    checkpoint::push_timer(&mut bytes, due_us, &header, payload);
+                }
+                Record::Node { kind: ADOPTION, body } => {
+                    let mut head = body.to_vec();
+                    head[8..16].copy_from_slice(&now_us.to_le_bytes());
+                    checkpoint::push_node(&mut bytes, ADOPTION, &head);
+                }
+                _ => bytes.extend_from_slice(own),
+            }
+            Ok::<(), checkpoint::Error>(())
+        })
+        .ok()?;
+        Some(Carried(bytes))
+    }
+
     /// Its records, each with its bytes.
     pub fn each<E: From<checkpoint::Error>>(
         &self,

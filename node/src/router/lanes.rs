@@ -38,7 +38,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Router;
-use crate::cluster::{Cluster, Inlet};
+use crate::cluster::{Cluster, Inlet, Moves, Moving};
 use crate::device::door::Letter;
 use crate::device::lanes::Away;
 use crate::device::{Device, Outlet};
@@ -119,6 +119,30 @@ impl Lanes {
         self.all().iter().all(|lane| !lane.flows.load(SeqCst) || lane.out.lock().is_empty())
     }
 
+    /// How far what was sent to a node goes, for [`Lanes::has_arrived`].
+    pub(super) fn sent_until_now(&self, node: NodeNumber) -> u64 {
+        let lane = self.to.lock().get(&node).cloned();
+        lane.map_or(0, |lane| lane.out.lock().pushed_until_now())
+    }
+
+    /// Whether a node has all that was sent to it until then.
+    pub(super) fn has_arrived(&self, node: NodeNumber, until: u64) -> bool {
+        let lane = self.to.lock().get(&node).cloned();
+        lane.is_none_or(|lane| lane.out.lock().acked_until() >= until)
+    }
+
+    /// Sends messages to a node, before whatever is sent once they are there.
+    pub(super) fn push_first(&self, node: NodeNumber, messages: impl FnOnce() -> Vec<(Header, Vec<u8>)>) {
+        let lane = self.to(node);
+        {
+            let mut out = lane.out.lock();
+            for (header, payload) in messages() {
+                out.push(Envelope::default(), &header, &payload);
+            }
+        }
+        lane.more.notify_one();
+    }
+
     /// Takes in that a checkpoint of this node covers more than before.
     pub(super) fn tell_covered(&self) {
         self.from.lock().values().for_each(|lane| lane.tell.lock().notify_one());
@@ -146,7 +170,7 @@ impl Lanes {
 
 impl Router {
     /// The place of the device of this number, if it is this node's.
-    fn place_of(&self, number: u16) -> Option<usize> {
+    pub(super) fn place_of(&self, number: u16) -> Option<usize> {
         self.devices.iter().position(|device| device.number == number)
     }
 
@@ -158,7 +182,18 @@ impl Router {
         payload: &[u8],
         letters: &mut Vec<Letter>,
     ) {
-        let node = self.node_of(self.shards.number_of(header.to().key)).filter(|_| envelope.hops <= HOPS_MAX);
+        // Kept until it is in its lane: who has what is sent held waits for what is there.
+        let mut held = self.between.held.lock();
+        match held.as_mut().filter(|held| held.shards.has(header.to().key)) {
+            Some(held) => held.messages.push((envelope, *header, payload.to_vec())),
+            None => self.send_now(envelope, header, payload, letters),
+        }
+    }
+
+    /// The same, though its shard is about to move.
+    pub(super) fn send_now(&self, envelope: Envelope, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) {
+        let device = envelope.numbered.map_or_else(|| self.shards.number_of(header.to().key), |numbered| numbered.to);
+        let node = self.node_of(device).filter(|_| envelope.hops <= HOPS_MAX);
         match node {
             Some(node) => self.lanes.push(node, envelope, header, payload),
             None => self.turn_away(header, payload, Reason::NoDevice, letters),
@@ -181,9 +216,9 @@ impl Router {
                 (Some(place), _) => {
                     self.take_numbered(place, numbered, 0, &away.header, &away.payload, &mut letters);
                 }
-                (None, Some(node)) => {
+                (None, Some(_)) => {
                     let envelope = Envelope { hops: 0, numbered: Some(numbered) };
-                    self.lanes.push(node, envelope, &away.header, &away.payload);
+                    self.send_elsewhere(envelope, &away.header, &away.payload, &mut letters);
                 }
                 // There is no such device any more: nobody will ever say that it has it.
                 (None, None) => {
@@ -205,6 +240,11 @@ impl Router {
         payload: &[u8],
         letters: &mut Vec<Letter>,
     ) {
+        // Of shards that are about to be this device's: they are taken once they are.
+        if let Some(held) = self.between.held.lock().as_mut().filter(|held| held.shards.has(header.to().key)) {
+            let envelope = Envelope { hops, numbered: Some(numbered) };
+            return held.messages.push((envelope, *header, payload.to_vec()));
+        }
         {
             // Mark and message in one go, for a checkpoint must not have the one without the other.
             let mut door = self.devices[place].door.lock();
@@ -245,9 +285,11 @@ impl Router {
                     carrying.spawn(self.clone().carry_to(cluster.clone(), lane));
                 }
             }
+            self.between.tasks.lock().drain(..).for_each(|task| drop(carrying.spawn(task)));
             tokio::select! {
                 biased;
                 () = self.lanes.begun.notified() => {}
+                () = self.between.more_tasks.notified() => {}
                 now = cluster.changed(seen) => seen = now,
                 Some(Err(ended)) = carrying.join_next() => std::panic::resume_unwind(ended.into_panic()),
             }
@@ -255,9 +297,9 @@ impl Router {
     }
 
     /// Takes in which devices of other nodes have which shards.
-    fn follow(&self, state: &State) {
+    pub(super) fn follow(&self, state: &State) {
         for (number, shard) in state.shards.iter().enumerate() {
-            self.shards.has_elsewhere(number, shard.owner);
+            self.shards.has_elsewhere(number, shard.owner, shard.term as u32);
         }
     }
 
@@ -488,6 +530,13 @@ impl Inlet for Router {
                 ended = self.take_from_stream(&lane, number, &tell, stream.reader) => ended,
                 ended = self.tell(node, &lane, &tell, stream.writer) => ended,
             }
+        })
+    }
+
+    fn moving(&self, node: NodeNumber, asked: Moving) -> BoxFuture<'_, Result<Moves, String>> {
+        Box::pin(async move {
+            let router = self.me.upgrade().ok_or("the node is stopping")?;
+            router.answer_moving(node, asked).await
         })
     }
 }

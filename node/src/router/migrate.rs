@@ -96,6 +96,8 @@ pub enum Error {
     Copies(keeper::Error),
     #[error("{0}; the shards stay where they are")]
     Table(NotMoved),
+    #[error("{0}; the shards stay where they are")]
+    Node(String),
 }
 
 impl Router {
@@ -118,7 +120,11 @@ impl Router {
         let _alone = self.migrating.clone().lock_owned().await;
         let began = Instant::now();
         let table = self.table.clone().ok_or(Error::NoCheckpoints)?;
-        let source = self.source_of(&shards, &target)?;
+        let source = self.source_of(&shards)?;
+        if source.index == target.index {
+            let first = shards.iter().next().expect("there is one at least");
+            return Err(Error::ThereAlready(first, target.name.clone()));
+        }
         table.ready().await.map_err(Error::Table)?;
         let mut still: Vec<OwnedMutexGuard<()>> = Vec::new();
         for device in &self.devices {
@@ -151,7 +157,7 @@ impl Router {
     }
 
     /// The one device that has these shards.
-    fn source_of(&self, shards: &ShardSet, target: &Device) -> Result<Arc<Device>, Error> {
+    pub(super) fn source_of(&self, shards: &ShardSet) -> Result<Arc<Device>, Error> {
         let name = |shard| self.devices[usize::from(self.shards.of_shard(shard))].name.clone();
         let first = shards.iter().next().ok_or(Error::NoShards)?;
         let of = |shard| self.shards.of_shard(shard);
@@ -160,9 +166,6 @@ impl Router {
         }
         if let Some(other) = shards.iter().find(|shard| of(*shard) != of(first)) {
             return Err(Error::NotOfOne(first, name(first), other, name(other)));
-        }
-        if of(first) == target.index {
-            return Err(Error::ThereAlready(first, target.name.clone()));
         }
         Ok(self.devices[usize::from(of(first))].clone())
     }
@@ -202,7 +205,7 @@ impl Migration<'_> {
         taken(&self.target).await?;
         let parked = self.parked(&self.target);
         self.cut(&self.target, &mut Switch::new(parked)).await?;
-        self.source.door.lock().close_shards();
+        self.source.door.lock().close_shards(false);
         self.closed = Some(Instant::now());
         taken(&self.source).await?;
         let cut_us = self.router.network.steady_us();
@@ -320,7 +323,7 @@ impl Migration<'_> {
 }
 
 /// Waits until a device's workers have taken what was let in until now.
-async fn taken(device: &Device) -> Result<(), Error> {
+pub(super) async fn taken(device: &Device) -> Result<(), Error> {
     let until = Instant::now() + TAKEN_LIMIT;
     let mut taken = device.door.lock().let_in_until_now();
     loop {

@@ -32,6 +32,7 @@ use crate::server::{self, About, Client, Doors, Gone, Remembered, Session, Sessi
 use crate::shards::{ShardTable, Shards};
 use crate::shed::Level;
 
+mod away;
 pub mod begin;
 pub mod lanes;
 mod letters;
@@ -58,6 +59,7 @@ pub struct Router {
     cluster: Option<Arc<Cluster>>,
     /// To and from other nodes.
     lanes: lanes::Lanes,
+    between: away::Between,
     sessions: Arc<Sessions>,
     letters: Arc<dyn DeadLetters>,
     letters_lost: AtomicU64,
@@ -130,6 +132,7 @@ impl Router {
             me: me.clone(),
             cluster,
             lanes: Default::default(),
+            between: Default::default(),
             sessions,
             letters,
             letters_lost: AtomicU64::new(0),

@@ -7,14 +7,13 @@ use std::time::Duration;
 use ringhold_cluster::control::admin::{self, Migrated, NodePlan, NodeStatus};
 use ringhold_cluster::control::state::{DeviceNumber, NodeNumber};
 use ringhold_cluster::placement::{self, DeviceLoad, View, Want};
-use ringhold_cluster::wire::{Failed, Request, Response};
+use ringhold_cluster::wire::{DeviceKind, DeviceState, DeviceStatus, Failed, Request, Response};
 use ringhold_kernels::outbox::SHARDS;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::Router;
 use crate::cluster::Cluster;
-use crate::config::DeviceKind;
 use crate::shards::ShardSet;
 
 /// How long a node has to say how it does.
@@ -35,18 +34,7 @@ impl Router {
             admin::Request::Plan { node: Some(node) } => {
                 self.ask_other(cluster, node, admin::Request::Plan { node: Some(node) }).await
             }
-            admin::Request::Plan { node: None } => {
-                let mut plans = Vec::new();
-                for node in cluster.state().nodes.keys().copied() {
-                    let asked = Box::pin(self.about_cluster(admin::Request::Plan { node: Some(node) })).await;
-                    match asked {
-                        Ok(admin::Response::Plans(of_it)) => plans.extend(of_it),
-                        Ok(_) => plans.push(NodePlan { node, plan: Err("it answered another question".into()) }),
-                        Err(failed) => plans.push(NodePlan { node, plan: Err(failed.text) }),
-                    }
-                }
-                Ok(admin::Response::Plans(plans))
-            }
+            admin::Request::Plan { node: None } => Ok(admin::Response::Plans(self.plan_for_all(cluster).await)),
             admin::Request::Migrate { shards, to } => {
                 let state = cluster.state();
                 let Some(device) = state.devices.get(&to) else {
@@ -63,16 +51,22 @@ impl Router {
                 }
                 let all = || shards.iter().flat_map(|range| range.clone());
                 let owner = |shard: u32| state.devices.get(&state.shards[shard as usize].owner?);
-                if let Some(other) = all().find(|shard| owner(*shard).is_none_or(|owner| owner.node != device.node)) {
+                let Some(source) = all().next().and_then(owner).map(|owner| owner.node) else {
+                    return Err(Failed::text("no device has these shards yet"));
+                };
+                if let Some(other) = all().find(|shard| owner(*shard).is_none_or(|owner| owner.node != source)) {
                     return Err(Failed::text(format!(
-                        "shard {other} is of a device of another node than device {to}: shards move between the devices of one node"
+                        "shard {other} is of another device than the others: move those of one device at a time"
                     )));
                 }
-                if device.node != cluster.number() {
-                    return self.ask_other(cluster, device.node, admin::Request::Migrate { shards, to }).await;
+                if source != cluster.number() {
+                    return self.ask_other(cluster, source, admin::Request::Migrate { shards, to }).await;
                 }
                 let set: ShardSet = all().map(|shard| shard as usize).filter(|shard| *shard < SHARDS).collect();
-                self.move_here(set, &device.about.name).await
+                match device.node == source {
+                    true => self.move_from_here(set, Ok(&device.about.name)).await,
+                    false => self.move_from_here(set, Err(to)).await,
+                }
             }
             request => cluster.answer_admin(request).await,
         }
@@ -116,9 +110,18 @@ impl Router {
         }
     }
 
-    async fn move_here(&self, shards: ShardSet, to: &str) -> Result<admin::Response, Failed> {
+    /// Moves shards to a device of this node, by its name, or to one of another, by its number.
+    async fn move_from_here(
+        &self,
+        shards: ShardSet,
+        to: Result<&str, DeviceNumber>,
+    ) -> Result<admin::Response, Failed> {
         let router = self.me.upgrade().ok_or_else(|| Failed::text("the node is stopping"))?;
-        let moved = router.migrate(shards, to).await.map_err(|e| Failed::text(e.to_string()))?;
+        let moved = match to {
+            Ok(name) => router.migrate(shards, name).await,
+            Err(number) => router.migrate_away(shards, number).await,
+        };
+        let moved = moved.map_err(|e| Failed::text(e.to_string()))?;
         Ok(admin::Response::Migrated(Migrated {
             shards: moved.shards as u32,
             bytes: moved.bytes,
@@ -129,27 +132,60 @@ impl Router {
 
     /// What would be best moved between the devices of this node.
     fn plan(&self, cluster: &Cluster) -> placement::Plan {
-        let own: BTreeMap<DeviceNumber, _> = cluster.own_devices().into_iter().zip(&self.devices).collect();
-        let cannot = own.iter().filter(|(_, device)| {
-            device.serving_kind() != DeviceKind::Cpu || !device.is_running() || self.table.is_none()
-        });
-        let load = |device: &crate::device::Device| {
-            let status = device.status();
-            DeviceLoad {
-                per_second: Some(status.handled_per_s),
-                memory_used_bytes: Some(status.memory_bytes),
-                ..DeviceLoad::default()
+        let devices = self.devices.iter().map(|device| device.status()).collect();
+        self.plan_of(cluster, BTreeMap::from([(cluster.number(), devices)]))
+    }
+
+    /// The same between the devices of all nodes that answer; and which do not.
+    async fn plan_for_all(&self, cluster: &Arc<Cluster>) -> Vec<NodePlan> {
+        let own = cluster.number();
+        let mut asking = JoinSet::new();
+        for node in cluster.state().nodes.keys().copied().filter(|node| *node != own) {
+            let cluster = cluster.clone();
+            asking.spawn(async move { (node, cluster.ask_node(node, Request::Devices).await) });
+        }
+        let mut devices = BTreeMap::from([(own, self.devices.iter().map(|device| device.status()).collect())]);
+        let mut silent = BTreeMap::new();
+        while let Some(asked) = asking.join_next().await {
+            match asked {
+                Ok((node, Ok(Response::Devices(of_it)))) => drop(devices.insert(node, of_it)),
+                Ok((node, Err(failed))) => drop(silent.insert(node, failed.text)),
+                Ok((node, Ok(_))) => drop(silent.insert(node, "it answered another question".into())),
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
             }
-        };
+        }
+        let mut plans = vec![NodePlan { node: own, plan: Ok(self.plan_of(cluster, devices)) }];
+        plans.extend(silent.into_iter().map(|(node, why)| NodePlan { node, plan: Err(why) }));
+        plans
+    }
+
+    /// What would be best moved between the devices of these nodes: those of others are left alone.
+    fn plan_of(&self, cluster: &Cluster, nodes: BTreeMap<NodeNumber, Vec<DeviceStatus>>) -> placement::Plan {
+        let state = cluster.state();
+        let (mut loads, mut cannot) = (BTreeMap::new(), BTreeSet::new());
+        for (node, devices) in &nodes {
+            for (number, device) in state.devices_of(*node) {
+                let Some(status) = devices.iter().find(|status| status.name == device.about.name) else { continue };
+                let load = DeviceLoad {
+                    per_second: Some(status.handled_per_s),
+                    memory_used_bytes: Some(status.memory_bytes),
+                    ..DeviceLoad::default()
+                };
+                loads.insert(number, load);
+                let moves = status.kind == DeviceKind::Cpu && status.state == DeviceState::Running;
+                if !moves || status.checkpoints.is_none() {
+                    cannot.insert(number);
+                }
+            }
+        }
         let view = View {
-            // Shards move between the devices of one node: those of others are left alone.
-            alive: BTreeSet::from([cluster.number()]),
-            failed: cannot.map(|(number, _)| *number).collect(),
-            devices: own.iter().map(|(number, device)| (*number, load(device))).collect(),
+            alive: nodes.into_keys().collect(),
+            failed: cannot,
+            devices: loads,
             moved_ago: self.moved.lock().iter().map(|(shard, at)| (*shard, at.elapsed())).collect(),
             ..View::default()
         };
-        placement::plan(&cluster.state(), &view, Want::Rebalance)
+        placement::plan(&state, &view, Want::Rebalance)
     }
 
     /// Takes in that shards have moved just now.

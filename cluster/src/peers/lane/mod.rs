@@ -214,11 +214,6 @@ impl Outbound {
         self.bytes == 0
     }
 
-    /// Whether a node has welcomed this one since its start.
-    pub fn was_welcomed(&self) -> bool {
-        self.welcomed_by.is_some()
-    }
-
     /// Takes a message for the next batch.
     pub fn push(&mut self, envelope: Envelope, header: &Header, payload: &[u8]) {
         if self.open.len() >= FRAME_BYTES_TARGET {
@@ -234,6 +229,16 @@ impl Outbound {
         let (count, body) = (std::mem::take(&mut self.open_count), std::mem::take(&mut self.open).into());
         self.kept.push_back(Batch { count, body });
         self.last += 1;
+    }
+
+    /// The batch that has, or will have, the message that was pushed last.
+    pub fn pushed_until_now(&self) -> u64 {
+        self.last + u64::from(self.open_count > 0)
+    }
+
+    /// The last batch that was acknowledged, or given up.
+    pub fn acked_until(&self) -> u64 {
+        self.released()
     }
 
     /// The number before that of the oldest batch that is kept.

@@ -4,12 +4,15 @@
 //! nothing is let in for them any more; what other devices send to them is blocked. Once the workers have taken what had been
 //! let in, the device is cut: all that is left of them is in the cut, held, or blocked. Arriving is the same from its end.
 
+use std::collections::HashSet;
+
 use ringhold_kernels::checkpoint::{self, Kind as RecordKind, Record};
+use ringhold_kernels::hlc::Hlc;
 use ringhold_kernels::message::{Header, Kind};
 use ringhold_kernels::outbox::Owners;
 use ringhold_kernels::queue::Queue;
 
-use super::{Door, Outcome, is_ask};
+use super::{Door, Outcome, is_answer, is_ask};
 use crate::device::lanes;
 use crate::device::mistake::{self, Mistake};
 use crate::shards::ShardSet;
@@ -36,6 +39,7 @@ impl Moving {
 /// How far a device is to have taken what it was let have.
 pub struct Taken {
     transit: u64,
+    waiting: u64,
     /// For each lane, once all of that is in the rings.
     rings: Option<Vec<u64>>,
 }
@@ -64,12 +68,13 @@ impl Door {
             Some(Moving { shards: shards.clone(), leaves: true, closed: false, outs: Vec::new(), carried: 0 });
     }
 
-    /// Lets nothing in any more for the shards that leave.
-    pub fn close_shards(&mut self) {
+    /// Lets nothing in any more for the shards that leave. What clients have been told is taken goes in first where the shards
+    /// leave for another `node`: its answers go out here.
+    pub fn close_shards(&mut self, node: bool) {
         let Door { moving, transit, waiting, blocked, .. } = self;
         let moving = moving.as_mut().expect("they were prepared");
         moving.closed = true;
-        for queue in [transit, waiting] {
+        for queue in [Some(transit), Some(waiting).filter(|_| !node)].into_iter().flatten() {
             let mut stays = Queue::default();
             queue.drain(|header, payload| {
                 let to = if moving.shards.has(header.to().key) { &mut *blocked } else { &mut stays };
@@ -85,17 +90,31 @@ impl Door {
 
     /// What the device is to have taken so that it has all that was let in until now.
     pub fn let_in_until_now(&self) -> Taken {
-        Taken { transit: self.transit.pushed(), rings: None }
+        Taken { transit: self.transit.pushed(), waiting: self.waiting.pushed(), rings: None }
     }
 
     /// Whether it has.
     pub fn has_taken(&self, taken: &mut Taken) -> bool {
-        if self.transit.popped() < taken.transit || self.unsent() > 0 {
+        let waits = self.transit.popped() < taken.transit || self.waiting.popped() < taken.waiting;
+        if waits || self.unsent() > 0 {
             return false;
         }
         let lanes = 0..self.link.lanes();
         let rings = taken.rings.get_or_insert_with(|| lanes.map(|lane| self.link.pushed(lane)).collect());
         rings.iter().enumerate().all(|(lane, until)| self.link.done(lane) >= *until)
+    }
+
+    /// The asks that have no answer yet, by the keys of who waits.
+    pub fn asks(&self) -> Vec<u64> {
+        self.desk.asks.iter().copied().collect()
+    }
+
+    /// Leaves out those that have been handled: their answers are out, or wait for a checkpoint.
+    pub fn leave_out_handled(&self, asks: &mut Vec<u64>) {
+        let held = self.kept.iter().flat_map(|kept| &kept.lanes).flat_map(|lane| &lane.held);
+        let answered: HashSet<u64> =
+            held.filter(|held| is_answer(&held.header)).map(|held| held.header.to().key.0).collect();
+        asks.retain(|key| self.desk.asks.contains(key) && !answered.contains(key));
     }
 
     /// What there is here of the shards that leave, once the checkpoint of the cut at which they left is durable.
@@ -151,6 +170,69 @@ impl Door {
         theirs.keeping.shards.give(&shards, index);
         theirs.adoption = number;
         to.moving = Some(Moving { shards, leaves: false, closed: true, outs: Vec::new(), carried: 0 });
+    }
+
+    /// What clients may not have of the answers of the shards that leave, as records.
+    pub fn carry_answers(&self) -> Vec<u8> {
+        let moving = self.moving.as_ref().expect("they were prepared");
+        let mut answers = Vec::new();
+        self.desk.clients.carry_answers(&moving.shards, |kind, body| {
+            checkpoint::push_node(&mut answers, kind, body);
+        });
+        answers
+    }
+
+    /// Has the shards that leave be those of the device of this number, of another node. Returns what is for them and was blocked
+    /// since they were carried off.
+    pub fn hand_over_elsewhere(&mut self, number: u16, left: Owners) -> Vec<(Header, Vec<u8>)> {
+        let Moving { shards, carried, .. } = self.moving.take().expect("they were prepared");
+        let (mut gone, mut rest) = (0, Vec::new());
+        self.blocked.drain(|header, payload| {
+            if gone >= carried {
+                rest.push((*header, payload.to_vec()));
+            }
+            gone += 1;
+            true
+        });
+        self.desk.clients.let_go_of(&shards);
+        self.link.set_owners(left);
+        self.kept
+            .as_mut()
+            .expect("only a device that keeps gives shards")
+            .keeping
+            .shards
+            .give_elsewhere(&shards, number);
+        rest
+    }
+
+    /// Has shards of a device of another node be this one's, whose place is `index`. `arriving` is what it is to take in, the
+    /// adoption of this number; the table is what it goes by from now on, and `term` says since when each shard is so. Nothing is let
+    /// in for them yet.
+    pub fn take_over(
+        &mut self,
+        shards: &ShardSet,
+        index: u16,
+        term: impl Fn(usize) -> u32,
+        number: u64,
+        arriving: &[u8],
+        arrived: Owners,
+    ) {
+        self.link.set_owners(arrived);
+        self.desk.clients.begin_apart(shards);
+        for record in checkpoint::records(arriving) {
+            let record = record.expect("what arrives was written as records");
+            if let Record::Cut(cut) = &record {
+                self.clock = self.clock.merge(Hlc(cut.hlc));
+            }
+            if let Err(why) = self.adopt(&record) {
+                tracing::error!("of shards that have arrived: {why}: a bug of Ringhold");
+            }
+        }
+        let kept = self.kept.as_mut().expect("only a device that keeps takes shards");
+        kept.keeping.shards.take(shards, index, term);
+        kept.adoption = number;
+        self.moving =
+            Some(Moving { shards: shards.clone(), leaves: false, closed: true, outs: Vec::new(), carried: 0 });
     }
 
     /// Lets messages in for the shards that have arrived, if it does not yet.
@@ -218,6 +300,10 @@ impl Door {
             Record::Node { kind: kind @ lanes::record::APART, body } => {
                 let taken = self.desk.clients.take_up(*kind, body);
                 return taken.map_err(|_| "what it knows of a client is not whole");
+            }
+            // Of a client that has been forgotten since there is nobody to have it.
+            Record::Node { kind: kind @ lanes::record::ANSWER, body } => {
+                let _ = self.desk.clients.take_up(*kind, body);
             }
             _ => {}
         }

@@ -324,6 +324,21 @@ impl ClientLanes {
     /// those of which it is said in what follows.
     pub fn begin_apart(&mut self, shards: &ShardSet) {
         self.lanes.values_mut().for_each(|lane| lane.set_apart(shards.clone(), 0, lane.connection));
+        self.moved += 1;
+    }
+
+    /// Adds the answers of actors of these shards that clients may not have, for [`ClientLanes::take_up`].
+    pub fn carry_answers(&self, shards: &ShardSet, mut record: impl FnMut(u8, &[u8])) {
+        let mut body = Vec::new();
+        for lane in self.lanes.values() {
+            for number in &lane.given {
+                let Some((header, payload)) = lane.answers.get(number) else { continue };
+                if shards.has(header.from().key) {
+                    push_answer(&mut body, *number, header, payload);
+                    record(record::ANSWER, &body);
+                }
+            }
+        }
     }
 
     /// Takes in that these shards are another device's.
@@ -356,9 +371,7 @@ impl ClientLanes {
             }
             for number in &lane.given {
                 let Some((header, payload)) = lane.answers.get(number) else { continue };
-                body.clear();
-                body.extend(number.to_le_bytes());
-                append(&mut body, header, payload);
+                push_answer(&mut body, *number, header, payload);
                 record(record::ANSWER, &body);
             }
         }
@@ -423,6 +436,12 @@ fn push_client(body: &mut Vec<u8>, client: &Client, taken: u64) {
     body.extend(u64::from(*number).to_le_bytes());
     [taken, *born, *seen_us].iter().for_each(|word| body.extend(word.to_le_bytes()));
     body.extend(id);
+}
+
+fn push_answer(body: &mut Vec<u8>, number: u64, header: &Header, payload: &[u8]) {
+    body.clear();
+    body.extend(number.to_le_bytes());
+    append(body, header, payload);
 }
 
 /// The key by which a client's message is known in its device.

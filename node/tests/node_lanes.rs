@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use ringhold::client::{Client, Options};
@@ -9,6 +10,7 @@ use ringhold::config::{self, Config};
 use ringhold::device::host::RealDevices;
 use ringhold::device::keeper::Blocking;
 use ringhold::node::{Environment, Error, Node, Storage};
+use ringhold::shards::ShardSet;
 use ringhold::{Key, Registry};
 use ringhold_cluster::control::state::{Command, ranges};
 use ringhold_cluster::network::RealNetwork;
@@ -34,6 +36,7 @@ pub mod sure {
 
     pub enum Message {
         Send { to: u64, count: u32 },
+        Bounce { over: u64, back: u64, count: u32 },
         Got { number: u32 },
         Read,
     }
@@ -51,6 +54,9 @@ pub mod sure {
                     state.sent += 1;
                     i += 1;
                 }
+            }
+            Message::Bounce { over, back, count } => {
+                ctx.send(id(over), Message::Send { to: back, count });
             }
             Message::Got { number } => {
                 if state.next != number {
@@ -76,6 +82,7 @@ pub mod quick {
 
     pub enum Message {
         Send { to: u64, count: u32 },
+        Bounce { over: u64, back: u64, count: u32 },
         Got { number: u32 },
         Read,
     }
@@ -93,6 +100,9 @@ pub mod quick {
                     state.sent += 1;
                     i += 1;
                 }
+            }
+            Message::Bounce { over, back, count } => {
+                ctx.send(id(over), Message::Send { to: back, count });
             }
             Message::Got { number } => {
                 if state.next != number {
@@ -162,8 +172,8 @@ impl Cluster {
                     self.nodes[node] = Some(started);
                     return;
                 }
-                // The port of one that has ended is free in a moment.
-                Err(Error::Transport(_)) if began.elapsed() < PATIENCE => {
+                // The port of one that has ended is free in a moment, and its connections end.
+                Err(Error::Transport(_) | Error::Cluster(_)) if began.elapsed() < PATIENCE => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 Err(e) => panic!("{e}"),
@@ -269,10 +279,11 @@ async fn actors_of_two_nodes_send_each_other_everything_once_and_in_order_though
                 clients[node].tell(Key(from), quick::Message::Send { to, count: BURST }).await.unwrap();
             }
         }
-        if round % 4 == 1 {
+        // With much of it on its way, as often as not.
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(1 + u64::from(round % 3))).await;
             cluster.cut();
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for node in 0..2 {
         for pair in &pairs {
@@ -304,11 +315,12 @@ async fn what_committed_actors_send_arrives_once_though_the_nodes_at_both_ends_d
                 clients[node].tell(Key(from), sure::Message::Send { to, count: BURST }).await.unwrap();
             }
         }
-        tokio::time::sleep(Duration::from_millis(15)).await;
+        // With much of it on its way.
+        tokio::time::sleep(Duration::from_millis(u64::from(round % 5))).await;
         // The other goes on meanwhile.
         match round {
-            4 => cluster.kill(1),
-            7 => cluster.start(1).await,
+            2 | 6 => cluster.kill(1),
+            4 | 8 => cluster.start(1).await,
             11 => cluster.kill(0),
             14 => cluster.start(0).await,
             16 => (0..2).for_each(|node| cluster.kill(node)),
@@ -367,4 +379,130 @@ async fn what_a_node_out_of_reach_was_sent_becomes_dead_letters_but_for_what_is_
     cluster.stop(0).await;
     assert_eq!(listed().len(), COUNT as usize);
     assert!(listed().iter().all(|(_, letter)| letter.reason == Reason::Stopping));
+}
+
+/// Of what moves, and of what does not: with the client of the node that has them now, all is counted, once and in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_move_between_nodes_while_actors_of_both_send_to_them_and_they_to_those() {
+    const MOVES: usize = 6;
+    let cluster = Cluster::new().await;
+    let clients = [cluster.client(0).await, cluster.client(1).await];
+    // Three of each: those that stay at the one node, those that stay at the other, and those that move between them.
+    let mut even = keys(false);
+    let movers: Vec<u64> = even.by_ref().take(PAIRS).collect();
+    let shards: ShardSet = movers.iter().map(|key| shard_of(Key(*key))).collect();
+    let stays: Vec<[u64; 2]> =
+        even.filter(|key| !shards.has(Key(*key))).zip(keys(true)).map(|(a, b)| [a, b]).take(2 * PAIRS).collect();
+    let stop = AtomicBool::new(false);
+    // To each mover one actor sends, of the one node or the other; and each mover sends to one, which it is told by that one.
+    let drive = async {
+        let mut sent = 0;
+        while !stop.load(SeqCst) || sent == 0 {
+            for (number, mover) in movers.iter().enumerate() {
+                let node = number % 2;
+                let from = Key(stays[number][node]);
+                for client in [&clients[node]] {
+                    client.tell(from, sure::Message::Send { to: *mover, count: 5 }).await.unwrap();
+                    client.tell(from, quick::Message::Send { to: *mover, count: 5 }).await.unwrap();
+                    let (over, back) = (*mover, stays[PAIRS + number][1 - node]);
+                    let other = Key(stays[PAIRS + number][node]);
+                    client.tell(other, sure::Message::Bounce { over, back, count: 3 }).await.unwrap();
+                    client.tell(other, quick::Message::Bounce { over, back, count: 3 }).await.unwrap();
+                }
+            }
+            sent += 1;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        sent
+    };
+    let mover = async {
+        for number in 0..MOVES {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let (from, to) = (number % 2, 1 - number % 2);
+            let router = cluster.node(from).router();
+            let moved =
+                router.migrate_away(shards.clone(), to as u16).await.unwrap_or_else(|e| panic!("move {number}: {e}"));
+            println!("move {number}: {moved:?}");
+            assert_eq!((moved.shards, moved.bytes > 0), (shards.len(), true));
+        }
+        stop.store(true, SeqCst);
+    };
+    let (rounds, ()) = tokio::join!(drive, mover);
+    // They are back where they were.
+    for (number, key) in movers.iter().enumerate() {
+        let all = rounds * 5;
+        let read = async || clients[0].ask(Key(*key), sure::Message::Read).await.unwrap();
+        until("all that is sure", read, |sure::Reply::Is { next, .. }| *next == all).await;
+        let sure::Reply::Is { sent, out_of_order, .. } = read().await;
+        assert_eq!((sent, out_of_order), (rounds * 3, 0), "{number}");
+        let read = async || clients[0].ask(Key(*key), quick::Message::Read).await.unwrap();
+        until("all that is quick", read, |quick::Reply::Is { next, .. }| *next == all).await;
+        let quick::Reply::Is { sent, out_of_order, .. } = read().await;
+        assert_eq!((sent, out_of_order), (rounds * 3, 0), "{number}");
+        let node = 1 - number % 2;
+        let back = Key(stays[PAIRS + number][node]);
+        let read = async || clients[node].ask(back, sure::Message::Read).await.unwrap();
+        until("all that came back", read, |sure::Reply::Is { next, .. }| *next == rounds * 3).await;
+        let sure::Reply::Is { out_of_order, .. } = read().await;
+        assert_eq!(out_of_order, 0, "{number}");
+        let read = async || clients[node].ask(back, quick::Message::Read).await.unwrap();
+        until("all that came back", read, |quick::Reply::Is { next, .. }| *next == rounds * 3).await;
+        let quick::Reply::Is { out_of_order, .. } = read().await;
+        assert_eq!(out_of_order, 0, "{number}");
+    }
+    assert!((0..2).all(|node| cluster.kept[node].letters.count() == 0));
+}
+
+/// Which node has a shard, as this one knows.
+fn owner(cluster: &Cluster, node: usize, shard: usize) -> usize {
+    usize::from(cluster.node(node).cluster().unwrap().state().shards[shard].owner.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_are_where_the_cluster_says_though_a_node_dies_while_they_move() {
+    const MOVES: u64 = 8;
+    let mut cluster = Cluster::new().await;
+    let clients = [cluster.client(0).await, cluster.client(1).await];
+    let mut even = keys(false);
+    let movers: Vec<u64> = even.by_ref().take(PAIRS).collect();
+    let shards: ShardSet = movers.iter().map(|key| shard_of(Key(*key))).collect();
+    let first = shards.iter().next().unwrap();
+    let stays: Vec<[u64; 2]> =
+        even.filter(|key| !shards.has(Key(*key))).zip(keys(true)).map(|(a, b)| [a, b]).take(PAIRS).collect();
+    let mut rounds = 0;
+    let mut moved = 0;
+    for number in 0..MOVES {
+        for _ in 0..3 {
+            for (mover, stays) in movers.iter().zip(&stays) {
+                let node = (*mover % 2) as usize;
+                let send = sure::Message::Send { to: *mover, count: 5 };
+                clients[node].tell(Key(stays[node]), send).await.unwrap();
+            }
+            rounds += 1;
+        }
+        let giver = owner(&cluster, 0, first);
+        let router = cluster.node(giver).router().clone();
+        let (set, to) = (shards.clone(), 1 - giver as u16);
+        let moving = tokio::spawn(async move { router.migrate_away(set, to).await.is_ok() });
+        // The one that gives, and the one that is given, at different moments of it.
+        tokio::time::sleep(Duration::from_millis(4 * number)).await;
+        let dies = match number % 2 {
+            0 => giver,
+            _ => 1 - giver,
+        };
+        cluster.kill(dies);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        cluster.start(dies).await;
+        moved += usize::from(moving.await.unwrap_or(false));
+    }
+    println!("{moved} of {MOVES} went to their end");
+    let has = owner(&cluster, 0, first);
+    for mover in &movers {
+        let all = rounds * 5;
+        let read = async || clients[has].ask(Key(*mover), sure::Message::Read).await.unwrap();
+        until("all of it", read, |sure::Reply::Is { next, .. }| *next == all).await;
+        let sure::Reply::Is { out_of_order, .. } = read().await;
+        assert_eq!(out_of_order, 0);
+    }
+    assert!((0..2).all(|node| cluster.kept[node].letters.count() == 0));
 }
