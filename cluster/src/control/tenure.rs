@@ -317,7 +317,8 @@ impl Control {
         let now_us = self.0.tenure.now_us();
         let state = self.state();
         let Some(term) = halves.serving else { return Vec::new() };
-        let nodes = state.nodes.keys().map(|node| u64::from(*node));
+        // Itself it cannot: without a majority it decides nothing, and with one it has its lease.
+        let nodes = state.nodes.keys().map(|node| u64::from(*node)).filter(|node| *node != self.number());
         let given_up: Vec<_> =
             halves.grantor.give_up(now_us, nodes).into_iter().map(|node| node as NodeNumber).collect();
         let live: BTreeSet<_> = halves.grantor.holders(now_us).into_iter().map(|node| node as NodeNumber).collect();
