@@ -317,10 +317,15 @@ impl Control {
         let now_us = self.0.tenure.now_us();
         let state = self.state();
         let Some(term) = halves.serving else { return Vec::new() };
-        let nodes = state.nodes.keys().map(|node| u64::from(*node));
+        // Itself it cannot: without a majority it decides nothing, and with one it has its lease.
+        let nodes = state.nodes.keys().map(|node| u64::from(*node)).filter(|node| *node != self.number());
         let given_up: Vec<_> =
             halves.grantor.give_up(now_us, nodes).into_iter().map(|node| node as NodeNumber).collect();
-        let live: BTreeSet<_> = halves.grantor.holders(now_us).into_iter().map(|node| node as NodeNumber).collect();
+        let mut live: BTreeSet<_> = halves.grantor.holders(now_us).into_iter().map(|node| node as NodeNumber).collect();
+        // Who votes alone asks nobody for its lease.
+        if self.0.tenure.lease.holds() {
+            live.insert(self.number() as NodeNumber);
+        }
         silent.retain(|node| !live.contains(node));
         let mut decided = Vec::new();
         for node in given_up {

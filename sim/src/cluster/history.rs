@@ -95,8 +95,8 @@ pub fn heard(answer: Result<Result<Outcome, Refused>, Error>) -> Result<Heard, S
     match answer {
         Ok(Ok(Outcome::Done)) => Ok(Heard::Done),
         Ok(Err(Refused::NotOwner { .. } | Refused::TokenUsed)) => Ok(Heard::Refused),
-        // A node that is leaving may have been given the device.
-        Ok(Err(Refused::ToDraining { .. })) => Ok(Heard::Failed),
+        // A node that is leaving may have been given the device, or one that has left when the device had no shards.
+        Ok(Err(Refused::ToDraining { .. } | Refused::NoSuchDevice(_))) => Ok(Heard::Failed),
         Ok(other) => Err(format!("a client was answered {other:?}")),
         Err(Error::Unknown { .. }) => Ok(Heard::Unknown),
         Err(_) => Ok(Heard::Failed),

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use ringhold_storage::blocks::{Blocks, InMemory};
-use ringhold_storage::checkpoints::{About, Checkpoints, Options, Ownership, Part};
+use ringhold_storage::checkpoints::{Checkpoints, Options, Ownership};
+
+use crate::model::{Device, Random, about};
 
 fn open(disk: &Arc<InMemory>) -> Checkpoints {
     Checkpoints::open(disk.clone(), Options::default()).unwrap()
@@ -64,12 +66,14 @@ fn an_adoption_is_whole_or_not_there_and_goes_when_it_is_forgotten() {
 fn of_a_device_that_is_forgotten_nothing_is_left_and_of_others_everything() {
     let disk = Arc::new(InMemory::default());
     let store = open(&disk);
-    let commit = |device: &str, epoch, base| {
-        let mut draft = store.begin(device, epoch, base).unwrap();
-        draft.append(Part::Node, &[epoch as u8; 200_000]).unwrap();
-        draft.commit(About { at_us: 1, types: Vec::new(), lanes: 1, node: Vec::new() }).unwrap();
+    let commit = |name: &str, device: &mut Device, base: Option<u64>| {
+        let random = &mut Random::new(7);
+        device.step(random, 5, 200_000);
+        let mut draft = store.begin(name, device.epoch, base).unwrap();
+        device.write(&mut draft, base.is_none(), random).unwrap();
+        draft.commit(about(device.epoch)).unwrap();
     };
-    commit("other", 1, None);
+    commit("other", &mut Device::default(), None);
     let keys = |disk: &InMemory| {
         let (mut all, mut from) = (Vec::new(), Vec::new());
         while let Some(key) = disk.first_from(&from).unwrap() {
@@ -79,8 +83,9 @@ fn of_a_device_that_is_forgotten_nothing_is_left_and_of_others_everything() {
         all
     };
     let before = keys(&disk);
-    commit("cpu", 1, None);
-    commit("cpu", 2, Some(1));
+    let mut cpu = Device::default();
+    commit("cpu", &mut cpu, None);
+    commit("cpu", &mut cpu, Some(1));
     store.put_adoption("cpu", 1, b"what moved to it").unwrap();
     store.forget_device("cpu").unwrap();
     assert_eq!(keys(&disk), before);
@@ -88,7 +93,7 @@ fn of_a_device_that_is_forgotten_nothing_is_left_and_of_others_everything() {
         assert_eq!(store.devices(), ["other"]);
         assert_eq!(store.latest("other").unwrap().checkpoint.unwrap().epoch, 1);
     }
-    commit("cpu", 1, None);
+    commit("cpu", &mut Device::default(), None);
     assert_eq!(store.latest("cpu").unwrap().checkpoint.unwrap().epoch, 1, "one of its name begins anew");
     store.forget_device("nobody").unwrap();
 }
