@@ -305,6 +305,9 @@ impl Node {
             jobs: storage.jobs.clone(),
             cluster: cluster.clone(),
         });
+        if let Some(cluster) = &cluster {
+            router.follow(&cluster.state());
+        }
         let tasks = Arc::new(Tasks::default());
         let outlet: Arc<dyn Outlet> = router.clone();
         made.iter().for_each(|made| made.copy(&tasks));

@@ -408,7 +408,10 @@ impl Router {
             arriving.bytes = bytes.clone();
         }
         let put = target.on_store(move |store, name| store.put_adoption(name, adoption, &bytes)).await;
-        put.map(|()| Moves::Carried).map_err(|e| e.to_string())
+        put.map_err(|e| e.to_string())?;
+        // Other nodes that have copies of the target are to have it before the shards are the target's.
+        target.adoption_copied().await.map_err(|e| e.to_string())?;
+        Ok(Moves::Carried)
     }
 
     /// The table by which a device's workers go, but for these shards.

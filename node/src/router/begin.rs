@@ -83,7 +83,9 @@ impl Beginner {
             self.cluster.runs_no_more(number);
         })?;
         router.meet(&made.device);
-        router.devices.add(made.device.clone())?;
+        let mut letters = Vec::new();
+        router.settle_in(&made.device, &mut letters)?;
+        router.keep(&made.device.name, letters);
         made.device.hand_on_taken_up(&*router);
         let outlet: Arc<dyn Outlet> = router.clone();
         self.maker.run(made, &outlet, &tasks);

@@ -22,7 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use ringhold_cluster::control::Lease;
 use ringhold_cluster::control::state::{NodeNumber, State};
 use ringhold_cluster::fault::Fault;
 use ringhold_cluster::frame::{FrameHeader, LaneError};
@@ -41,6 +42,7 @@ use super::Router;
 use crate::cluster::{Cluster, Inlet, Moves, Moving};
 use crate::device::door::Letter;
 use crate::device::lanes::Away;
+use crate::device::places::NoPlace;
 use crate::device::{Device, Outlet};
 
 /// How long a node may be out of reach before what is kept for it is given up.
@@ -52,12 +54,26 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(20);
 /// Messages that wait at one door until no more is read from other nodes, and how often it is looked whether they still do.
 const WAITING_MAX: usize = 65_536;
 const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// How long what is numbered for a device may be here before that is: nodes do not all know at once where one begins.
+const BEGIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// What became of a batch.
+enum Batch {
+    Taken,
+    /// A device that it is for is not here yet.
+    Waits,
+    /// Another stream has begun since.
+    Over,
+}
 
 /// The lanes of a node to and from others.
 #[derive(Default)]
 pub(super) struct Lanes {
     to: Mutex<BTreeMap<NodeNumber, Arc<To>>>,
     from: Mutex<BTreeMap<NodeNumber, Arc<From>>>,
+    /// To which node goes what is for the device of each number: as agreed, once what was on its way to where the device was before
+    /// has been given to where it is. Held while something is sent.
+    nodes: RwLock<BTreeMap<u16, NodeNumber>>,
     /// There is another one.
     begun: Notify,
     /// How many keep more than they should.
@@ -192,19 +208,33 @@ impl Router {
 
     /// The same, though its shard is about to move.
     pub(super) fn send_now(&self, envelope: Envelope, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) {
-        let device = envelope.numbered.map_or_else(|| self.shards.number_of(header.to().key), |numbered| numbered.to);
-        let node = self.node_of(device).filter(|_| envelope.hops <= HOPS_MAX);
-        match node {
-            Some(node) => self.lanes.push(node, envelope, header, payload),
-            None => self.turn_away(header, payload, Reason::NoDevice, letters),
+        let device = self.bound_for(&envelope, header);
+        let nodes = self.lanes.nodes.read();
+        match nodes.get(&device).copied().filter(|_| envelope.hops <= HOPS_MAX) {
+            Some(node) if !self.is_this(node) => self.lanes.push(node, envelope, header, payload),
+            // It has just begun here.
+            Some(_) if self.place_of(device).is_some() => {
+                drop(nodes);
+                let envelope = Envelope { hops: envelope.hops + 1, ..envelope };
+                self.take_one(envelope, header, payload, letters);
+            }
+            _ => self.turn_away(header, payload, Reason::NoDevice, letters),
         }
+    }
+
+    /// The number of the device that a message goes to.
+    fn bound_for(&self, envelope: &Envelope, header: &Header) -> u16 {
+        envelope.numbered.map_or_else(|| self.shards.number_of(header.to().key), |numbered| numbered.to)
+    }
+
+    fn is_this(&self, node: NodeNumber) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.number() == node)
     }
 
     /// The other node that has the device of this number.
     fn node_of(&self, number: u16) -> Option<NodeNumber> {
-        let cluster = self.cluster.as_ref()?;
-        let node = cluster.state().devices.get(&number)?.node;
-        (node != cluster.number()).then_some(node)
+        let node = *self.lanes.nodes.read().get(&number)?;
+        (!self.is_this(node)).then_some(node)
     }
 
     /// Passes on what a device has numbered.
@@ -296,11 +326,83 @@ impl Router {
         }
     }
 
-    /// Takes in which devices of other nodes have which shards.
-    pub(super) fn follow(&self, state: &State) {
+    /// Takes in which devices of other nodes have which shards, and where devices are.
+    pub fn follow(&self, state: &State) {
+        self.follow_devices(state);
         for (number, shard) in state.shards.iter().enumerate() {
             self.shards.has_elsewhere(number, shard.owner, shard.term as u32);
         }
+    }
+
+    /// Takes in which node has which device. What was on its way to where one was before goes to where it is, and behind that what is
+    /// sent from now on. One that is to begin here is followed as it does: see [`Router::settle_in`].
+    fn follow_devices(&self, state: &State) {
+        let is_new = |nodes: &BTreeMap<u16, NodeNumber>| {
+            let here = |number| self.place_of(number).is_some();
+            let moved = state.devices.iter().filter(|(number, device)| {
+                nodes.get(number) != Some(&device.node) && (!self.is_this(device.node) || here(**number))
+            });
+            moved.map(|(number, device)| (*number, device.node)).collect::<Vec<_>>()
+        };
+        if is_new(&self.lanes.nodes.read()).is_empty() {
+            return;
+        }
+        let mut nodes = self.lanes.nodes.write();
+        for (number, node) in is_new(&nodes) {
+            let before = nodes.insert(number, node).filter(|_| !self.is_this(node));
+            let Some(before) = before else { continue };
+            let plain = self.taken_back(before, number);
+            let lane = self.lanes.to(node);
+            {
+                let mut out = lane.out.lock();
+                for device in &self.devices {
+                    for away in device.door.lock().kept_after(number, 0) {
+                        let numbered = Some(Numbered { from: device.number, to: number, number: away.number });
+                        out.push(Envelope { hops: 0, numbered }, &away.header, &away.payload);
+                    }
+                }
+                plain.iter().for_each(|(envelope, header, payload)| out.push(*envelope, header, payload));
+            }
+            lane.more.notify_one();
+        }
+    }
+
+    /// What was on its way to a device at the node where it is no more, but for what is numbered: that is kept by who has sent it.
+    fn taken_back(&self, node: NodeNumber, device: u16) -> Vec<(Envelope, Header, Vec<u8>)> {
+        let mut plain = Vec::new();
+        if !self.is_this(node) {
+            self.lanes.to(node).out.lock().take_back(|envelope, header, payload| {
+                let goes = self.bound_for(envelope, header) == device;
+                if goes && envelope.numbered.is_none() {
+                    plain.push((*envelope, *header, payload.to_vec()));
+                }
+                goes
+            });
+        }
+        plain
+    }
+
+    /// Has a device that begins here be found, with all that devices of this node keep for it and that was on its way to where it was.
+    pub(super) fn settle_in(&self, device: &Arc<Device>, letters: &mut Vec<Letter>) -> Result<(), NoPlace> {
+        let mut nodes = self.lanes.nodes.write();
+        for other in &self.devices {
+            let kept: Vec<Away> = other.door.lock().kept_after(device.number, 0).cloned().collect();
+            let mut door = device.door.lock();
+            for Away { number, header, payload, .. } in kept {
+                if door.takes(other.number, number) {
+                    door.pass_on(&header, &payload, letters);
+                }
+            }
+        }
+        let before = nodes.get(&device.number).copied();
+        for (_, header, payload) in before.map(|before| self.taken_back(before, device.number)).unwrap_or_default() {
+            device.door.lock().pass_on(&header, &payload, letters);
+        }
+        self.devices.add(device.clone())?;
+        if let Some(cluster) = &self.cluster {
+            nodes.insert(device.number, cluster.number());
+        }
+        Ok(())
     }
 
     /// Keeps a stream to a node. An idle one, too: it is by its stream that a node that has started again is noticed.
@@ -340,7 +442,7 @@ impl Router {
         tokio::select! {
             biased;
             ended = self.hear(lane, reader) => ended,
-            ended = write(lane, writer) => ended.map_err(|e| e.to_string()),
+            ended = write(lane, writer, cluster.lease()) => ended.map_err(|e| e.to_string()),
         }
     }
 
@@ -424,27 +526,41 @@ impl Router {
         self.lanes.all().iter().for_each(|lane| self.give_up(lane, Reason::Stopping, "this node stops"));
     }
 
-    /// Takes a batch of another node's actors' messages. False where another stream has begun since.
-    fn take_batch(&self, lane: &From, stream: u64, header: &FrameHeader, body: &[u8]) -> Result<bool, Wrong> {
+    /// Takes a batch of another node's actors' messages, unless some are numbered for a device that is not here, and may be about to
+    /// begin: then it is taken where there is no `patience` any more.
+    fn take_batch(
+        &self,
+        lane: &From,
+        stream: u64,
+        (header, body): (&FrameHeader, &[u8]),
+        patience: bool,
+    ) -> Result<Batch, Wrong> {
+        let misses = |envelope: &Envelope| envelope.numbered.is_some_and(|n| self.place_of(n.to).is_none());
+        if patience && messages(body, header.count)?.any(|(envelope, ..)| misses(&envelope)) {
+            return Ok(Batch::Waits);
+        }
         let messages = messages(body, header.count)?;
         // Until they are at their doors: what is taken is acknowledged.
         let mut inbound = lane.inbound.lock();
         match inbound.takes(stream, header)? {
             Taken::New => {}
-            Taken::Before => return Ok(true),
-            Taken::Over => return Ok(false),
+            Taken::Before => return Ok(Batch::Taken),
+            Taken::Over => return Ok(Batch::Over),
         }
         let mut letters = Vec::new();
         for (envelope, header, payload) in messages {
-            match envelope.numbered.and_then(|numbered| Some((self.place_of(numbered.to)?, numbered))) {
-                Some((place, numbered)) => {
-                    self.take_numbered(place, numbered, envelope.hops, &header, payload, &mut letters);
-                }
-                None => self.pass_on_one(Envelope { numbered: None, ..envelope }, &header, payload, &mut letters),
-            }
+            self.take_one(envelope, &header, payload, &mut letters);
         }
         self.keep("", letters);
-        Ok(true)
+        Ok(Batch::Taken)
+    }
+
+    /// Takes a message that has come to this node.
+    fn take_one(&self, envelope: Envelope, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) {
+        match envelope.numbered.and_then(|numbered| Some((self.place_of(numbered.to)?, numbered))) {
+            Some((place, numbered)) => self.take_numbered(place, numbered, envelope.hops, header, payload, letters),
+            None => self.pass_on_one(Envelope { numbered: None, ..envelope }, header, payload, letters),
+        }
     }
 
     /// Takes what comes on a stream of another node, until it ends.
@@ -457,11 +573,17 @@ impl Router {
     ) -> Result<(), Fault> {
         loop {
             match reader.next().await {
-                Ok(Some((header, body))) => match self.take_batch(lane, number, &header, body) {
-                    Ok(true) => tell.notify_one(),
-                    Ok(false) => return Ok(()),
-                    Err(e) => return Err(Fault::new(Close::Frame, e.to_string())),
-                },
+                Ok(Some((header, body))) => {
+                    let since = Instant::now();
+                    loop {
+                        match self.take_batch(lane, number, (&header, body), since.elapsed() < BEGIN_LIMIT) {
+                            Ok(Batch::Taken) => break tell.notify_one(),
+                            Ok(Batch::Waits) => sleep(LOOK_EVERY).await,
+                            Ok(Batch::Over) => return Ok(()),
+                            Err(e) => return Err(Fault::new(Close::Frame, e.to_string())),
+                        }
+                    }
+                }
                 Err(LaneError::Frame(e)) => return Err(Fault::new(Close::Frame, e.to_string())),
                 Ok(None) | Err(_) => return Ok(()),
             }
@@ -508,11 +630,21 @@ impl Router {
 }
 
 /// Writes what gathers in a lane, until its stream ends.
-async fn write(lane: &To, mut writer: LaneWriter) -> Result<std::convert::Infallible, LaneError> {
+async fn write(
+    lane: &To,
+    mut writer: LaneWriter,
+    lease: Option<Lease>,
+) -> Result<std::convert::Infallible, LaneError> {
     loop {
         let next = lane.out.lock().next_to_write();
         match next {
-            Some((header, body)) => writer.write(header, body).await?,
+            Some((header, body)) => {
+                // After it was taken: what came about while nobody else could have this node's devices may go out however late.
+                if let Some(lease) = &lease {
+                    lease.held().await;
+                }
+                writer.write(header, body).await?;
+            }
             None => lane.more.notified().await,
         }
     }

@@ -308,6 +308,11 @@ impl Outbound {
         self.gave_up |= gave_up;
     }
 
+    /// Takes back what another way is found for: of what `goes` says so nothing is kept here any more.
+    pub fn take_back(&mut self, mut goes: impl FnMut(&Envelope, &Header, &[u8]) -> bool) {
+        self.rebuild(|envelope, header, payload| !goes(&envelope, header, payload));
+    }
+
     /// Packs what is to stay of all messages into batches anew. Their numbers go on from the last one's: what the receiver has
     /// of the old ones it does not take for the new.
     fn rebuild(&mut self, mut stays: impl FnMut(Envelope, &Header, &[u8]) -> bool) {
