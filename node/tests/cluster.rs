@@ -328,13 +328,17 @@ fn who_does_not_belong_is_refused_and_told_why() {
     x4.kill();
 
     // Names.
-    std::fs::write(place.folder("x5.toml"), "[node]\nname = \"b\"\n[[devices]]\nkind = \"cpu\"\nworkers = 1\n")
-        .unwrap();
+    let of_b = "[node]\nname = \"b\"\nlease = \"3s\"\n[[devices]]\nkind = \"cpu\"\nworkers = 1\n";
+    std::fs::write(place.folder("x5.toml"), of_b).unwrap();
     let error = refused("x5", &place.token("x5", &a));
     assert!(error.contains("has the name `b` already"), "{error}");
     place.config("x6", "cluster = \"other\"");
     let error = refused("x6", &place.token("x6", &a));
     assert!(error.contains("`other`") && error.contains("`ringhold`"), "{error}");
+
+    std::fs::write(place.folder("x7.toml"), of_b.replace("3s", "2s").replace("\"b\"", "\"x7\"")).unwrap();
+    let error = refused("x7", &place.token("x7", &a));
+    assert!(error.contains("lease is 2000 ms") && error.contains("`node.lease`"), "{error}");
 
     // A data folder that is used twice.
     copy(&place.folder("b"), &place.folder("twin"));

@@ -193,6 +193,8 @@ impl Cluster {
         config.node.listen = listen.parse().unwrap();
         config.node.name = Some(format!("n{id}"));
         config.node.drain_timeout = Duration::from_secs(1);
+        // Nobody else goes on with its device while it is away.
+        config.node.lease = Duration::from_secs(60);
         if node > 0 {
             config.node.join = vec![self.kept[0].listen.clone()];
         }

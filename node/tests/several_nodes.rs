@@ -73,6 +73,8 @@ impl Place {
         let mut config = Config { devices: config::Devices(vec![device]), ..Config::default() };
         config.node.listen = "127.0.0.1:0".parse().unwrap();
         config.node.name = Some(self.name.into());
+        // Nobody else goes on with its device while it is away.
+        config.node.lease = Duration::from_secs(60);
         config.node.join = join.map(|node| node.address().to_string()).into_iter().collect();
         let mut registry = Registry::new();
         registry.register::<tally::Actor>().unwrap();

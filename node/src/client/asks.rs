@@ -140,6 +140,11 @@ impl Asks {
         }
     }
 
+    /// Whether anybody waits for an answer.
+    pub fn any_waits(&self) -> bool {
+        self.by_ticket.values().any(|index| self.slots[usize::from(*index)].state == State::Waiting)
+    }
+
     /// The shards of asks that wait.
     pub fn shards(&self) -> BTreeSet<u16> {
         let slots = self.by_ticket.values().map(|index| &self.slots[usize::from(*index)]);

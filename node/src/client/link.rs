@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ use super::retained::{Retained, Written};
 use super::routes::{Routes, frames_numbers};
 use super::{BACKOFF_MAX, BACKOFF_MIN, CLOSE_DEADLINE, Error, Known, Options, Shared};
 
+/// A node that owes an answer and says nothing for so long may be gone.
+const SILENT_AFTER: Duration = Duration::from_millis(200);
 /// How long a node may take to say who has which shard.
 const OWNERS_LIMIT: Duration = Duration::from_secs(2);
 /// A session that ends sooner than this because shards have moved is not followed by another at once: tables disagree.
@@ -378,6 +380,21 @@ async fn ask_others(shared: &Arc<Shared>, link: &Link, round: usize) {
     }
 }
 
+/// Looks for a newer table whenever the node of this link has something to say and does not: one that has died is a connection
+/// that is silent, for longer than it takes until others have its actors.
+async fn ask_while_silent(shared: &Arc<Shared>, link: &Link, frames: &AtomicU64) {
+    let (mut before, mut round) = (0, 0);
+    loop {
+        sleep(SILENT_AFTER).await;
+        let now = frames.load(Relaxed);
+        if now == before && (link.retained.lock().bytes() > 0 || shared.asks.lock().any_waits()) {
+            ask_others(shared, link, round).await;
+            round += 1;
+        }
+        before = now;
+    }
+}
+
 /// What a node says of who has which shard.
 async fn ask_owners(connection: &Connection) -> Option<Owners> {
     match timeout(OWNERS_LIMIT, exchange(connection, &Request::Owners)).await {
@@ -585,7 +602,9 @@ async fn run(shared: &Arc<Shared>, link: &Arc<Link>, session: &mut Session) -> E
         }
         std::future::pending::<()>().await;
     };
-    let read = read(shared, link, generation, recv, &stopping);
+    let frames = AtomicU64::new(0);
+    let read = read(shared, link, generation, recv, &stopping, &frames);
+    let silent = ask_while_silent(shared, link, &frames);
     let anew = async {
         while link.retained.lock().generation() == generation {
             link.anew.notified().await;
@@ -601,6 +620,7 @@ async fn run(shared: &Arc<Shared>, link: &Arc<Link>, session: &mut Session) -> E
         () = when(shared, || shared.over.load(SeqCst)) => Ok(Read::Over),
         () = anew => Ok(Read::Anew),
         () = write => unreachable!("the writer waits for the reader"),
+        () = silent => unreachable!("it goes on for ever"),
         () = limit => Err(LaneError::TooSlow),
     };
     let closing = shared.closing.load(SeqCst);
@@ -729,10 +749,12 @@ async fn read(
     generation: u64,
     recv: &mut RecvStream,
     stopping: &AtomicBool,
+    frames: &AtomicU64,
 ) -> Result<Read, LaneError> {
     let mut reader = FrameReader::default();
     let mut wakers = Vec::new();
     while let Some((header, body)) = reader.next(recv).await? {
+        frames.fetch_add(1, Relaxed);
         let mut rest = &*body;
         {
             let mut asks = shared.asks.lock();

@@ -17,6 +17,8 @@ use super::message::{self, Join, Joined, Message, NotJoined, Reply};
 use super::{Belongs, Cluster, Options, Peering};
 use crate::server::Server;
 
+/// The shortest time that a leader is waited for at most.
+const ELECTION_MAX_MIN: Duration = Duration::from_millis(300);
 /// Under which name the log keeps what a node belongs to.
 const RECORD: &str = "member";
 /// Under which name it keeps the numbers of the node's devices, by their names.
@@ -91,7 +93,7 @@ pub(super) async fn start(cluster: &Cluster, server: &Server) -> Result<Vec<Devi
         disk: Arc::new(Blocking),
         calls: Arc::new(Peering(cluster.peers.clone())),
         network: options.network.clone(),
-        timing: control::Timing { lease: options.lease, spare: options.lease / 4, ..control::Timing::default() },
+        timing: timing(options.lease),
     })
     .await?;
     control.advertise(&cluster.address());
@@ -125,6 +127,20 @@ pub(super) fn devices_lost(log: &RaftLog, devices: &[(String, DeviceNumber)]) ->
 pub(super) fn keep_devices(log: &RaftLog, devices: &[(String, DeviceNumber)]) -> Result<(), Error> {
     let bytes = message::encode(&devices).map_err(Error::Record)?;
     Ok(log.set_record(DEVICES, &bytes)?)
+}
+
+/// How soon a silent leader is followed by another: as soon as a silent node is, within bounds.
+fn timing(lease: Duration) -> control::Timing {
+    let timing = control::Timing::default();
+    let election_max = (lease * 3 / 4).clamp(ELECTION_MAX_MIN, timing.election_max);
+    control::Timing {
+        heartbeat: timing.heartbeat.min(election_max / 6),
+        election_min: election_max / 2,
+        election_max,
+        lease,
+        spare: lease / 4,
+        ..timing
+    }
 }
 
 /// What a data folder says of the cluster that its node belongs to.

@@ -630,11 +630,7 @@ impl Router {
 }
 
 /// Writes what gathers in a lane, until its stream ends.
-async fn write(
-    lane: &To,
-    mut writer: LaneWriter,
-    lease: Option<Lease>,
-) -> Result<std::convert::Infallible, LaneError> {
+async fn write(lane: &To, mut writer: LaneWriter, lease: Option<Lease>) -> Result<std::convert::Infallible, LaneError> {
     loop {
         let next = lane.out.lock().next_to_write();
         match next {
