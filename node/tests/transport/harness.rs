@@ -88,7 +88,9 @@ impl Actor for Echo {
 
 pub const PAYLOAD_BYTES_MAX: u32 = 156;
 
-/// An ask that is not answered yet, with its payload.
+/// An ask, and its payload.
+type Asked = (Header, Vec<u8>);
+/// One that is not answered yet.
 type Held = (Arc<Session>, Header, Vec<u8>);
 
 /// Doors behind which every ask is answered with its own payload, at once, unless told otherwise.
@@ -124,7 +126,7 @@ pub struct EchoDoors {
 pub struct Shared {
     pub marks: Mutex<BTreeMap<(u32, usize), u64>>,
     /// The asks that were taken, and their payloads.
-    pub asks: Mutex<BTreeMap<(u32, u64), (Header, Vec<u8>)>>,
+    pub asks: Mutex<BTreeMap<(u32, u64), Asked>>,
     /// Of those, the ones that are not answered yet, and where they are to be.
     pub held: Mutex<BTreeMap<(u32, u64), Arc<Session>>>,
     /// What was taken by whichever node, in order: node, key, first number of the payload.
