@@ -729,6 +729,10 @@ impl State {
                 shard.term += 1;
             }
         }
+        // Nor does any device wait for its copies: once it is back and has everything, it is in sync again.
+        for device in self.devices.values_mut().filter(|device| device.node != node) {
+            device.changes += u64::from(device.in_sync.remove(&node));
+        }
         self.given_up.insert(node, now + 1);
         Ok(Outcome::Done)
     }
@@ -1010,6 +1014,28 @@ mod tests {
         let Command::InSync { term, changes, node, in_sync, .. } = unknown else { unreachable!() };
         let unknown = Command::InSync { device: 9, term, changes, node, in_sync };
         assert_eq!(state.apply(unknown), Err(Refused::NoSuchDevice(9)));
+    }
+
+    #[test]
+    fn no_device_waits_for_copies_at_a_node_that_was_given_up() {
+        let mut state = three();
+        state.apply(Command::Replicate { device: 0, replicas: vec![2] }).unwrap();
+        let enters = in_sync(&state, 0, 2, true);
+        state.apply(enters).unwrap();
+        let late = in_sync(&state, 0, 2, true);
+        state.apply(Command::GiveUp { node: 2, times: 0, devices: BTreeMap::new() }).unwrap();
+        let Device { in_sync, replicas, .. } = &state.devices[&0];
+        assert_eq!((in_sync, &replicas[..]), (&BTreeSet::from([1]), &[2][..]), "it is to come back");
+        assert_eq!(state.apply(late), Err(Refused::Changed { device: 0 }), "what was said of it before is old");
+    }
+
+    #[test]
+    fn all_nodes_have_the_same_lease() {
+        let mut state = three();
+        let mut other = admission(4, &["a"]);
+        other.member.lease_ms = 900;
+        let refused = Refused::OtherLease { leases: (900, 400), other: 1 };
+        assert_eq!(state.apply(Command::Admit(other)), Err(refused));
     }
 
     #[test]
