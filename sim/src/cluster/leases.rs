@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ringhold_cluster::control::state::{Command, Device, DeviceNumber, NodeNumber};
-use ringhold_cluster::control::{Control, GivenUp};
+use ringhold_cluster::control::{Control, GivenUp, Members};
 use tokio::time::{Instant, sleep};
 
 use super::site::{Order, Site};
@@ -104,8 +104,9 @@ pub async fn check_failover(world: &Arc<World>) {
     let since = Instant::now();
     let (number, site) = loop {
         let state = world.read_somewhere().await;
-        // Of one voter the loss is the end.
-        let survives = world.all().iter().all(|site| site.node().is_none_or(|node| node.members().voters.len() >= 3));
+        // Of one voter the loss is the end; and while one is followed by three, as long as not all know that it has been.
+        let three = |members: Members| members.voters.len() >= 3 && !members.changing;
+        let survives = world.all().iter().all(|site| site.node().is_none_or(|node| three(node.members())));
         if let Some(found) = state.and_then(|state| state.devices.iter().find_map(replicated)).filter(|_| survives) {
             break found;
         }
