@@ -11,7 +11,7 @@ use ringhold_kernels::id::TypeId;
 use ringhold_kernels::registry::Registry;
 use ringhold_kernels::segment::{Framing, Shape};
 use ringhold_storage::checkpoints::Checkpoints;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::cluster::{Cluster, Copies};
 use crate::config::{Config, Device as DeviceConfig, DeviceKind};
@@ -197,10 +197,9 @@ impl Maker {
 
 impl Made {
     /// Has its checkpoints be copied to other nodes, for as long as the node runs.
-    pub fn copy(&self, tasks: &Tasks) {
-        if let Some(copies) = &self.copies {
-            tasks.spawn(format!("copies the checkpoints of device `{}`", self.device.name), copies.clone().run());
-        }
+    pub fn copy(&self, tasks: &Tasks) -> Option<AbortHandle> {
+        let copies = self.copies.clone()?;
+        Some(tasks.spawn(format!("copies the checkpoints of device `{}`", self.device.name), copies.run()))
     }
 }
 
@@ -213,9 +212,9 @@ pub struct Tasks {
 
 impl Tasks {
     /// Does a task, which `what` says it is, for as long as the node runs; its panic is the node's failure.
-    pub fn spawn(&self, what: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&self, what: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         let (vital, what) = (self.vital.clone(), what.into());
-        self.tasks.lock().spawn(async move { vital.watch(what, task).await });
+        self.tasks.lock().spawn(async move { vital.watch(what, task).await })
     }
 
     /// Resolves once one has panicked: which, and with what.

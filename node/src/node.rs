@@ -169,6 +169,11 @@ pub enum Error {
     TooManyThreads(String, u32, u32),
     #[error("the devices were not all up after {0} s; the log says what each waited for")]
     NotUp(u64),
+    #[error(
+        "the node was silent for longer than its lease as it started, and its cluster has given it up: other nodes go on with its devices. \
+         Started again, it is a member as before, with devices that have no actors yet"
+    )]
+    TakenForDead,
     #[error("device `{0}` is given up: {1}")]
     GivenUp(String, String),
     #[error("health cannot be told at {listen} ({source}): choose another address for health.listen, or leave it out")]
@@ -238,6 +243,7 @@ impl Node {
             peers: cluster.as_ref().map(|cluster| cluster.peers().clone()),
         };
         let server = Server::listen(options, sessions.clone())?;
+        let tasks = Arc::new(Tasks::default());
         let numbers = match &cluster {
             Some(cluster) => cluster.start(address(config, server.address()), &server).await?,
             None => (0..planned.len() as u16).collect(),
@@ -250,6 +256,8 @@ impl Node {
                 }
             }
             cluster.keep_devices()?;
+            // From here on the others know that it is there, however long its devices take.
+            tasks.spawn("keeps the members of the cluster", cluster.clone().run());
         }
         let mut made = Vec::new();
         let (table, shards) = match &cluster {
@@ -308,29 +316,42 @@ impl Node {
         if let Some(cluster) = &cluster {
             router.follow(&cluster.state());
         }
-        let tasks = Arc::new(Tasks::default());
         let outlet: Arc<dyn Outlet> = router.clone();
-        made.iter().for_each(|made| made.copy(&tasks));
-        // What a device begins with may not have been committed: nobody is to see anything of it before it is.
-        for Made { device, .. } in &made {
-            let say = |why: String| {
-                tracing::warn!(device = device.name, "the node waits for copies of what the device begins with: {why}");
-                server.waits_for(format!("it waits for copies of what device `{}` begins with: {why}", device.name));
-            };
-            if let Err(e) = device.begins_committed(say).await {
-                tracing::error!(device = device.name, "there are no copies of what the device begins with: {e}");
-            }
-            device.hand_on_taken_up(&*router);
-        }
+        made.iter().for_each(|made| drop(made.copy(&tasks)));
         let beginner = cluster.as_ref().map(|cluster| Beginner {
             router: Arc::downgrade(&router),
             cluster: cluster.clone(),
             maker: maker.clone(),
             tasks: Arc::downgrade(&tasks),
         });
-        if let Some(beginner) = &beginner {
-            // What was given to it before it was started last.
-            beginner.begin_given().await;
+        let begun = async {
+            // What a device begins with may not have been committed: nobody is to see anything of it before it is.
+            for Made { device, .. } in &made {
+                let say = |why: String| {
+                    let what = "copies of what the device begins with";
+                    tracing::warn!(device = device.name, "the node waits for {what}: {why}");
+                    server.waits_for(format!("it waits for {what}, `{}`: {why}", device.name));
+                };
+                if let Err(e) = device.begins_committed(say).await {
+                    tracing::error!(device = device.name, "there are no copies of what the device begins with: {e}");
+                }
+                device.hand_on_taken_up(&*router);
+            }
+            if let Some(beginner) = &beginner {
+                // What was given to it before it was started last.
+                beginner.begin_given().await;
+            }
+        };
+        let given_up = async {
+            match &cluster {
+                Some(cluster) => cluster.given_up().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = given_up => return Err(Error::TakenForDead),
+            () = begun => {}
         }
         let doors: Arc<dyn Doors> = router.clone();
         if let Some(cluster) = &cluster {
@@ -351,8 +372,7 @@ impl Node {
         };
         tasks.spawn("sheds load of the node", router.clone().shed_load(config.limits.memory_bytes));
         tasks.spawn("tells whether the node lives", router.pulse.clone().beat(storage.jobs.clone()));
-        if let Some(cluster) = &cluster {
-            tasks.spawn("keeps the members of the cluster", cluster.clone().run());
+        if cluster.is_some() {
             tasks.spawn("carries messages to other nodes", router.clone().carry_between_nodes());
         }
         if let Some(beginner) = beginner {

@@ -170,6 +170,8 @@ impl Shards {
         if self.of_shard(shard) == ELSEWHERE && term >= self.terms[shard].load(Relaxed) {
             self.terms[shard].store(term, Relaxed);
             self.numbers[shard].store(number.unwrap_or(ELSEWHERE), Relaxed);
+            // What a device that begins here has of it may be from before that.
+            self.moved[shard].fetch_or(term > FIRST_TERM, Relaxed);
         }
     }
 

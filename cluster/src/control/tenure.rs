@@ -138,11 +138,10 @@ impl Control {
         self.0.tenure.lease.clone()
     }
 
-    /// Keeps this node's lease, until the node is given up: then it must end, for its devices may run elsewhere. To be begun once the
-    /// node has read what the cluster has agreed on.
-    pub async fn keep_lease(&self) -> GivenUp {
+    /// Keeps this node's lease, until the node is given up: then it must end, for its devices may run elsewhere. `given_up` is how
+    /// often it had been in the state by which it has its devices.
+    pub async fn keep_lease(&self, given_up: u64) -> GivenUp {
         let own = self.number() as NodeNumber;
-        let given_up = self.state().times_given_up(own);
         let mut asks = FuturesUnordered::new();
         let mut due = interval(self.0.timing.lease / ASKS_PER_LEASE);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);

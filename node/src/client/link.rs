@@ -30,6 +30,10 @@ use super::{BACKOFF_MAX, BACKOFF_MIN, CLOSE_DEADLINE, Error, Known, Options, Sha
 
 /// A node that owes an answer and says nothing for so long may be gone.
 const SILENT_AFTER: Duration = Duration::from_millis(200);
+/// Others are asked that often one after the other,
+const SILENT_ROUNDS: usize = 25;
+/// and then after so long each: its actors are slow.
+const SILENT_LONG: Duration = Duration::from_secs(2);
 /// How long a node may take to say who has which shard.
 const OWNERS_LIMIT: Duration = Duration::from_secs(2);
 /// A session that ends sooner than this because shards have moved is not followed by another at once: tables disagree.
@@ -385,8 +389,11 @@ async fn ask_others(shared: &Arc<Shared>, link: &Link, round: usize) {
 async fn ask_while_silent(shared: &Arc<Shared>, link: &Link, frames: &AtomicU64) {
     let (mut before, mut round) = (0, 0);
     loop {
-        sleep(SILENT_AFTER).await;
+        sleep(if round < SILENT_ROUNDS { SILENT_AFTER } else { SILENT_LONG }).await;
         let now = frames.load(Relaxed);
+        if now != before {
+            round = 0;
+        }
         if now == before && (link.retained.lock().bytes() > 0 || shared.asks.lock().any_waits()) {
             ask_others(shared, link, round).await;
             round += 1;

@@ -260,6 +260,8 @@ impl Joining<'_> {
             let seen = control.changes();
             let state = control.state();
             if let Some(devices) = known(&state) {
+                let given_up = state.times_given_up(belongs.number);
+                self.cluster.known.lock().given_up = given_up;
                 return Ok(devices);
             }
             let is_known = state.by_id(&self.options.id).is_some();

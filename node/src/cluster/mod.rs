@@ -27,6 +27,7 @@ use ringhold_cluster::peers::lane::LaneStream;
 use ringhold_cluster::peers::{CallError, PeerHello, PeerName, PeerRefused, PeerService, Peers};
 use ringhold_cluster::tls::Identity;
 use ringhold_cluster::wire::{Failed, NodeName, Owners, Request, Response};
+use ringhold_storage::checkpoints;
 use ringhold_storage::raft_log::RaftLog;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -100,6 +101,8 @@ struct Known {
     belongs: Option<Belongs>,
     /// The numbers of its devices, by their places.
     devices: Vec<DeviceNumber>,
+    /// How often it had been given up when it was told of its devices.
+    given_up: u64,
 }
 
 /// Which cluster a node belongs to, and as what: kept beside its log.
@@ -122,8 +125,13 @@ impl Cluster {
     pub fn new(options: Options) -> Arc<Cluster> {
         let mut incarnation = [0; 8];
         options.network.random(&mut incarnation);
-        let known =
-            Known { name: options.node.name.clone(), address: String::new(), belongs: None, devices: Vec::new() };
+        let known = Known {
+            name: options.node.name.clone(),
+            address: String::new(),
+            belongs: None,
+            devices: Vec::new(),
+            given_up: 0,
+        };
         Arc::new_cyclic(|cluster: &Weak<Cluster>| Cluster {
             peers: Peers::new(options.network.clone(), options.identity.clone(), cluster.clone()),
             incarnation: u64::from_le_bytes(incarnation),
@@ -277,7 +285,7 @@ impl Cluster {
 
     /// Does what a node has to do for its cluster, for as long as the node runs.
     pub async fn run(self: Arc<Cluster>) {
-        let control = self.control();
+        let (control, given_up) = (self.control(), self.known.lock().given_up);
         tokio::select! {
             biased;
             why = control.stopped() => {
@@ -287,7 +295,7 @@ impl Cluster {
                 );
                 std::future::pending().await
             }
-            GivenUp = control.keep_lease() => {
+            GivenUp = control.keep_lease(given_up) => {
                 self.given_up.0.store(true, SeqCst);
                 self.given_up.1.notify_waiters();
                 std::future::pending().await
@@ -303,6 +311,14 @@ impl Cluster {
         match &self.options.held {
             Some(held) => held.forget_unwanted(self.control()).await,
             None => std::future::pending().await,
+        }
+    }
+
+    /// Takes nothing more of a device that begins here in this term from who has run it before.
+    pub async fn close_copy(&self, device: DeviceNumber, term: u64) -> Result<(), checkpoints::Error> {
+        match &self.options.held {
+            Some(held) => held.close(device, term).await,
+            None => Ok(()),
         }
     }
 

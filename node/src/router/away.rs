@@ -270,7 +270,9 @@ impl Router {
             let (seen, state) = (cluster.changes(), cluster.state());
             let moved = has(&state, &shards, to);
             // Of a node that has started again the cluster takes no change that was begun before.
-            if moved || !has(&state, &shards, from) || run(&state) != first_run {
+            // Nor of one that does not run the device any more.
+            let gives = state.devices.get(&from).is_some_and(|device| device.node == giver);
+            if moved || !gives || !has(&state, &shards, from) || run(&state) != first_run {
                 let still = match &guards {
                     Some(_) => Vec::new(),
                     None => self.hold_all_checkpoints().await,

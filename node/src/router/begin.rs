@@ -3,10 +3,14 @@
 //! A device whose node is gone goes on where its checkpoints are: it keeps its number, its marks and its lanes, and begins with its
 //! last checkpoint, as after the end of any host. What is new is that it has to find its place among those that run here already.
 
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use ringhold_cluster::control::state::{self, DeviceNumber};
 use ringhold_storage::checkpoints::replica_name;
+
+use tokio::time::timeout;
 
 use super::Router;
 use crate::cluster::Cluster;
@@ -24,6 +28,9 @@ impl From<NoPlace> for node::Error {
     }
 }
 
+/// How soon it is tried again to begin what could not.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Begins the devices that the node's cluster gives to it.
 pub struct Beginner {
     pub router: Weak<Router>,
@@ -38,13 +45,16 @@ impl Beginner {
         loop {
             let seen = self.cluster.changes();
             self.begin_given().await;
-            self.cluster.changed(seen).await;
+            // What cannot begin may be able to later.
+            let _ = timeout(AGAIN_AFTER, self.cluster.changed(seen)).await;
         }
     }
 
     /// Begins what has been given to the node and does not run here yet.
     pub async fn begin_given(&self) {
         let (state, own) = (self.cluster.state(), self.cluster.own_devices());
+        let Some(router) = self.router.upgrade().filter(|router| !router.draining.load(SeqCst)) else { return };
+        router.follow(&state);
         let given = state.adopted_by(self.cluster.number()).into_keys().filter(|number| !own.contains(number));
         for number in given {
             let device = &state.devices[&number];
@@ -67,18 +77,26 @@ impl Beginner {
         let place = router.devices.next()?;
         self.cluster.runs(number, place);
         router.shards.runs(number);
-        router.shards.give(shards, place);
+        let state = self.cluster.state();
+        let term = |shard: usize| state.shards.get(shard).map_or(0, |shard| shard.term as u32);
+        router.shards.take(shards, place, term);
+        let mut copying = None;
         let begun = async {
+            self.cluster.close_copy(number, given.term).await?;
             let made = self.make(number, given, place)?;
-            made.copy(&tasks);
+            copying = made.copy(&tasks);
             let (device, name) = (&made.device, &given.about.name);
             let say = |why| tracing::warn!(device = name, "it waits for copies of what it begins with: {why}");
             let committed = device.begins_committed(say).await;
             committed.map_err(|e| device::Error::Checkpoint(name.clone(), e))?;
             Ok::<_, node::Error>(made)
         };
-        let made = begun.await.inspect_err(|_| {
-            router.shards.give(shards, ELSEWHERE);
+        let begun = begun.await;
+        let made = begun.inspect_err(|_| {
+            if let Some(copying) = &copying {
+                copying.abort();
+            }
+            router.shards.take(shards, ELSEWHERE, term);
             router.shards.runs_no_more();
             self.cluster.runs_no_more(number);
         })?;
@@ -114,9 +132,5 @@ impl Router {
         let mut door = device.door.lock();
         let clients = door.clients();
         self.sessions.remember(clients.clients(), clients.forgotten());
-        for session in self.sessions.all() {
-            door.clients().detach(session.client(), session.connection());
-            door.clients().attach(session.number(), session.taken() + 1);
-        }
     }
 }

@@ -215,11 +215,40 @@ impl Router {
             // It has just begun here.
             Some(_) if self.place_of(device).is_some() => {
                 drop(nodes);
-                let envelope = Envelope { hops: envelope.hops + 1, ..envelope };
-                self.take_one(envelope, header, payload, letters);
+                self.take_now(envelope, header, payload, letters);
             }
             _ => self.turn_away(header, payload, Reason::NoDevice, letters),
         }
+    }
+
+    /// As [`Router::take_one`], of what may be held no more.
+    fn take_now(&self, envelope: Envelope, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) {
+        if let Some((place, numbered)) = envelope.numbered.and_then(|n| Some((self.place_of(n.to)?, n))) {
+            let mut door = self.devices[place].door.lock();
+            if !door.takes(numbered.from, numbered.number) {
+                return;
+            }
+            match self.device_of(header.to()) {
+                Some(now) if now == place => return door.pass_on(header, payload, letters),
+                None if door.forwards(header, payload) => return self.devices[place].look_for_early(&door),
+                _ => {}
+            }
+        }
+        match self.door_of(header.to()) {
+            Some(_) if payload.len() > payload_bytes_max(self.slot_bytes as usize) => {
+                letters.push(Letter::new(header, payload, Reason::TooLarge));
+            }
+            Some((_, mut door)) => door.pass_on(header, payload, letters),
+            None => {
+                self.send_now(Envelope { hops: envelope.hops + 1, numbered: None }, header, payload, letters);
+            }
+        }
+    }
+
+    /// Whether this node is to run the device of this number, as agreed; it may be about to begin.
+    fn is_to_run(&self, number: u16) -> bool {
+        let Some(cluster) = &self.cluster else { return false };
+        cluster.state().devices.get(&number).is_some_and(|device| device.node == cluster.number())
     }
 
     /// The number of the device that a message goes to.
@@ -242,7 +271,9 @@ impl Router {
         let mut letters = Vec::new();
         for away in batch {
             let numbered = Numbered { from: from.number, to: away.device, number: away.number };
-            match (self.place_of(away.device), self.node_of(away.device)) {
+            // First: who begins here meanwhile is at its place once it is no other node's.
+            let node = self.node_of(away.device);
+            match (self.place_of(away.device), node) {
                 (Some(place), _) => {
                     self.take_numbered(place, numbered, 0, &away.header, &away.payload, &mut letters);
                 }
@@ -250,6 +281,8 @@ impl Router {
                     let envelope = Envelope { hops: 0, numbered: Some(numbered) };
                     self.send_elsewhere(envelope, &away.header, &away.payload, &mut letters);
                 }
+                // What is kept for it is given to it as it begins here.
+                (None, None) if self.is_to_run(away.device) => {}
                 // There is no such device any more: nobody will ever say that it has it.
                 (None, None) => {
                     from.door.lock().cover_away(away.device, away.number);
@@ -340,7 +373,8 @@ impl Router {
         let is_new = |nodes: &BTreeMap<u16, NodeNumber>| {
             let here = |number| self.place_of(number).is_some();
             let moved = state.devices.iter().filter(|(number, device)| {
-                nodes.get(number) != Some(&device.node) && (!self.is_this(device.node) || here(**number))
+                // What is known of one that runs here is newer than a state in which it does not.
+                nodes.get(number) != Some(&device.node) && self.is_this(device.node) == here(**number)
             });
             moved.map(|(number, device)| (*number, device.node)).collect::<Vec<_>>()
         };
@@ -384,23 +418,45 @@ impl Router {
 
     /// Has a device that begins here be found, with all that devices of this node keep for it and that was on its way to where it was.
     pub(super) fn settle_in(&self, device: &Arc<Device>, letters: &mut Vec<Letter>) -> Result<(), NoPlace> {
+        let mut elsewhere = Vec::new();
         let mut nodes = self.lanes.nodes.write();
         for other in &self.devices {
             let kept: Vec<Away> = other.door.lock().kept_after(device.number, 0).cloned().collect();
             let mut door = device.door.lock();
             for Away { number, header, payload, .. } in kept {
-                if door.takes(other.number, number) {
-                    door.pass_on(&header, &payload, letters);
+                if !door.takes(other.number, number) {
+                    continue;
+                }
+                match self.shards.of(header.to().key) == device.index {
+                    true => door.pass_on(&header, &payload, letters),
+                    // Its shard is another device's by now.
+                    false if door.forwards(&header, &payload) => {}
+                    false => elsewhere.push((Envelope::default(), header, payload)),
                 }
             }
         }
         let before = nodes.get(&device.number).copied();
-        for (_, header, payload) in before.map(|before| self.taken_back(before, device.number)).unwrap_or_default() {
-            device.door.lock().pass_on(&header, &payload, letters);
+        for (envelope, header, payload) in before.map(|b| self.taken_back(b, device.number)).unwrap_or_default() {
+            match self.shards.of(header.to().key) == device.index {
+                true => device.door.lock().pass_on(&header, &payload, letters),
+                false => elsewhere.push((envelope, header, payload)),
+            }
         }
-        self.devices.add(device.clone())?;
+        {
+            // A client that comes meanwhile waits for the door, and is met by it either way.
+            let mut door = device.door.lock();
+            self.devices.add(device.clone())?;
+            for session in self.sessions.all() {
+                door.clients().detach(session.client(), session.connection());
+                door.clients().attach(session.number(), session.taken() + 1);
+            }
+        }
         if let Some(cluster) = &self.cluster {
             nodes.insert(device.number, cluster.number());
+        }
+        drop(nodes);
+        for (envelope, header, payload) in elsewhere {
+            self.pass_on_one(envelope, &header, &payload, letters);
         }
         Ok(())
     }
@@ -433,7 +489,7 @@ impl Router {
         let LaneStream { node, writer, mut reader } = opened.map_err(|e| e.to_string())?;
         let first = timeout(OPEN_LIMIT, reader.next()).await.map_err(|_| "it does not say what it has")?;
         match first.map_err(|e| e.to_string())? {
-            Some((header, body)) => self.welcomed(lane, &state, node.incarnation, &header, body),
+            Some((header, body)) => self.welcomed(lane, node.incarnation, &header, body),
             None => return Err("it takes no messages now".into()),
         }
         .map_err(|e| e.to_string())?;
@@ -447,14 +503,16 @@ impl Router {
     }
 
     /// Takes in what another node has, at the begin of a stream; and gives it again what it may need.
-    fn welcomed(&self, lane: &To, state: &State, run: u64, header: &FrameHeader, body: &[u8]) -> Result<(), Wrong> {
+    fn welcomed(&self, lane: &To, run: u64, header: &FrameHeader, body: &[u8]) -> Result<(), Wrong> {
         let marks = DeviceMark::read(body)?;
+        // Of the devices that what is sent to goes to that node now, which may be fewer than when the stream was asked for.
+        let nodes = self.lanes.nodes.read();
         let mut out = lane.out.lock();
         let again = out.welcomed(run, header.mark)?;
         self.cover(&marks);
         for device in self.devices.iter().filter(|_| again) {
             let door = device.door.lock();
-            for (to, _) in state.devices_of(lane.node) {
+            for to in nodes.iter().filter(|(_, node)| **node == lane.node).map(|(to, _)| *to) {
                 let taken = marks.iter().find(|mark| (mark.from, mark.to) == (device.number, to));
                 for away in door.kept_after(to, taken.map_or(0, |mark| mark.taken)) {
                     let numbered = Some(Numbered { from: device.number, to, number: away.number });
@@ -462,7 +520,7 @@ impl Router {
                 }
             }
         }
-        drop(out);
+        drop((out, nodes));
         self.look_for_room(lane);
         Ok(())
     }
@@ -536,7 +594,9 @@ impl Router {
         patience: bool,
     ) -> Result<Batch, Wrong> {
         let misses = |envelope: &Envelope| envelope.numbered.is_some_and(|n| self.place_of(n.to).is_none());
-        if patience && messages(body, header.count)?.any(|(envelope, ..)| misses(&envelope)) {
+        let begins = |envelope: &Envelope| envelope.numbered.is_some_and(|n| self.is_to_run(n.to));
+        let waits = |envelope: &Envelope| misses(envelope) && (patience || begins(envelope));
+        if messages(body, header.count)?.any(|(envelope, ..)| waits(&envelope)) {
             return Ok(Batch::Waits);
         }
         let messages = messages(body, header.count)?;

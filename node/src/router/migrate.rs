@@ -160,7 +160,11 @@ impl Router {
     pub(super) fn source_of(&self, shards: &ShardSet) -> Result<Arc<Device>, Error> {
         let name = |shard| self.devices[usize::from(self.shards.of_shard(shard))].name.clone();
         let first = shards.iter().next().ok_or(Error::NoShards)?;
-        let of = |shard| self.shards.of_shard(shard);
+        // Of one that is about to begin here nothing moves yet.
+        let of = |shard| match self.shards.of_shard(shard) {
+            place if usize::from(place) < self.devices.len() => place,
+            _ => ELSEWHERE,
+        };
         if let Some(elsewhere) = shards.iter().find(|shard| of(*shard) == ELSEWHERE) {
             return Err(Error::Elsewhere(elsewhere));
         }

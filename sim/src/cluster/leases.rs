@@ -34,7 +34,7 @@ pub async fn take_part(site: Arc<Site>, world: Arc<World>, node: Control) {
         while node.read(PATIENCE).await.is_err() {}
         tokio::select! {
             biased;
-            GivenUp = node.keep_lease() => {}
+            GivenUp = node.keep_lease(node.state().times_given_up(site.number as NodeNumber)) => {}
             () = node.keep_leases() => {}
             () = replicate(&node) => {}
         }

@@ -90,6 +90,19 @@ impl Held {
         Ok(answered)
     }
 
+    /// Takes nothing more of a device that begins here in this term. What was just being taken is taken before this has returned.
+    ///
+    /// # Errors
+    /// Where the copy cannot be read, or the disk fails.
+    pub async fn close(&self, device: DeviceNumber, term: u64) -> Result<(), Error> {
+        let (mut arriving, store) = (self.copy(device).arriving.clone().lock_owned().await, self.store.clone());
+        let closed = on(&*self.jobs, move || {
+            *arriving = Arriving::default();
+            Replica::open(&store, device)?.hear(term).map(drop)
+        });
+        closed.await
+    }
+
     fn copy(&self, device: DeviceNumber) -> Arc<Copy> {
         self.copies.lock().entry(device).or_default().clone()
     }

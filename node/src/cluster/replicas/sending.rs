@@ -339,6 +339,9 @@ impl Copies {
         let (Some(member), Some(device)) = (state.nodes.get(&node), state.devices.get(&self.device)) else {
             return Err(format!("there is no node {node}, or no device {}", self.device));
         };
+        if device.node != self.cluster.number() {
+            return Err(format!("node {} runs device {}", device.node, self.device));
+        }
         let message = Message::Replica { device: self.device, term: device.term, asked };
         match self.cluster.call(&member.address, &message, SILENT_MAX).await {
             Ok(Reply::Replica(copied)) => Ok(copied),
@@ -357,9 +360,9 @@ impl Copies {
     /// Has a replica be in sync that has everything, unless it is.
     async fn enter(&self, node: NodeNumber) {
         let state = self.cluster.state();
-        let Some(device) = state.devices.get(&self.device).filter(|device| !device.in_sync.contains(&node)) else {
-            return;
-        };
+        let own = self.cluster.number();
+        let behind = |device: &&Device| device.node == own && !device.in_sync.contains(&node);
+        let Some(device) = state.devices.get(&self.device).filter(behind) else { return };
         {
             // Whatever is committed from here on waits for it.
             let mut known = self.known.lock();
@@ -378,7 +381,7 @@ impl Copies {
     /// Has a replica be in sync no more; one that was to come in does not, from then on.
     async fn leave(&self, node: NodeNumber) -> Result<(), String> {
         let state = self.cluster.state();
-        match state.devices.get(&self.device) {
+        match state.devices.get(&self.device).filter(|device| device.node == self.cluster.number()) {
             Some(device) => self.propose(device, node, false).await,
             None => Ok(()),
         }
