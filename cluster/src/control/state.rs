@@ -344,7 +344,9 @@ pub enum Refused {
     BadName { what: String, bytes: u64 },
     #[error("two devices of the node are called `{0}`: each needs a name of its own")]
     SameDevice(String),
-    #[error("node {node} still owns {shards} shards: drain it first (`ringhold node drain`)")]
+    #[error(
+        "node {node} still owns {shards} shards: drain it (`ringhold node drain`), and have them moved away (`ringhold cluster rebalance`)"
+    )]
     StillOwns { node: NodeNumber, shards: u32 },
     #[error("node {0} is the last one: a cluster has at least one")]
     LastNode(NodeNumber),

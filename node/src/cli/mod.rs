@@ -188,7 +188,7 @@ enum ClusterCommand {
     /// Show which device owns which shards
     Shards,
 
-    /// Show what would be best moved between the devices of each node, and why; nothing is moved
+    /// Show what would be best moved between the devices of all nodes, and why; nothing is moved
     Plan,
 
     /// Move what `plan` says
@@ -198,7 +198,7 @@ enum ClusterCommand {
         yes: bool,
     },
 
-    /// Move shards to another device of their node, while both are at work
+    /// Move shards to another device, of the same node or of another, while both are at work
     Migrate {
         /// Which: 7, or 0-63,128-191; all of one device
         shards: String,
