@@ -27,6 +27,7 @@ use crate::cluster::{self, AgreedTable, Cluster, Held, Inlet};
 use crate::config::{self, Config, DeviceKind};
 use crate::device::host::{Devices, Planned, RealDevices};
 use crate::device::keeper::{Blocking, Jobs};
+use crate::device::places::NoPlace;
 use crate::device::{self, Outlet, leave_timeout};
 use crate::health::http::{self, Http};
 use crate::make::{self, Made, Maker, Tasks, start_timeout, workers};
@@ -174,6 +175,8 @@ pub enum Error {
          Started again, it is a member as before, with devices that have no actors yet"
     )]
     TakenForDead,
+    #[error(transparent)]
+    NoPlace(#[from] NoPlace),
     #[error("device `{0}` is given up: {1}")]
     GivenUp(String, String),
     #[error("health cannot be told at {listen} ({source}): choose another address for health.listen, or leave it out")]

@@ -9,24 +9,16 @@ use std::time::Duration;
 
 use ringhold_cluster::control::state::{self, DeviceNumber};
 use ringhold_storage::checkpoints::replica_name;
-
 use tokio::time::timeout;
 
 use super::Router;
 use crate::cluster::Cluster;
 use crate::config::{self, DeviceKind};
 use crate::device::host::Planned;
-use crate::device::places::NoPlace;
 use crate::device::{self, Device, Outlet};
 use crate::make::{self, Made, Maker, Tasks};
 use crate::node;
 use crate::shards::{ELSEWHERE, ShardSet};
-
-impl From<NoPlace> for node::Error {
-    fn from(error: NoPlace) -> node::Error {
-        node::Error::Failed(error.to_string())
-    }
-}
 
 /// How soon it is tried again to begin what could not.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
