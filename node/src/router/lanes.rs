@@ -223,26 +223,51 @@ impl Router {
 
     /// As [`Router::take_one`], of what may be held no more.
     fn take_now(&self, envelope: Envelope, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) {
-        if let Some((place, numbered)) = envelope.numbered.and_then(|n| Some((self.place_of(n.to)?, n))) {
-            let mut door = self.devices[place].door.lock();
-            if !door.takes(numbered.from, numbered.number) {
-                return;
-            }
-            match self.device_of(header.to()) {
-                Some(now) if now == place => return door.pass_on(header, payload, letters),
-                None if door.forwards(header, payload) => return self.devices[place].look_for_early(&door),
-                _ => {}
-            }
+        if let Some((place, numbered)) = envelope.numbered.and_then(|n| Some((self.place_of(n.to)?, n)))
+            && self.let_in_numbered(place, numbered, header, payload, letters)
+        {
+            return;
         }
+        if !self.let_in(header, payload, letters) {
+            self.send_now(Envelope { hops: envelope.hops + 1, numbered: None }, header, payload, letters);
+        }
+    }
+
+    /// Marks a message as taken by the device at this place, for which it was numbered, and lets it have it. False where its shard is
+    /// another one's by now, which is to have it.
+    fn let_in_numbered(
+        &self,
+        place: usize,
+        numbered: Numbered,
+        header: &Header,
+        payload: &[u8],
+        letters: &mut Vec<Letter>,
+    ) -> bool {
+        // Mark and message in one go, for a checkpoint must not have the one without the other.
+        let mut door = self.devices[place].door.lock();
+        if !door.takes(numbered.from, numbered.number) {
+            return true;
+        }
+        match self.device_of(header.to()) {
+            Some(now) if now == place => door.pass_on(header, payload, letters),
+            // Its shard has moved since it was numbered.
+            None if door.forwards(header, payload) => self.devices[place].look_for_early(&door),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Lets the device of this node have a message that has its actor's shard. False where none has.
+    fn let_in(&self, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) -> bool {
         match self.door_of(header.to()) {
+            // Nodes may have slots of different sizes.
             Some(_) if payload.len() > payload_bytes_max(self.slot_bytes as usize) => {
                 letters.push(Letter::new(header, payload, Reason::TooLarge));
             }
             Some((_, mut door)) => door.pass_on(header, payload, letters),
-            None => {
-                self.send_now(Envelope { hops: envelope.hops + 1, numbered: None }, header, payload, letters);
-            }
+            None => return false,
         }
+        true
     }
 
     /// Whether this node is to run the device of this number, as agreed; it may be about to begin.
@@ -308,31 +333,15 @@ impl Router {
             let envelope = Envelope { hops, numbered: Some(numbered) };
             return held.messages.push((envelope, *header, payload.to_vec()));
         }
-        {
-            // Mark and message in one go, for a checkpoint must not have the one without the other.
-            let mut door = self.devices[place].door.lock();
-            if !door.takes(numbered.from, numbered.number) {
-                return;
-            }
-            match self.device_of(header.to()) {
-                Some(now) if now == place => return door.pass_on(header, payload, letters),
-                // Its shard has moved since it was numbered.
-                None if door.forwards(header, payload) => return self.devices[place].look_for_early(&door),
-                _ => {}
-            }
+        if !self.let_in_numbered(place, numbered, header, payload, letters) {
+            self.pass_on_one(Envelope { hops, numbered: None }, header, payload, letters);
         }
-        self.pass_on_one(Envelope { hops, numbered: None }, header, payload, letters);
     }
 
     /// Passes a message on to the device that has its actor's shard.
     pub(super) fn pass_on_one(&self, envelope: Envelope, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) {
-        match self.door_of(header.to()) {
-            // Nodes may have slots of different sizes.
-            Some(_) if payload.len() > payload_bytes_max(self.slot_bytes as usize) => {
-                letters.push(Letter::new(header, payload, Reason::TooLarge));
-            }
-            Some((_, mut door)) => door.pass_on(header, payload, letters),
-            None => self.send_elsewhere(Envelope { hops: envelope.hops + 1, ..envelope }, header, payload, letters),
+        if !self.let_in(header, payload, letters) {
+            self.send_elsewhere(Envelope { hops: envelope.hops + 1, ..envelope }, header, payload, letters);
         }
     }
 
