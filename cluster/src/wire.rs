@@ -488,6 +488,10 @@ pub enum Request {
     Owners,
     /// About the cluster, or a change to it.
     Cluster(admin::Request),
+    /// Somebody wants to see to the backend that runs a device: the device goes on with another until it is to be tried again.
+    LeaveBackend {
+        device: String,
+    },
 }
 
 /// A [`Key`] on a control stream.
@@ -525,6 +529,8 @@ pub enum Response {
     Failed(Failed),
     Owners(Owners),
     Cluster(admin::Response),
+    /// The backend that the device is to go on with.
+    LeavingBackend(String),
 }
 
 /// Why a request was not done.

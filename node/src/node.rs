@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use ringhold_cluster::control::Dismissed;
 use ringhold_cluster::control::state::AboutDevice;
 use ringhold_cluster::network::{Network, RealNetwork};
 use ringhold_cluster::placement::Place;
@@ -345,15 +346,15 @@ impl Node {
                 beginner.begin_given().await;
             }
         };
-        let given_up = async {
+        let dismissed = async {
             match &cluster {
-                Some(cluster) => cluster.given_up().await,
+                Some(cluster) => cluster.dismissed().await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
-            () = given_up => return Err(Error::TakenForDead),
+            _ = dismissed => return Err(Error::TakenForDead),
             () = begun => {}
         }
         let doors: Arc<dyn Doors> = router.clone();
@@ -377,6 +378,7 @@ impl Node {
         tasks.spawn("tells whether the node lives", router.pulse.clone().beat(storage.jobs.clone()));
         if cluster.is_some() {
             tasks.spawn("carries messages to other nodes", router.clone().carry_between_nodes());
+            tasks.spawn("lets go of devices that are not needed any more", router.clone().retire_stand_ins());
         }
         if let Some(beginner) = beginner {
             tasks.spawn("begins the devices that the cluster gives to the node", beginner.run());
@@ -455,11 +457,12 @@ impl Node {
         self.tasks.failed().await
     }
 
-    /// Resolves once the cluster has given the node up, because it was silent for longer than its lease: its devices may run on other
-    /// nodes. Drop it then, for nothing of it counts any more, and start another: that one's devices are new.
-    pub async fn given_up(&self) {
+    /// Resolves once the cluster has given the node up, because it was silent for longer than its lease, or has removed it: its devices
+    /// may run on other nodes. Drop it then, for nothing of it counts any more. Of one that was given up start another: that one's
+    /// devices are new.
+    pub async fn dismissed(&self) -> Dismissed {
         match &self.cluster {
-            Some(cluster) => cluster.given_up().await,
+            Some(cluster) => cluster.dismissed().await,
             None => std::future::pending().await,
         }
     }

@@ -166,8 +166,26 @@ impl Node {
     }
 
     /// Ends it with SIGTERM, which must go well.
-    fn stop(mut self) {
+    fn stop(self) {
+        self.ask_to_stop();
+        self.stopped();
+    }
+
+    fn ask_to_stop(&self) {
         kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
+    }
+
+    /// Waits until it has ended by itself; how.
+    fn ended(mut self) -> Option<i32> {
+        let since = Instant::now();
+        while self.process.try_wait().unwrap().is_none() {
+            assert!(since.elapsed() < PATIENCE, "it runs on\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.process.wait().unwrap().code()
+    }
+
+    fn stopped(mut self) {
         let status = self.process.wait().unwrap();
         assert_eq!(status.code(), Some(0), "{}", self.log());
     }
@@ -260,6 +278,7 @@ fn without_its_lease_a_node_answers_nobody_and_goes_on_once_it_has_it_again() {
         assert_eq!(code, 0, "{stdout}{stderr}");
         assert!(since.elapsed() < PATIENCE, "it still answers\n{}", a.log());
     }
+    a.until_ready("not ready", |code, said| code == 1 && said.contains("the node has no lease"));
     send(Signal::CONT);
     let count = |node: &Node| node.json(&["actor", "inspect", "counter", "7"])["state"]["count"].as_u64().unwrap();
     a.until("somebody leads", |status| roles(status, "leader") == 1);
@@ -359,13 +378,21 @@ fn who_does_not_belong_is_refused_and_told_why() {
     assert!(error.contains("--yes"), "{error}");
     a.json(&["node", "drain", "b"]);
     a.json(&["node", "remove", "b", "--yes"]);
-    b.kill();
+    // It is told.
+    let log = b.log.clone();
+    assert_eq!(b.ended(), Some(1));
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("the node was removed from its cluster, and ends"), "{log}");
     let error = place.refused("b", &[]);
     assert!(error.contains("removed from"), "{error}");
     let status = a.json(&["cluster", "status"]);
     assert_eq!(status["nodes"].as_array().unwrap().len(), 1, "{status:#}");
 
     // Settings.
+    // None is set where one of them cannot be.
+    let error = a.fails(&["cluster", "settings", "voters_max=7", "placement=near"]);
+    assert!(error.contains("`placement` cannot be `near`"), "{error}");
+    assert_ne!(setting(&a.json(&["cluster", "status"])), "7");
     let error = a.fails(&["cluster", "settings", "voters_max=2"]);
     assert!(error.contains("must be 1, 3, 5 or 7"), "{error}");
     let error = a.fails(&["cluster", "settings", "voters=3"]);
@@ -593,18 +620,77 @@ fn actors_of_a_node_that_is_killed_go_on_at_another_with_all_that_was_committed(
     let status = b.until("a majority agrees", |status| status["leader"] != 1);
     let device = &status["devices"][0];
     assert!(device["node"] != 1 && device["shards"] == 4096, "{device:#}");
+    // Shards move though the one that died cannot be asked: it has nothing any more.
+    let free = status["devices"].as_array().unwrap().iter().find(|other| other["node"] != device["node"]).unwrap();
+    let to = free["number"].to_string();
+    assert_eq!(b.json(&["cluster", "migrate", "0-1023", "--to", &to])["migrated"]["shards"], 1_024);
+    runtime.block_on(add_to_all(&client, 5));
 
     // The one that died comes back as a node whose device has nothing yet.
     let a = place.start("a", &[]);
     let status = a.until("it is there", |status| status["nodes"][0]["heard_ms"].as_u64().is_some_and(|ms| ms < 1_000));
     assert_eq!(status["nodes"][0]["shards"], 0, "{status:#}");
-    runtime.block_on(add_to_all(&client, 5));
-    // All of it outlives the one that has it now, too.
-    let owner = device["node"].as_u64().unwrap();
-    b.until("a copy is in sync", |status| status["devices"][0]["in_sync"].as_array().unwrap().len() == 2);
-    let (owner, other) = if owner == 2 { (b, c) } else { (c, b) };
-    owner.kill();
     runtime.block_on(add_to_all(&client, 6));
+    // What stood in for its device has nothing any more once shards are spread anew, and goes.
+    let is_copied = |status: &Value| {
+        let devices = status["devices"].as_array().unwrap();
+        devices.iter().all(|device| device["in_sync"].as_array().unwrap().len() == 2)
+    };
+    b.until("all copies are in sync", is_copied);
+    let moved = b.json(&["cluster", "rebalance", "--yes"]);
+    assert!(moved["migrated"].as_array().is_some_and(|moves| !moves.is_empty()), "{moved:#}");
+    runtime.block_on(add_to_all(&client, 7));
+    let status = b.until("a stand-in is gone", |status| status["devices"].as_array().unwrap().len() == 3);
+    assert!(
+        status["devices"].as_array().unwrap().iter().all(|device| device["shards"].as_u64() > Some(1_000)),
+        "{status:#}"
+    );
+    // Each runs its own device alone, once its node has noticed.
+    let (devices, since) = (|node: &Node| node.json(&["status"])["devices"].as_array().unwrap().len(), Instant::now());
+    while devices(&b) + devices(&c) > 2 {
+        assert!(since.elapsed() < PATIENCE, "it still runs\n{}", b.log());
+    }
+    // And all of it outlives another node.
+    b.until("all copies are in sync", is_copied);
+    b.kill();
+    runtime.block_on(add_to_all(&client, 8));
     runtime.block_on(client.close()).unwrap();
-    drop((a, other));
+    drop((a, c));
+}
+
+#[test]
+fn a_whole_cluster_stops_at_once_and_has_everything_when_it_starts_again() {
+    let runtime = Runtime::new().unwrap();
+    let place = Place::new();
+    let a = place.start("a", &[]);
+    let (b, c) = (place.join("b", &a), place.join("c", &a));
+    c.until("three voters", three_voters);
+    a.json(&["cluster", "rebalance", "--yes"]);
+    let copied = |status: &Value| {
+        let devices = status["devices"].as_array().unwrap();
+        devices.iter().all(|device| device["in_sync"].as_array().unwrap().len() == 2)
+    };
+    c.until("all copies are in sync", copied);
+    let client = runtime.block_on(client(&[&a, &b, &c]));
+    runtime.block_on(add_to_all(&client, 1));
+    runtime.block_on(client.close()).unwrap();
+
+    let (nodes, asked) = ([a, b, c], Instant::now());
+    nodes.iter().for_each(Node::ask_to_stop);
+    for node in nodes {
+        let log = node.log.clone();
+        node.stopped();
+        let log = std::fs::read_to_string(log).unwrap();
+        assert!(!log.contains("ERROR"), "{log}");
+    }
+    // Far less than the 30 s after which a node ends in any case.
+    assert!(asked.elapsed() < Duration::from_secs(20), "it took {:?}", asked.elapsed());
+    // None is up before a majority is.
+    let again: Vec<Node> = std::thread::scope(|scope| {
+        let starting = ["a", "b", "c"].map(|name| scope.spawn(|| place.start(name, &[])));
+        starting.map(|started| started.join().unwrap()).into()
+    });
+    let client = runtime.block_on(self::client(&again.iter().collect::<Vec<_>>()));
+    runtime.block_on(add_to_all(&client, 2));
+    runtime.block_on(client.close()).unwrap();
 }

@@ -240,6 +240,24 @@ async fn a_device_whose_gpu_fails_goes_on_with_the_cpu_and_moves_back_while_asks
     assert!(recovery.gone_us <= recovery.launched_us && recovery.launched_us <= recovery.running_us, "{recovery:?}");
     let back = runs_on(&client, "emulated").await;
     assert_eq!(back.checkpoints.unwrap().moves, 2);
+    // Somebody wants to see to the GPU: the device leaves it, and comes back when that is done and not before.
+    let leave = || client.request(Request::LeaveBackend { device: "emulated0".into() }, Duration::from_secs(5));
+    assert_eq!(leave().await.unwrap(), Response::LeavingBackend("cpu".into()));
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let left = runs_on(&client, "cpu").await;
+        let breaker = &left.backends[0];
+        // What serves it is known a moment before the breaker is.
+        if (breaker.breaker, breaker.retry_ms) == (BreakerState::Open, None) {
+            break;
+        }
+        assert!(Instant::now() < until, "{breaker:?}");
+    }
+    let refused = leave().await.unwrap_err().to_string();
+    assert!(refused.contains("what else could run it was left alone"), "{refused}");
+    client.request(Request::Retry { device: "emulated0".into() }, Duration::from_secs(5)).await.unwrap();
+    let back = runs_on(&client, "emulated").await;
+    assert_eq!(back.checkpoints.unwrap().moves, 4);
     moved_back.store(true, SeqCst);
     let mut asked = Vec::new();
     for asker in askers {

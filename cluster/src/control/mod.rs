@@ -66,7 +66,7 @@ use state::State;
 use store::Store;
 use tasks::Life;
 use tenure::Tenure;
-pub use tenure::{GivenUp, Lease};
+pub use tenure::{Dismissed, Lease};
 use types::{Peer, Raft, Types};
 
 /// How nodes reach each other.

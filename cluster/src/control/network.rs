@@ -75,6 +75,8 @@ pub(super) enum Renewal {
     GivenUp {
         times: u64,
     },
+    /// It was removed from the cluster.
+    Removed,
 }
 
 #[derive(Serialize, Deserialize)]

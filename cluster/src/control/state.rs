@@ -228,6 +228,11 @@ impl Settings {
         }
     }
 
+    /// Whether a setting may have this value.
+    pub fn check(name: &str, value: &str) -> Result<(), Refused> {
+        Settings::default().set(name, value)
+    }
+
     fn set(&mut self, name: &str, value: &str) -> Result<(), Refused> {
         let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
             return Err(Refused::NoSuchSetting(name.into()));
@@ -275,6 +280,9 @@ pub enum Command {
     /// As `Move`, between devices of two nodes, both of which still run as they did when it was begun: these are their
     /// incarnations. One that has started since knows nothing of it.
     MoveBetween { shards: Vec<Range<u32>>, from: DeviceNumber, to: DeviceNumber, runs: (u64, u64) },
+    /// A device that went on elsewhere because its node was given up is not there any more, for it has nothing: proposed by the node
+    /// that runs it in this term.
+    Retire { device: DeviceNumber, term: u64 },
 }
 
 /// Who comes.
@@ -368,6 +376,8 @@ pub enum Refused {
     NotReplica { device: DeviceNumber, node: NodeNumber },
     #[error("device {device} cannot begin on node {node}: {why}")]
     CannotBegin { device: DeviceNumber, node: NodeNumber, why: String },
+    #[error("device {device} cannot go: {why}")]
+    CannotRetire { device: DeviceNumber, why: String },
     #[error("node {node} was given up {now} times, and this is of when it had been {times} times")]
     GivenUp { node: NodeNumber, times: u64, now: u64 },
     #[error("there is no setting `{0}`: `ringhold cluster settings` lists them")]
@@ -474,6 +484,7 @@ impl State {
             }
             Command::GiveUp { node, times, devices } => self.give_up(node, times, &devices),
             Command::UseToken { serial, expires_s, now_s } => self.use_token(serial, expires_s, now_s),
+            Command::Retire { device, term } => self.retire(device, term),
         }
     }
 
@@ -737,6 +748,23 @@ impl State {
         }
         self.given_up.insert(node, now + 1);
         Ok(Outcome::Done)
+    }
+
+    fn retire(&mut self, number: DeviceNumber, term: u64) -> Result<Outcome, Refused> {
+        let device = self.devices.get(&number).ok_or(Refused::NoSuchDevice(number))?;
+        if device.term != term {
+            return Err(Refused::OtherTerm { device: number, term, now: device.term });
+        }
+        let shards = self.shards_of(number).count();
+        let why = match (device.adopted, shards) {
+            (false, _) => "its node comes with it".into(),
+            (true, 1..) => format!("it owns {shards} shards"),
+            (true, 0) => {
+                self.devices.remove(&number);
+                return Ok(Outcome::Done);
+            }
+        };
+        Err(Refused::CannotRetire { device: number, why })
     }
 
     fn replicate(&mut self, number: DeviceNumber, replicas: Vec<NodeNumber>) -> Result<Outcome, Refused> {
@@ -1165,6 +1193,16 @@ mod tests {
         assert_eq!(admit(&mut state, 1, &["a"]), Ok(Outcome::Admitted { node: 1, devices: vec![3] }));
         assert_eq!((state.shards_of(0).count(), state.shards_of(3).count()), (16, 0));
         assert_eq!(admit(&mut state, 1, &["a"]), Ok(Outcome::Admitted { node: 1, devices: vec![3] }));
+        // It goes once it has nothing, and what a node comes with does not.
+        let (term, mut emptied) = (state.devices[&0].term, state.clone());
+        let retire = |device, term| Command::Retire { device, term };
+        assert!(matches!(emptied.apply(retire(0, term)), Err(Refused::CannotRetire { .. })), "it has shards");
+        emptied.apply(Command::Move { shards: vec![0..16], from: 0, to: 3 }).unwrap();
+        assert!(matches!(emptied.apply(retire(0, term - 1)), Err(Refused::OtherTerm { .. })));
+        assert!(matches!(emptied.apply(retire(1, 1)), Err(Refused::CannotRetire { .. })));
+        assert_eq!(emptied.apply(retire(0, term)), Ok(Outcome::Done));
+        assert_eq!(emptied.apply(retire(0, term)), Err(Refused::NoSuchDevice(0)));
+        assert!(emptied.adopted_by(2).is_empty());
         // Back to where it came from it is not what that node comes with.
         state.apply(Command::Replicate { device: 0, replicas: vec![1] }).unwrap();
         state.apply(in_sync(&state, 0, 1, true)).unwrap();

@@ -75,9 +75,14 @@ impl fmt::Debug for Lease {
     }
 }
 
-/// A node was given up while it was silent: its devices may run elsewhere.
+/// Why a node has to end: it holds no lease any more, and will hold none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GivenUp;
+pub enum Dismissed {
+    /// It was given up while it was silent: its devices may run elsewhere.
+    GivenUp,
+    /// It is no member of the cluster any more.
+    Removed,
+}
 
 /// Both halves of leases at one node.
 pub(super) struct Tenure {
@@ -138,9 +143,9 @@ impl Control {
         self.0.tenure.lease.clone()
     }
 
-    /// Keeps this node's lease, until the node is given up: then it must end, for its devices may run elsewhere. `given_up` is how
-    /// often it had been in the state by which it has its devices.
-    pub async fn keep_lease(&self, given_up: u64) -> GivenUp {
+    /// Keeps this node's lease, until the node must end, because it was given up or removed. `given_up` is how often it had been given
+    /// up in the state by which it has its devices.
+    pub async fn keep_lease(&self, given_up: u64) -> Dismissed {
         let own = self.number() as NodeNumber;
         let mut asks = FuturesUnordered::new();
         let mut due = interval(self.0.timing.lease / ASKS_PER_LEASE);
@@ -150,7 +155,7 @@ impl Control {
             let seen = self.changes();
             if self.state().times_given_up(own) > given_up {
                 self.0.tenure.lease.show(0);
-                return GivenUp;
+                return Dismissed::GivenUp;
             }
             let leader = self.leader();
             // Whoever has just been elected is asked at once.
@@ -172,7 +177,11 @@ impl Control {
                     Renewal::GivenUp { times } => {
                         tracing::warn!("the node was given up {times} times, and knows of {given_up}");
                         self.0.tenure.lease.show(0);
-                        return GivenUp;
+                        return Dismissed::GivenUp;
+                    }
+                    Renewal::Removed => {
+                        self.0.tenure.lease.show(0);
+                        return Dismissed::Removed;
                     }
                 },
                 _ = due.tick() => is_due = true,
@@ -206,6 +215,9 @@ impl Control {
         let times = state.times_given_up(node);
         if times > given_up {
             return Renewal::GivenUp { times };
+        }
+        if state.was_removed(node) {
+            return Renewal::Removed;
         }
         if times < given_up || !state.nodes.contains_key(&node) {
             return Renewal::NotNow;

@@ -31,7 +31,7 @@ pub(super) enum Role {
 impl Devices {
     pub fn of(state: &State, view: &View, want: Want) -> Devices {
         let settings = &state.settings.placement;
-        let (mut weights, mut barred) = (BTreeMap::new(), BTreeMap::new());
+        let (mut weights, mut barred, mut stand_ins) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (number, device) in &state.devices {
             let node = device.node;
             let draining = want == Want::Drain(node) || state.nodes.get(&node).is_some_and(|member| member.draining);
@@ -46,11 +46,19 @@ impl Devices {
                 Barred::Kind
             } else if weight == 0 {
                 Barred::Weight
+            } else if device.adopted && !settings.weights.0.contains_key(number) {
+                stand_ins.insert(*number, weight);
+                continue;
             } else {
                 weights.insert(*number, weight);
                 continue;
             };
             barred.insert(*number, why);
+        }
+        // What went on beside a node's own devices goes to these, unless somebody has said what it weighs.
+        match weights.is_empty() {
+            true => weights = stand_ins,
+            false => barred.extend(stand_ins.into_keys().map(|number| (number, Barred::StandsIn))),
         }
         Devices { weights, barred }
     }
@@ -62,7 +70,9 @@ impl Devices {
         let barred = self.barred.get(&device).copied();
         match (want, barred) {
             (Want::Rebalance | Want::DeviceAdded(_), None) if self.weights.contains_key(&device) => Role::May,
-            (Want::Rebalance, Some(why @ (Barred::Draining(_) | Barred::Kind | Barred::Weight))) => Role::Must(why),
+            (Want::Rebalance, Some(why @ (Barred::Draining(_) | Barred::Kind | Barred::Weight | Barred::StandsIn))) => {
+                Role::Must(why)
+            }
             (Want::Drain(node), Some(why)) if state.devices[&device].node == node => Role::Must(why),
             (Want::Fill, Some(why @ (Barred::NodeGone(_) | Barred::Failed))) => Role::Must(why),
             _ => Role::Stays,

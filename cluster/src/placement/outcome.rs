@@ -62,6 +62,8 @@ pub enum Barred {
     Kind,
     /// Its weight is 0.
     Weight,
+    /// It stands in for a device of a node that was given up, and there are others.
+    StandsIn,
 }
 
 /// What cannot be done, and why.
@@ -165,6 +167,7 @@ impl fmt::Display for Barred {
             Barred::Draining(node) => write!(f, "node {node} is draining"),
             Barred::Kind => f.write_str("it is not of a kind in `kinds`"),
             Barred::Weight => f.write_str("its weight is 0"),
+            Barred::StandsIn => f.write_str("it stands in for a device of a node that was given up"),
         }
     }
 }

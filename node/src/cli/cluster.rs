@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringhold_cluster::control::admin::{Device, Migrated, Node, NodePlan, Owned, Request, Response, Role, Status};
-use ringhold_cluster::control::state::{NodeNumber, Ranges, Refused};
+use ringhold_cluster::control::state::{NodeNumber, Ranges, Refused, Settings};
 use ringhold_cluster::enrol;
 use ringhold_cluster::network::{Network, RealNetwork};
 use ringhold_cluster::tls::{Token, TokenError};
@@ -235,6 +235,9 @@ fn settings(globals: &Globals, set: &[String], output: Output) -> Result<u8, Fai
         if let Some((name, _)) = pairs.iter().find(|(name, _)| !known.iter().any(|setting| setting.name == *name)) {
             let error = Refused::NoSuchSetting((*name).into());
             return Err(Failure::usage(error.to_string()));
+        }
+        for (name, value) in &pairs {
+            Settings::check(name, value).map_err(|refused| Failure::usage(refused.to_string()))?;
         }
         for (name, value) in &pairs {
             change(node, Request::Set { name: (*name).into(), value: (*value).into() }).await?;

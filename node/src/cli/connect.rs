@@ -129,6 +129,11 @@ impl Connection {
         request!(self, Request::Retry { device: device.into() }, Retrying)
     }
 
+    /// Returns the name of the backend that the device is to go on with.
+    pub async fn leave_backend(&self, device: &str) -> Result<String, Failure> {
+        request!(self, Request::LeaveBackend { device: device.into() }, LeavingBackend)
+    }
+
     /// Asks about the cluster, or changes it.
     pub async fn cluster(&self, request: admin::Request) -> Result<admin::Response, Failure> {
         request!(self, Request::Cluster(request), Cluster)

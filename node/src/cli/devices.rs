@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use ringhold_cluster::wire::DeviceStatus;
+use ringhold_cluster::wire::{DeviceState, DeviceStatus};
 use ringhold_kernels::gpu::nvml::Health;
 use serde_json::json;
+use tokio::time::{Instant, sleep};
 
 use super::Globals;
 use super::connect::{self, Connection};
@@ -15,6 +16,8 @@ use crate::device::machine::{Found, Machine};
 
 /// How long to look for a node that nobody has named.
 const UNASKED_LIMIT: Duration = Duration::from_secs(1);
+/// How often it is looked whether a device has moved.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A node that was named has to answer; of one that was not, it is no failure that there is none. The machine of a
 /// node at an address that was named may be another one than this.
@@ -53,6 +56,33 @@ pub fn retry(globals: &Globals, device: &str, output: Output) -> Result<u8, Fail
             names => format!("{device} tries {} again; `ringhold status` shows what comes of it\n", names.join(", ")),
         });
         Ok(exit::OK)
+    })
+}
+
+/// Waits until the device has moved: nobody is to pull a GPU out that still runs it.
+pub fn fallback(globals: &Globals, name: &str, output: Output) -> Result<u8, Failure> {
+    connect::run(globals, async |node: &Connection| {
+        let until = Instant::now() + globals.deadline;
+        let to = node.leave_backend(name).await?;
+        loop {
+            let devices = node.devices().await?;
+            if let Some(device) = devices.iter().find(|device| device.name == name)
+                && device.backend == to
+                && device.state == DeviceState::Running
+            {
+                output.result(json!({"device": name, "backend": to}), || {
+                    format!("{name} runs on {to}, until `ringhold devices retry {name}`\n")
+                });
+                return Ok(exit::OK);
+            }
+            if Instant::now() >= until {
+                let text = format!(
+                    "{name} does not run on {to} yet, and may still come to: `ringhold status` shows what becomes of it"
+                );
+                return Err(Failure::new(exit::DEADLINE, text));
+            }
+            sleep(LOOK_EVERY).await;
+        }
     })
 }
 

@@ -227,7 +227,13 @@ enum ClusterCommand {
 
 #[derive(Subcommand)]
 enum DevicesCommand {
-    /// Have a device that has fallen back try its own GPU again: somebody has seen to that
+    /// Have a device go on with its fallback, so that its GPU can be seen to; `retry` brings it back
+    Fallback {
+        /// The device's name
+        device: String,
+    },
+
+    /// Have a device that has fallen back, or was made to, try its own GPU again: somebody has seen to that
     Retry {
         /// The device's name
         device: String,
@@ -450,6 +456,9 @@ fn run(cli: Cli, registry: Registry, output: Output) -> Result<u8, Failure> {
         Command::Status => status::status(globals, output),
         Command::Top(options) => top::run(&options, globals, output),
         Command::Devices { command: None } => devices::run(globals, output),
+        Command::Devices { command: Some(DevicesCommand::Fallback { device }) } => {
+            devices::fallback(globals, &device, output)
+        }
         Command::Devices { command: Some(DevicesCommand::Retry { device }) } => {
             devices::retry(globals, &device, output)
         }

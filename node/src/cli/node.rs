@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
+use ringhold_cluster::control::Dismissed;
 use ringhold_kernels::message::payload_bytes_max;
 use ringhold_kernels::registry::Registry;
 use serde_json::json;
@@ -80,10 +81,15 @@ async fn serve(config: &Config, registry: Registry, output: Output) -> Result<u8
             let what = "the node ends at once, and goes on from its last checkpoints when it is started again";
             return Err(failed(&format!("{why}: {what}. This is a bug of Ringhold: its log has the panic")));
         }
-        () = node.given_up() => {
-            return Err(failed(&"the node was silent for longer than its lease, and its cluster has given it up: other nodes go on with its \
-                                devices. It ends at once; started again, it is a member as before, with devices that have no actors yet"));
-        }
+        why = node.dismissed() => return Err(failed(&match why {
+            Dismissed::GivenUp => {
+                "the node was silent for longer than its lease, and its cluster has given it up: other nodes go on with its devices. It \
+                 ends at once; started again, it is a member as before, with devices that have no actors yet"
+            }
+            Dismissed::Removed => {
+                "the node was removed from its cluster, and ends. To join again it needs an empty data folder and another token"
+            }
+        })),
     };
     info!("{why}: the node takes nothing new and finishes what it has; a signal now ends it at once");
     let drained = tokio::select! {

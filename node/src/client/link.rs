@@ -820,6 +820,7 @@ pub(super) fn request_name(request: &Request) -> &'static str {
         Request::Drain { .. } => "a drain",
         Request::Owners => "who has which shard",
         Request::Cluster(_) => "something of its cluster",
+        Request::LeaveBackend { .. } => "to have a device go on elsewhere",
     }
 }
 

@@ -28,7 +28,7 @@ pub enum Message {
     Moving(Moving),
 }
 
-/// What the node whose device gives shards asks of others: see `router/away.rs`. `id` says which migration.
+/// What the node whose device gives shards asks of others: see `router/away.rs`, and `router/retire.rs` for the last. `id` says which migration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Moving {
     /// Send nothing more to these shards, and say when all that was sent has arrived. To the target's node: prepare for them.
@@ -39,6 +39,8 @@ pub enum Moving {
     Arrive { id: u64 },
     /// From a node that holds what it would send: is that still needed?
     Look { id: u64 },
+    /// What do your devices keep for this one, by what was agreed on until then?
+    Keeps { device: DeviceNumber, version: u64 },
 }
 
 /// The answer to a [`Moving`].
@@ -51,6 +53,9 @@ pub enum Moves {
     Carried,
     Arrived,
     Stage(Stage),
+    Keeps {
+        messages: u64,
+    },
 }
 
 /// How far a migration is, as far as the node that gives knows.

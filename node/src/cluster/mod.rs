@@ -12,7 +12,6 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use parking_lot::Mutex;
 use ringhold_cluster::control::state::{
     AboutDevice, Admission, Command, DeviceNumber, NodeNumber, Outcome, Refused, Shard, State, id_text,
 };
-use ringhold_cluster::control::{Calls, Control, GivenUp, Lease};
+use ringhold_cluster::control::{Calls, Control, Dismissed, Lease};
 use ringhold_cluster::fault::Fault;
 use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_cluster::peers::lane::LaneStream;
@@ -36,7 +35,7 @@ use tokio::time::timeout;
 pub use join::{Error, found};
 use message::{Join, Joined, Message, NotJoined, Reply};
 pub use message::{Moves, Moving, Stage};
-pub use replicas::{Copies, Held};
+pub use replicas::{Copies, Held, NotCopied};
 pub use table::AgreedTable;
 pub(crate) use table::has;
 
@@ -79,8 +78,8 @@ pub struct Cluster {
     /// Who takes what actors of other nodes send to this one's, once it is open.
     inlet: OnceLock<Weak<dyn Inlet>>,
     known: Mutex<Known>,
-    /// The node was given up.
-    given_up: (AtomicBool, Notify),
+    /// The node has to end.
+    dismissed: (OnceLock<Dismissed>, Notify),
 }
 
 /// Who takes what actors of other nodes send to this one's.
@@ -115,6 +114,8 @@ struct Belongs {
     founder: bool,
 }
 
+/// How long the cluster has to agree that a device is not there any more.
+const RETIRE_LIMIT: Duration = Duration::from_secs(3);
 /// How long a node that leads has for handing that over as it ends.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
 /// How long another may take to take over until it is asked again.
@@ -140,7 +141,7 @@ impl Cluster {
             doors: OnceLock::new(),
             inlet: OnceLock::new(),
             known: Mutex::new(known),
-            given_up: Default::default(),
+            dismissed: Default::default(),
         })
     }
 
@@ -295,9 +296,10 @@ impl Cluster {
                 );
                 std::future::pending().await
             }
-            GivenUp = control.keep_lease(given_up) => {
-                self.given_up.0.store(true, SeqCst);
-                self.given_up.1.notify_waiters();
+            why = control.keep_lease(given_up) => {
+                // It is kept once.
+                let _ = self.dismissed.0.set(why);
+                self.dismissed.1.notify_waiters();
                 std::future::pending().await
             }
             () = control.keep_leases() => {}
@@ -322,17 +324,26 @@ impl Cluster {
         }
     }
 
+    /// Has the cluster agree that a device of this node, which it runs in this term, is not there any more.
+    pub(crate) async fn retire(&self, device: DeviceNumber, term: u64) -> Result<(), String> {
+        match self.control().propose(Command::Retire { device, term }, RETIRE_LIMIT).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(refused)) => Err(refused.to_string()),
+            Err(why) => Err(why.to_string()),
+        }
+    }
+
     /// The lease under which the node runs its devices, once it belongs to a cluster.
     pub fn lease(&self) -> Option<Lease> {
         self.control.get().map(Control::lease)
     }
 
-    /// Resolves once the node was given up: its devices may run elsewhere, and it has to end.
-    pub async fn given_up(&self) {
+    /// Resolves once the node was given up, or removed: its devices may run elsewhere, and it has to end.
+    pub async fn dismissed(&self) -> Dismissed {
         loop {
-            let told = self.given_up.1.notified();
-            if self.given_up.0.load(SeqCst) {
-                return;
+            let told = self.dismissed.1.notified();
+            if let Some(why) = self.dismissed.0.get() {
+                return *why;
             }
             told.await;
         }

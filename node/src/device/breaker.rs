@@ -46,6 +46,8 @@ pub struct Breakers {
     limits: Limits,
     breakers: Vec<Breaker>,
     current: usize,
+    /// Why somebody wants the device to leave the backend in use, until it has.
+    leaving: Option<String>,
 }
 
 #[derive(Debug)]
@@ -75,7 +77,7 @@ impl Breakers {
     pub fn new(limits: Limits, backends: usize) -> Breakers {
         let breaker =
             || Breaker { state: State::Closed, failed: VecDeque::new(), opened: 0, first: None, untrusted: false };
-        Breakers { limits, breakers: (0..backends.max(1)).map(|_| breaker()).collect(), current: 0 }
+        Breakers { limits, breakers: (0..backends.max(1)).map(|_| breaker()).collect(), current: 0, leaving: None }
     }
 
     /// The backend in use.
@@ -96,13 +98,13 @@ impl Breakers {
         while breaker.failed.front().is_some_and(|at| *at + window < now) {
             breaker.failed.pop_front();
         }
-        let untrusted = remedy == Remedy::GiveUp;
+        let untrusted = remedy == Remedy::GiveUp || self.leaving.is_some();
         if !untrusted && breaker.failed.len() < self.limits.failures as usize {
             return Verdict::Stay;
         }
-        let others = (0..self.breakers.len()).filter(|other| *other != self.current);
-        let Some(to) = others.into_iter().find(|other| self.may_be_used(*other, now)) else { return Verdict::Stay };
-        self.open(self.current, now, untrusted, why, jitter);
+        let Some(to) = self.others().find(|other| self.may_be_used(*other, now)) else { return Verdict::Stay };
+        let why = self.leaving.take().unwrap_or_else(|| why.into());
+        self.open(self.current, now, untrusted, &why, jitter);
         self.take(to);
         Verdict::Move(to)
     }
@@ -147,13 +149,29 @@ impl Breakers {
         (breaker.state, breaker.first, breaker.untrusted) = (State::Closed, None, false);
     }
 
-    /// A backend that is preferred to the one in use and due to be tried again: it is being tried from now on.
+    /// Somebody wants the device to leave the backend in use, which is not tried again unasked then. Returns with which it is to go
+    /// on, where there is one that can be used.
+    pub fn leave(&mut self, now: Duration, why: &str) -> Option<usize> {
+        let to = self.others().find(|other| self.may_be_used(*other, now))?;
+        self.leaving = Some(why.into());
+        Some(to)
+    }
+
+    /// All but the one in use, in the order in which they are preferred.
+    fn others(&self) -> impl Iterator<Item = usize> + use<> {
+        let current = self.current;
+        (0..self.breakers.len()).filter(move |other| *other != current)
+    }
+
+    /// A backend that is preferred to the one in use and due to be tried again, or any, where that is to be left: it is being tried
+    /// from now on.
     pub fn trial(&mut self, now: Duration) -> Option<usize> {
         let trying = |breaker: &Breaker| matches!(breaker.state, State::Trying { .. });
         if self.breakers.iter().any(trying) {
             return None;
         }
-        let backend = (0..self.current).find(|backend| self.may_be_used(*backend, now))?;
+        let last = if self.leaving.is_some() { self.breakers.len() } else { self.current };
+        let backend = self.others().take_while(|other| *other < last).find(|other| self.may_be_used(*other, now))?;
         let why = match &self.breakers[backend].state {
             State::Open { why, .. } => why.clone(),
             State::Closed | State::Trying { .. } => String::new(),
@@ -177,7 +195,10 @@ impl Breakers {
     }
 
     /// Takes in that the device has moved to the backend that was tried.
-    pub fn trial_succeeded(&mut self, backend: usize) {
+    pub fn trial_succeeded(&mut self, backend: usize, now: Duration) {
+        if let Some(why) = self.leaving.take() {
+            self.open(self.current, now, true, &why, 0.0);
+        }
         self.take(backend);
     }
 
@@ -186,8 +207,10 @@ impl Breakers {
         self.breakers[self.current].opened = 0;
     }
 
-    /// Somebody has seen to the device: every open breaker is due to be tried. Returns how many there are.
+    /// Somebody has seen to the device: every open breaker is due to be tried, and none is left unless it fails. Returns how many
+    /// there are.
     pub fn retry(&mut self, now: Duration) -> usize {
+        self.leaving = None;
         let mut due = 0;
         for breaker in &mut self.breakers {
             if let State::Open { until, .. } = &mut breaker.state {
@@ -285,11 +308,37 @@ mod tests {
         }
         assert_eq!(waits, [10, 20, 35, 35]);
         assert!(breakers.retry(at(now)) == 1 && breakers.trial(at(now)) == Some(0));
-        breakers.trial_succeeded(0);
+        breakers.trial_succeeded(0, at(now));
         assert_eq!((breakers.current(), breakers.state(0)), (0, &State::Closed));
         breakers.proven();
         (now..now + 3).for_each(|s| _ = fails(&mut breakers, s));
         assert_eq!(breakers.state(0), &State::Open { why: "crash".into(), until: Some(at(now + 2 + 10)) });
+    }
+
+    #[test]
+    fn a_backend_is_left_because_somebody_wants_so_and_comes_back_only_when_asked_to() {
+        let mut breakers = Breakers::new(LIMITS, 3);
+        assert_eq!(breakers.trial(at(0)), None);
+        assert_eq!(breakers.leave(at(0), "by hand"), Some(1));
+        assert_eq!((breakers.trial(at(0)), breakers.current()), (Some(1), 0));
+        // For no fault of its own it was not to be had just then: that changes nothing about what is wanted.
+        breakers.trial_abandoned(1, at(1));
+        assert_eq!(breakers.trial(at(1)), Some(2));
+        breakers.trial_failed(2, at(2), Remedy::Restart, "crash", 0.0);
+        assert_eq!((breakers.trial(at(10)), breakers.trial(at(11))), (None, Some(1)));
+        breakers.trial_succeeded(1, at(12));
+        assert_eq!((breakers.current(), breakers.state(1)), (1, &State::Closed));
+        assert_eq!(breakers.state(0), &State::Open { why: "by hand".into(), until: None });
+        assert_eq!(breakers.trial(at(1_000_000)), None, "another that is less preferred is no reason to move");
+        assert_eq!(breakers.retry(at(1_000_000)), 2);
+        assert_eq!(breakers.trial(at(1_000_000)), Some(0));
+        breakers.trial_succeeded(0, at(1_000_001));
+        assert_eq!((breakers.current(), breakers.state(0), breakers.state(1)), (0, &State::Closed, &State::Closed));
+        // One that fails before it is left is left at once.
+        breakers.leave(at(2_000_000), "by hand");
+        assert_eq!(fails(&mut breakers, 2_000_000), Verdict::Move(1));
+        assert_eq!(breakers.state(0), &State::Open { why: "by hand".into(), until: None });
+        assert_eq!(Breakers::new(LIMITS, 1).leave(at(0), "by hand"), None);
     }
 
     #[test]

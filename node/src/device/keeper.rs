@@ -18,7 +18,7 @@ use super::door::Outcome;
 use super::mistake::{self, Mistake};
 use super::switch::{Carried, LeftLane, Switch};
 use super::{Device, Outlet};
-use crate::cluster::Copies;
+use crate::cluster::{Copies, NotCopied};
 use crate::shards::ShardSet;
 
 /// Who does work that may wait for a disk.
@@ -119,8 +119,8 @@ pub enum Error {
     Store(#[from] checkpoints::Error),
     #[error("the device sent what is no part of a checkpoint: {0}")]
     Record(#[from] checkpoint::Error),
-    #[error("what is to be copied to other nodes cannot be read: {0}")]
-    Copies(String),
+    #[error(transparent)]
+    Copies(#[from] NotCopied),
     #[error("a checkpoint of device `{device}` cannot be taken up: {why}")]
     Part { device: String, why: &'static str },
 }
@@ -161,7 +161,7 @@ impl Keeper {
     pub(super) async fn copied(&self) -> Result<(), Error> {
         let Some(copies) = &self.options.copies else { return Ok(()) };
         let say = |why| self.figures.lock().failed = Some(why);
-        copies.copied(say).await.map_err(Error::Copies)
+        Ok(copies.copied(say).await?)
     }
 
     pub(super) async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
@@ -319,8 +319,15 @@ impl Device {
         if self.keeper.is_none() || !self.is_running() {
             return;
         }
+        if let Some(copies) = &self.keeper().options.copies {
+            copies.end();
+        }
         match tokio::time::timeout(limit, self.checkpoint(outlet)).await {
             Ok(Ok(())) => {}
+            // The next start begins with it all the same.
+            Ok(Err(why @ Error::Copies(NotCopied::Alone(_)))) => {
+                tracing::warn!(device = self.name, "the last checkpoint: {why}")
+            }
             Ok(Err(e)) => tracing::error!(device = self.name, "no last checkpoint: {e}"),
             Err(_) => tracing::error!(device = self.name, "no last checkpoint within the time there was"),
         }

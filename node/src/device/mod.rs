@@ -35,7 +35,7 @@ use ringhold_kernels::link::Reading;
 use ringhold_kernels::outbox::Owners;
 use ringhold_kernels::registry::Registry;
 use ringhold_kernels::segment::{self, Pulse, Shape};
-use ringhold_storage::checkpoints::Checkpoints;
+use ringhold_storage::checkpoints::{Checkpoints, replica_name};
 use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::time::Instant;
 
@@ -83,7 +83,9 @@ pub struct Device {
     stop: Notify,
     /// Somebody has seen to what was wrong with it.
     retry: Notify,
+    leave_backend: Notify,
     ended: AtomicBool,
+    retired: AtomicBool,
     over: Notify,
 }
 
@@ -202,7 +204,9 @@ impl Device {
             wants_room: AtomicBool::new(false),
             stop: Notify::new(),
             retry: Notify::new(),
+            leave_backend: Notify::new(),
             ended: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
             over: Notify::new(),
         };
         Ok(Arc::new(device))
@@ -215,7 +219,7 @@ impl Device {
     /// Where the checkpoint cannot be read.
     pub async fn begins_committed(&self, say: impl Fn(String)) -> Result<(), keeper::Error> {
         match self.keeper.as_ref().and_then(|keeper| keeper.options.copies.as_ref()) {
-            Some(copies) => copies.copied(say).await.map_err(keeper::Error::Copies),
+            Some(copies) => Ok(copies.copied(say).await?),
             None => Ok(()),
         }
     }
@@ -243,6 +247,27 @@ impl Device {
             self.door.lock().link().stop_at_once();
         }
         can
+    }
+
+    /// Whether it came to this node because its own was given up.
+    pub fn stands_in(&self) -> bool {
+        self.kept_as == replica_name(self.number)
+    }
+
+    /// The device is not there from now on, and has nothing: its host ends.
+    pub fn retire(&self) {
+        self.retired.store(true, SeqCst);
+        self.stop();
+    }
+
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(SeqCst)
+    }
+
+    /// Whether the device has no actors, and nothing for anybody or of anybody that is not over.
+    pub fn has_nothing(&self) -> bool {
+        let mut door = self.door.lock();
+        !self.carrying.load(SeqCst) && door.is_quiet() && door.has_nothing()
     }
 
     /// Resolves once there is no host any more, after [`Device::stop`].
@@ -333,6 +358,41 @@ impl Device {
         left.map(|backend| backend.name.clone()).collect()
     }
 
+    /// Has the device leave the backend that runs it, whose GPU somebody wants to see to, and go on with another until it is to be
+    /// [tried again](Device::try_again). Returns the other's name.
+    ///
+    /// # Errors
+    /// There is no other, or it cannot move: why, and what to do.
+    pub fn leave_backend(&self) -> Result<String, String> {
+        let name = &self.name;
+        if self.keeper.is_none() {
+            return Err(format!(
+                "device `{name}` makes no checkpoints (checkpoints.enabled), and cannot go on elsewhere"
+            ));
+        }
+        let known = self.known.lock();
+        let serving = self.serving.lock().name.clone();
+        if known.state != DeviceState::Running {
+            return Err(format!(
+                "device `{name}` does not run on {serving} now: try again once `ringhold status` says that it runs"
+            ));
+        }
+        let mut others = known.backends.iter().filter(|backend| backend.name != serving);
+        let Some(other) = others.find(|backend| backend.breaker == BreakerState::Closed) else {
+            return Err(match known.backends.len() {
+                1 => format!(
+                    "device `{name}` runs on {serving} and has nothing to fall back to: give it `fallback = [\"cpu\"]` and start the \
+                     node again, or move its shards to another device"
+                ),
+                _ => format!(
+                    "device `{name}` runs on {serving}, and what else could run it was left alone itself: see `ringhold status`"
+                ),
+            });
+        };
+        self.leave_backend.notify_one();
+        Ok(other.name.clone())
+    }
+
     /// Has no checkpoint be made, and no host begin, until the guard is dropped; waits for one that is under way.
     ///
     /// # Panics
@@ -353,7 +413,7 @@ impl Device {
     /// Waits until what was kept for the device to take in is on every node that is in sync, too.
     pub(crate) async fn adoption_copied(&self) -> Result<(), keeper::Error> {
         match &self.keeper().options.copies {
-            Some(copies) => copies.adoption_copied().await.map_err(keeper::Error::Copies),
+            Some(copies) => Ok(copies.adoption_copied().await?),
             None => Ok(()),
         }
     }

@@ -74,6 +74,8 @@ enum Happened {
     Tried(Over),
     /// Somebody has seen to the device.
     Retry,
+    /// Somebody wants it to leave the backend that runs it.
+    Leave,
 }
 
 /// How the device came to its present host, step by step.
@@ -191,6 +193,10 @@ impl Care {
                         self.retry();
                         Event::Tick
                     }
+                    Happened::Leave => {
+                        self.leave();
+                        Event::Tick
+                    }
                 },
             };
             if let (Event::Up, State::Starting { since }) = (&event, self.supervisor.state()) {
@@ -223,6 +229,7 @@ impl Care {
                     over = tried.host.over() => Some(Happened::Tried(over)),
                     () = self.device.stop.notified() => Some(Happened::Event(Event::Stop)),
                     () = self.device.retry.notified() => Some(Happened::Retry),
+                    () = self.device.leave_backend.notified() => Some(Happened::Leave),
                     () = sleep(pause) => None,
                 }
             }
@@ -231,6 +238,7 @@ impl Care {
                 over = self.backends[current].host.over() => Some(Happened::Event(Event::Over(over))),
                 () = self.device.stop.notified() => Some(Happened::Event(Event::Stop)),
                 () = self.device.retry.notified() => Some(Happened::Retry),
+                () = self.device.leave_backend.notified() => Some(Happened::Leave),
                 () = sleep(pause) => None,
             },
         };
@@ -604,7 +612,7 @@ impl Care {
         };
         restore(&device, term);
         drop(one);
-        self.breakers.trial_succeeded(backend);
+        self.breakers.trial_succeeded(backend, self.now());
         self.supervisor.taken_over(self.now(), self.backends[backend].limits.clone());
         {
             let mut known = device.known.lock();
@@ -615,11 +623,15 @@ impl Care {
         self.recovering = Some(Recovering {
             since: self.origin + since,
             from: from_name.clone(),
-            why: format!("{to} is to be had again"),
+            why: match backend < from {
+                true => format!("{to} is to be had again"),
+                false => format!("{from_name} was to be left"),
+            },
             moved: true,
             gone: self.now() - since,
             launched: self.now() - since,
         });
+        self.publish();
         // It serves a segment that nobody looks at any more.
         end(&mut self.backends[from], &mut left).await;
     }
@@ -627,6 +639,20 @@ impl Care {
     fn retry(&mut self) {
         let due = self.breakers.retry(self.now());
         tracing::info!(device = self.device.name, "asked to try again: {due} backends that were left alone");
+    }
+
+    fn leave(&mut self) {
+        let from = self.backends[self.breakers.current()].name.clone();
+        match self.breakers.leave(self.now(), "somebody wanted it to be left") {
+            Some(to) => {
+                let to = &self.backends[to].name;
+                tracing::info!(device = self.device.name, "asked to leave {from}: the device goes on with {to}");
+            }
+            None => tracing::warn!(
+                device = self.device.name,
+                "asked to leave {from}, and there is nothing else to go on with"
+            ),
+        }
     }
 
     fn publish(&self) {

@@ -14,6 +14,8 @@ use crate::device::keeper::Jobs;
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub draining: bool,
+    /// The node belongs to a cluster and does not hold its lease.
+    pub no_lease: bool,
     /// How long ago the node's tasks last ran, and the last time that a job was done for which a disk may have to be waited for.
     pub loop_age: Duration,
     pub storage_age: Duration,
@@ -48,6 +50,9 @@ pub fn judge(facts: &Facts) -> Health {
     let mut against = live.reasons.clone();
     if facts.draining {
         against.push("the node is draining".into());
+    }
+    if facts.no_lease {
+        against.push("the node has no lease: it does not reach the leader of its cluster, or there is none, and its actors stand still".into());
     }
     for device in devices.iter().filter(|device| device.verdict == DeviceVerdict::Down) {
         against.push(format!("device `{}`: {}", device.name, device.reason));
@@ -160,6 +165,7 @@ mod tests {
     fn well() -> Facts {
         Facts {
             draining: false,
+            no_lease: false,
             loop_age: Duration::from_secs(1),
             storage_age: Duration::from_secs(2),
             devices: vec![

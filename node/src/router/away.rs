@@ -197,6 +197,7 @@ impl Router {
                 }
                 Ok(Moves::Arrived)
             }
+            Moving::Keeps { device, version } => self.keeps_by(device, version).await,
             Moving::Look { id } => {
                 Ok(Moves::Stage(self.between.led.lock().get(&id).copied().unwrap_or(Stage::Unknown)))
             }
@@ -434,6 +435,13 @@ fn movable(device: &Device) -> Result<(), Error> {
     Ok(())
 }
 
+/// The other nodes from which something may be on its way. One that runs no device was given up, and has not come back since: it has
+/// no lease by which it could send anything, and what was on its way from its devices comes again from where they run now.
+pub(super) fn others(state: &State, cluster: &Cluster) -> impl Iterator<Item = NodeNumber> {
+    let own = cluster.number();
+    state.nodes.keys().copied().filter(move |node| *node != own && state.devices_of(*node).next().is_some())
+}
+
 /// A migration, at the node that gives.
 struct Giving<'a> {
     id: u64,
@@ -534,7 +542,8 @@ impl Giving<'_> {
     /// Waits until other nodes have all that was sent to them until now.
     async fn arrived_elsewhere(&self, state: &State) -> Result<(), Error> {
         let until = Instant::now() + HOLD_LIMIT;
-        let sent: Vec<_> = state.nodes.keys().map(|node| (*node, self.router.lanes.sent_until_now(*node))).collect();
+        let sent: Vec<_> =
+            others(state, self.cluster).map(|node| (node, self.router.lanes.sent_until_now(node))).collect();
         for (node, sent) in sent {
             while !self.router.lanes.has_arrived(node, sent) {
                 if Instant::now() >= until {
@@ -552,7 +561,7 @@ impl Giving<'_> {
     /// Has all other nodes hold what they would send to the shards. Returns the number of the adoption.
     async fn hold_elsewhere(&self, state: &State) -> Result<u64, Error> {
         let mut holding = JoinSet::new();
-        for node in state.nodes.keys().copied().filter(|node| *node != self.cluster.number()) {
+        for node in others(state, self.cluster) {
             let shards = ranges(self.shards.iter().map(|shard| shard as u32));
             let hold = Moving::Hold { id: self.id, shards, from: self.source.number, to: self.to };
             let cluster = self.cluster.clone();

@@ -39,6 +39,7 @@ mod letters;
 pub mod migrate;
 mod placing;
 mod pressure;
+mod retire;
 
 /// Knows which device owns which shard, and who waits for what.
 pub struct Router {
@@ -159,6 +160,11 @@ impl Router {
     /// The devices that the node runs.
     pub fn devices(&self) -> &Places {
         &self.devices
+    }
+
+    /// Those of them that are there: what has had its place and went keeps it.
+    fn present(&self) -> impl Iterator<Item = &Arc<Device>> {
+        self.devices.iter().filter(|device| !device.is_retired())
     }
 
     /// The place of the device that has an actor's shard; `None` where it is of another node.
@@ -425,7 +431,7 @@ impl Router {
 
     fn status(&self) -> Status {
         let totals = self.letters.totals();
-        let running = self.devices.iter().all(|d| d.is_running() && !d.has_fallen_back());
+        let running = self.present().all(|d| d.is_running() && !d.has_fallen_back());
         Status {
             node: self.name.clone(),
             state: match (self.draining.load(SeqCst), running) {
@@ -439,7 +445,7 @@ impl Router {
             slot_bytes: self.slot_bytes,
             payload_bytes_max: payload_bytes_max(self.slot_bytes as usize) as u32,
             actor_types: self.registry.types().len() as u32,
-            devices: self.devices.iter().map(|d| d.status()).collect(),
+            devices: self.present().map(|d| d.status()).collect(),
             dead_letters_kept: self.letters.count(),
             dead_letters: totals.appended() + self.letters_lost.load(SeqCst),
             dead_letters_lost: self.letters_lost.load(SeqCst),
@@ -452,16 +458,25 @@ impl Router {
     }
 
     fn retry(&self, name: &str) -> Response {
-        match self.devices.iter().find(|device| device.name == name) {
-            Some(device) => Response::Retrying(device.try_again()),
-            None => {
-                let names: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
-                Response::Failed(Failed::text(format!(
-                    "there is no device `{name}`: the node has {}",
-                    names.join(", ")
-                )))
-            }
+        match self.device_called(name) {
+            Ok(device) => Response::Retrying(device.try_again()),
+            Err(failed) => Response::Failed(failed),
         }
+    }
+
+    fn leave_backend(&self, name: &str) -> Response {
+        let leaving = self.device_called(name).and_then(|device| device.leave_backend().map_err(Failed::text));
+        match leaving {
+            Ok(to) => Response::LeavingBackend(to),
+            Err(failed) => Response::Failed(failed),
+        }
+    }
+
+    fn device_called(&self, name: &str) -> Result<&Arc<Device>, Failed> {
+        self.present().find(|device| device.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.present().map(|device| device.name.as_str()).collect();
+            Failed::text(format!("there is no device `{name}`: the node has {}", names.join(", ")))
+        })
     }
 
     fn actor_types(&self) -> Vec<ActorType> {
@@ -672,7 +687,7 @@ impl Doors for Router {
             match request {
                 Request::Status => Response::Status(Box::new(self.status())),
                 Request::Health => Response::Health(self.health()),
-                Request::Devices => Response::Devices(self.devices.iter().map(|d| d.status()).collect()),
+                Request::Devices => Response::Devices(self.present().map(|d| d.status()).collect()),
                 Request::ActorTypes => Response::ActorTypes(self.actor_types()),
                 Request::Inspect { type_id, key } => match self.inspect(ActorId::new(type_id, key.into())).await {
                     Ok(state) => Response::Inspected(state),
@@ -682,6 +697,7 @@ impl Doors for Router {
                     Response::Settled(self.settle(Duration::from_millis(timeout_ms)).await)
                 }
                 Request::Retry { device } => self.retry(&device),
+                Request::LeaveBackend { device } => self.leave_backend(&device),
                 Request::DeadLetters { filter, limit } => letters::response(self.list_letters(filter, limit).await),
                 Request::RetryDeadLetters { filter, timeout_ms } => {
                     letters::response(self.retry_letters(filter, Duration::from_millis(timeout_ms)).await)

@@ -132,7 +132,7 @@ impl Router {
 
     /// What would be best moved between the devices of this node.
     fn plan(&self, cluster: &Cluster) -> placement::Plan {
-        let devices = self.devices.iter().map(|device| device.status()).collect();
+        let devices = self.present().map(|device| device.status()).collect();
         self.plan_of(cluster, BTreeMap::from([(cluster.number(), devices)]))
     }
 
@@ -144,7 +144,7 @@ impl Router {
             let cluster = cluster.clone();
             asking.spawn(async move { (node, cluster.ask_node(node, Request::Devices).await) });
         }
-        let mut devices = BTreeMap::from([(own, self.devices.iter().map(|device| device.status()).collect())]);
+        let mut devices = BTreeMap::from([(own, self.present().map(|device| device.status()).collect())]);
         let mut silent = BTreeMap::new();
         while let Some(asked) = asking.join_next().await {
             match asked {

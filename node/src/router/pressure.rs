@@ -33,7 +33,7 @@ impl Router {
         loop {
             let hosts = self.devices.iter().filter_map(|device| device.running_pid());
             let memory = memory_max.map(|max| (memory::in_use(hosts), max));
-            let devices = self.devices.iter().map(|device| device.signals()).collect();
+            let devices = self.present().map(|device| device.signals()).collect();
             let (level, pressure) = shed.step(origin.elapsed(), &Signals { memory, devices });
             if level != before {
                 match text(level) {
@@ -109,9 +109,10 @@ impl Router {
         let why = self.pressure.now.lock().why.clone();
         health::judge(&Facts {
             draining: self.draining.load(SeqCst),
+            no_lease: self.cluster.as_ref().and_then(|cluster| cluster.lease()).is_some_and(|lease| !lease.holds()),
             loop_age: self.pulse.loop_age(),
             storage_age: self.pulse.storage_age(),
-            devices: self.devices.iter().map(|device| device.status()).collect(),
+            devices: self.present().map(|device| device.status()).collect(),
             shedding: text(self.sheds()).map(|what| format!("{what}: {why}")),
             letters_failed: self.letters.failed(),
         })

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ringhold_cluster::control::state::{Command, Device, DeviceNumber, NodeNumber};
-use ringhold_cluster::control::{Control, GivenUp, Members};
+use ringhold_cluster::control::{Control, Members};
 use tokio::time::{Instant, sleep};
 
 use super::site::{Order, Site};
@@ -34,7 +34,7 @@ pub async fn take_part(site: Arc<Site>, world: Arc<World>, node: Control) {
         while node.read(PATIENCE).await.is_err() {}
         tokio::select! {
             biased;
-            GivenUp = node.keep_lease(node.state().times_given_up(site.number as NodeNumber)) => {}
+            _ = node.keep_lease(node.state().times_given_up(site.number as NodeNumber)) => {}
             () = node.keep_leases() => {}
             () = replicate(&node) => {}
         }

@@ -25,6 +25,8 @@ struct Leads {
     looked_us: u64,
     attentive_us: u64,
     nodes: BTreeMap<u64, Note>,
+    /// It has looked once: a node that it meets later has just come.
+    met: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,7 +60,8 @@ impl Grantor {
         if self.leads.as_ref().is_none_or(|leads| leads.term != term) {
             let before_until_us = now_us + at_least(self.lease_us);
             let (looked_us, attentive_us) = (now_us, now_us);
-            self.leads = Some(Leads { term, before_until_us, looked_us, attentive_us, nodes: BTreeMap::new() });
+            self.leads =
+                Some(Leads { term, before_until_us, looked_us, attentive_us, nodes: BTreeMap::new(), met: false });
         }
     }
 
@@ -98,13 +101,16 @@ impl Grantor {
         }
         let mut given_up = Vec::new();
         for node in nodes {
-            let note = leads.nodes.entry(node).or_default();
+            // One that has just come has yet to ask.
+            let asked_us = if leads.met { now_us + self.lease_us } else { 0 };
+            let note = leads.nodes.entry(node).or_insert(Note { asked_us, ..Note::default() });
             let until_us = note.until_us.max(leads.before_until_us) + self.spare_us;
             if !note.failing && now_us > until_us.max(note.asked_us + lately) {
                 note.failing = true;
                 given_up.push(node);
             }
         }
+        leads.met = true;
         given_up
     }
 

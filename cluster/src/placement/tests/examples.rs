@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::control::state::ranges;
+use crate::control::state::{Device, ranges};
 
 fn cpus(count: usize) -> Vec<AboutDevice> {
     (0..count).map(|number| about(&format!("d{number}"), "cpu", 1)).collect()
@@ -51,6 +51,23 @@ fn a_plan_says_what_moves_why_and_what_comes_of_it() {
     assert_eq!((gone.moves, gone.obstacles), (Vec::new(), vec![Obstacle::NodeGone(2)]));
     assert_eq!(plan(&settled, &view, Want::Drain(9)).obstacles, [Obstacle::NoSuchNode(9)]);
     assert_eq!(plan(&settled, &view, Want::DeviceAdded(9)).obstacles, [Obstacle::NoSuchDevice(9)]);
+}
+
+#[test]
+fn a_stand_in_is_emptied_where_there_is_another_device_and_nobody_has_set_its_weight() {
+    let (mut state, view) = pair("round-robin");
+    let Device { term, changes, .. } = state.devices[&0];
+    state.apply(Command::Replicate { device: 0, replicas: vec![2] }).unwrap();
+    state.apply(Command::InSync { device: 0, term, changes: changes + 1, node: 2, in_sync: true }).unwrap();
+    state.apply(Command::GiveUp { node: 1, times: 0, devices: BTreeMap::from([(0, 2)]) }).unwrap();
+    let rebalance = plan(&state, &view, Want::Rebalance);
+    assert_eq!(counts(&state, &rebalance), [0, 12]);
+    assert_eq!(rebalance.moves[0].why, Why::Barred(Barred::StandsIn));
+    // Where the node's own device can be given nothing it keeps them.
+    let broken = View { failed: [1].into(), ..view.clone() };
+    assert!(plan(&state, &broken, Want::Rebalance).moves.is_empty());
+    set(&mut state, "weights", "0=1");
+    assert_eq!(counts(&state, &plan(&state, &view, Want::Rebalance)), [6, 6]);
 }
 
 #[test]

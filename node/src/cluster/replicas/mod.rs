@@ -20,7 +20,7 @@ use ringhold_storage::checkpoints::{Mark, Taken};
 use serde::{Deserialize, Serialize};
 
 pub use held::Held;
-pub use sending::Copies;
+pub use sending::{Copies, NotCopied};
 
 use crate::device::keeper::Jobs;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -27,6 +28,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 const OUT_MIN: Duration = Duration::from_secs(2);
 /// How much of a checkpoint is sent at once: what is more urgent does not wait behind it for long.
 const PIECE_BYTES: usize = 1 << 20;
+/// How long a node that ends may have been without a lease until it waits for no copies.
+const ALONE_LIMIT: Duration = Duration::from_secs(1);
 /// A commit that has waited for so long says so.
 const SAY_AFTER: Duration = Duration::from_millis(500);
 
@@ -43,6 +46,21 @@ pub struct Copies {
     made: Notify,
     /// What is known of a replica is otherwise.
     changed: Notify,
+    /// The node ends.
+    ending: AtomicBool,
+}
+
+/// Why a checkpoint is not on every node that is in sync.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotCopied {
+    /// One that has everything is to be made.
+    #[error("what is to be copied to other nodes cannot be read: {0}")]
+    Unreadable(String),
+    /// The node ends, and no majority answers it.
+    #[error(
+        "it is on this node's disk alone: {0}; and no majority of the nodes answers that could agree to go on without"
+    )]
+    Alone(String),
 }
 
 #[derive(Default)]
@@ -87,17 +105,17 @@ impl Copies {
         store: Checkpoints,
         jobs: Arc<dyn Jobs>,
     ) -> Arc<Copies> {
-        let (known, made, changed) = Default::default();
-        Arc::new(Copies { cluster, device, name: name.into(), store, jobs, known, made, changed })
+        let (known, made, changed, ending) = Default::default();
+        Arc::new(Copies { cluster, device, name: name.into(), store, jobs, known, made, changed, ending })
     }
 
     /// Resolves once every node that is in sync has the device's newest checkpoint, which is durable here. `say` is told what it
     /// waits for, where that takes its time.
     ///
     /// # Errors
-    /// Where the checkpoint cannot be read again: one that has everything is to be made.
-    pub async fn copied(&self, say: impl Fn(String)) -> Result<(), String> {
-        let (began, mut said) = (Instant::now(), String::new());
+    /// Where the checkpoint cannot be read again, or the node ends and nobody is there to copy to.
+    pub async fn copied(&self, say: impl Fn(String)) -> Result<(), NotCopied> {
+        let (began, mut said, mut alone) = (Instant::now(), String::new(), None);
         self.known.lock().unreadable = None;
         self.made.notify_waiters();
         loop {
@@ -105,7 +123,15 @@ impl Copies {
             let seen = self.cluster.control().changes();
             let Some(why) = self.lacking() else { return Ok(()) };
             if let Some(unreadable) = self.known.lock().unreadable.clone() {
-                return Err(unreadable);
+                return Err(NotCopied::Unreadable(unreadable));
+            }
+            // Without a majority nobody goes on with the device elsewhere either: this node's disk is what counts.
+            alone = match self.cluster.lease().is_some_and(|lease| lease.holds()) {
+                true => None,
+                false => alone.or_else(|| Some(Instant::now())),
+            };
+            if self.ending.load(SeqCst) && alone.is_some_and(|since| since.elapsed() >= ALONE_LIMIT) {
+                return Err(NotCopied::Alone(why));
             }
             if began.elapsed() >= SAY_AFTER && why != said {
                 said.clone_from(&why);
@@ -120,8 +146,13 @@ impl Copies {
         }
     }
 
+    /// The node ends: nobody is waited for any more who cannot be reached, where that cannot be agreed on.
+    pub fn end(&self) {
+        self.ending.store(true, SeqCst);
+    }
+
     /// As [`Copies::copied`], where there is an adoption since.
-    pub async fn adoption_copied(&self) -> Result<(), String> {
+    pub async fn adoption_copied(&self) -> Result<(), NotCopied> {
         self.known.lock().adoptions += 1;
         self.copied(|why| tracing::warn!(device = self.name, "shards that move here wait: {why}")).await
     }

@@ -465,6 +465,27 @@ impl Door {
         self.lanes.kept_after(device, number)
     }
 
+    /// Messages kept for a device that has not said that it has them durably, or that will be once a checkpoint is.
+    pub fn keeps_for(&self, device: u16) -> usize {
+        let closing = self.kept.as_ref().and_then(|kept| kept.closing.as_ref());
+        let closing = closing.map_or(0, |closing| {
+            let numbered = closing.away.iter().map(|(_, _, away)| away).chain(&closing.again);
+            numbered.filter(|away| away.device == device).count()
+        });
+        self.kept_after(device, 0).count() + closing
+    }
+
+    /// Whether there are no actors and no timers, all that came or went is in a durable checkpoint of whoever has it, and no client waits
+    /// for an answer or may not have read one.
+    pub fn has_nothing(&self) -> bool {
+        let Some(kept) = &self.kept else { return false };
+        let held = kept.lanes.iter().any(|lane| !lane.held.is_empty()) || !kept.unnumbered.is_empty();
+        let here = self.link.read().iter().any(|r| r.actors + r.timers > 0);
+        let asked = !self.desk.asks.is_empty() || self.desk.clients.keep_answers();
+        let moving = kept.closing.is_some() || kept.adopted_durably != kept.adoption.max(kept.adopted);
+        !held && !here && !asked && !moving && self.queued() == 0 && self.retained_bytes() == 0
+    }
+
     /// Messages that wait for room in its device.
     pub fn waits(&self) -> usize {
         self.transit.len() + self.blocked.len()

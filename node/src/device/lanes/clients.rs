@@ -289,6 +289,11 @@ impl ClientLanes {
         marks.filter(|mark| mark.covered < mark.taken).map(|mark| mark.covered + 1).min()
     }
 
+    /// Whether there are answers that a client may not have read.
+    pub fn keep_answers(&self) -> bool {
+        self.lanes.values().any(|lane| !lane.answers.is_empty())
+    }
+
     /// Takes over what another device of the node, which had these shards, has taken of its clients' messages to them. All of
     /// that is in a durable checkpoint.
     pub fn take_over(&mut self, from: &ClientLanes, shards: &ShardSet) {
