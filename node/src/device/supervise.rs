@@ -557,7 +557,7 @@ impl Care {
         let since = self.now();
         match begun {
             Ok((link, term, pid)) => {
-                tracing::info!(device = device.name, pid, "trying {} again", self.backends[backend].name);
+                tracing::info!(device = device.name, pid, "trying {} beside what runs it", self.backends[backend].name);
                 let wanted = Arc::new(AtomicBool::new(true));
                 self.trial = Some(Trial { backend, link, term, pid, since, cut: None, wanted });
             }

@@ -7,6 +7,9 @@ use super::at_least;
 /// Who leads looks so often in a lease who is silent, at least.
 pub const LOOKS_PER_LEASE: u64 = 4;
 
+/// A node that has just become a member may take so many leases until it asks for its first.
+const LEASES_TO_COME: u64 = 10;
+
 /// What a leader has granted. See the module.
 #[derive(Clone, Debug)]
 pub struct Grantor {
@@ -101,8 +104,8 @@ impl Grantor {
         }
         let mut given_up = Vec::new();
         for node in nodes {
-            // One that has just come has yet to ask.
-            let asked_us = if leads.met { now_us + self.lease_us } else { 0 };
+            // One that has just come has yet to start its devices.
+            let asked_us = if leads.met { now_us + LEASES_TO_COME * self.lease_us } else { 0 };
             let note = leads.nodes.entry(node).or_insert(Note { asked_us, ..Note::default() });
             let until_us = note.until_us.max(leads.before_until_us) + self.spare_us;
             if !note.failing && now_us > until_us.max(note.asked_us + lately) {
