@@ -13,6 +13,9 @@ use super::state::{Command, Outcome, Refused, State};
 use super::types::{Applied, BYTES_MAX, Proposal, Types, decode, encode};
 use super::{Control, Error};
 
+/// How long one leader is asked what is newest, at least where elections are as quick.
+const READ_LIMIT: Duration = Duration::from_millis(500);
+
 impl Control {
     /// Has a command done by the leader, whoever that is, and says what became of it.
     ///
@@ -57,9 +60,11 @@ impl Control {
                 return Err(self.no_leader(within));
             }
             let seen = self.0.changes.count();
-            let index = match self.find_leader(left).await {
-                Some(leader) if leader == self.0.number => self.read_index_here(left).await?,
-                Some(leader) => match self.ask_leader(leader, &Request::ReadIndex { within: left }, left).await {
+            // One that has died is not waited for to the end: another may lead by then.
+            let once = left.min(READ_LIMIT.max(self.0.timing.election_min));
+            let index = match self.find_leader(once).await {
+                Some(leader) if leader == self.0.number => self.read_index_here(once).await?,
+                Some(leader) => match self.ask_leader(leader, &Request::ReadIndex { within: once }, once).await {
                     Ok(Answer::ReadIndex(index)) => Some(index),
                     // Nothing is done by a question that is asked twice.
                     Ok(_) | Err(Error::Unknown { .. }) => None,
