@@ -123,7 +123,7 @@ async fn kill_one(cluster: &Cluster, actors: u64, leader: bool) -> Result<Run, F
     if its().count() == 0 {
         return Err("the node had no shards".into());
     }
-    let status = status(&client).await?;
+    let status = status(&cluster.nodes[others[0]].client().await?).await?;
     if status.devices.iter().any(|device| device.node == victim.number && device.shards > 0) {
         return Err("all was answered, and the dead node still has shards".into());
     }

@@ -19,13 +19,15 @@ const ACTORS: usize = 1_000;
 const SHARDS_MOVED: usize = 4;
 /// How long the longest gap is looked for before each move, for comparison.
 const BEFORE: Duration = Duration::from_millis(150);
-/// Asks that are under way beside the one that is watched.
+/// Asks that are under way beside the one that is watched, and how long each waits for the next: the machine is to have work, and not
+/// to be short of processors.
 const BESIDE: usize = 8;
+const REST: Duration = Duration::from_millis(2);
 
 const METHOD: &str = "\
 Two nodes, each with one CPU device of one worker. Four shards, of 1,000 actors with 256 bytes of state each, move to and fro between \
 them, one at a time. A client asks one actor of the shard, one ask after the other, from before the move until after it; beside it eight \
-tasks of another client ask all the 4,000 actors in turn. *Pause* is the longest time between two answers to the first client from the \
+tasks of another client ask all the 4,000 actors in turn, each with a rest of 2 ms after an answer. *Pause* is the longest time between two answers to the first client from the \
 order to move until 50 ms after its end; *before* is the same in the 150 ms before. *Stood* is what the node says: how long it let \
 nothing in for the shard. An ask of a `committed` type takes a checkpoint, so there are long gaps without a move.";
 
@@ -104,6 +106,7 @@ async fn measure(cluster: &Cluster, moves: usize) -> Result<Moves, Failure> {
                     return Ok(());
                 }
                 client.ask(Key(all[turn % all.len()]), cell::Message::Count).await.map_err(Failure::from)?;
+                tokio::time::sleep(REST).await;
             }
             Ok::<(), Failure>(())
         });
