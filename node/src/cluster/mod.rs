@@ -40,6 +40,7 @@ pub use replicas::{Copies, Held};
 pub use table::AgreedTable;
 pub(crate) use table::has;
 
+use crate::device::keeper::Jobs;
 use crate::server::{Doors, Server};
 
 /// How a node belongs to a cluster.
@@ -55,6 +56,8 @@ pub struct Options {
     pub identity: Identity,
     pub network: Arc<dyn Network>,
     pub log: Arc<RaftLog>,
+    /// Who does what waits for the log's disk.
+    pub jobs: Arc<dyn Jobs>,
     /// The layout hashes of the node's actor types, by name.
     pub types: BTreeMap<String, u64>,
     pub devices: Vec<AboutDevice>,
