@@ -421,7 +421,9 @@ impl Cluster {
         let not_now = |why: &str| NotJoined::NotNow(why.into());
         let control = self.control.get().ok_or_else(|| not_now("it is starting itself"))?;
         let state = control.read(JOIN_LIMIT).await.map_err(|e| not_now(&e.to_string()))?;
-        let cluster = state.cluster.as_ref().ok_or_else(|| not_now("its cluster is being founded"))?;
+        let founded = state.cluster.as_ref().filter(|_| !state.nodes.is_empty());
+        // Whoever is the first member gets the founder's number.
+        let cluster = founded.ok_or_else(|| not_now("its cluster is being founded"))?;
         if cluster.name != cluster_name {
             return Err(NotJoined::OtherName { wanted: cluster_name, actual: cluster.name.clone() });
         }

@@ -1,11 +1,10 @@
 //! What happens to nodes, and shards that move meanwhile.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ringhold_cluster::control::admin;
-use ringhold_cluster::control::state::{DeviceNumber, NodeNumber};
+use ringhold_cluster::control::state::DeviceNumber;
 use ringhold_cluster::wire::Request;
 use tokio::time::{sleep, timeout};
 
@@ -24,7 +23,8 @@ impl World {
     /// One of the nodes; for some numbers the one that leads.
     fn pick(&self, number: u64) -> &Arc<Site> {
         let leads = |site: &&Arc<Site>| {
-            site.node().is_some_and(|node| node.cluster.control().leader() == Some(u64::from(site.number)))
+            let control = site.node().map(|node| node.cluster.control().clone());
+            control.is_some_and(|control| control.leader() == Some(control.number()))
         };
         match number % 4 {
             0 => self.sites.iter().find(leads),
@@ -77,7 +77,7 @@ pub async fn happen(world: Arc<World>, mishap: Mishap) {
             site.order(Order::Stop { down });
             site.death(&node).await;
         }
-        Mishap::Drain { node, span } => drain(&world, world.pick(node).number, span).await,
+        Mishap::Drain { node, span } => drain(&world, &world.pick(node).name(), span).await,
     }
 }
 
@@ -100,9 +100,11 @@ async fn cut(world: &World, one: &Machine, others: &[Arc<Machine>], (deaf, mute)
 }
 
 /// Has nothing more be given to a node, and its shards move to others, for a while.
-async fn drain(world: &World, number: u8, span: Duration) {
+async fn drain(world: &World, name: &str, span: Duration) {
     let client = connect(world.client_options(true)).await;
-    let node = NodeNumber::from(number);
+    let state = world.newest();
+    let known = state.iter().flat_map(|state| &state.nodes).find(|(_, member)| member.name == name);
+    let Some(node) = known.map(|(number, _)| *number) else { return };
     let set = async |draining| {
         let request = Request::Cluster(admin::Request::Drain { node, draining });
         let done = client.request(request.clone(), ADMIN_PATIENCE).await;
@@ -139,8 +141,7 @@ pub async fn move_shards(world: Arc<World>, moves: Moves) {
         let devices: Vec<DeviceNumber> = state.devices.keys().copied().collect();
         let (from, to) = (random.pick(&devices), random.pick(&devices));
         let shards: Vec<u32> = state.shards_of(from).filter(|_| random.per_mille(moves.shards_per_mille)).collect();
-        let is_lost = |node: NodeNumber| world.sites[node as usize - 1].lost.load(Relaxed);
-        if from != to && !shards.is_empty() && !is_lost(state.devices[&to].node) {
+        if from != to && !shards.is_empty() {
             world.migrate(&client, shards, to).await;
         }
     }

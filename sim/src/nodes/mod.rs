@@ -349,6 +349,12 @@ impl World {
         states.max_by_key(|(version, _)| *version).map(|(_, state)| state)
     }
 
+    /// The machine of a node: they get their numbers as they come.
+    fn site_of(&self, state: &State, node: NodeNumber) -> Option<&Arc<Site>> {
+        let member = state.nodes.get(&node)?;
+        self.sites.iter().find(|site| site.name() == member.name)
+    }
+
     /// Waits until all is well, but for nodes that are lost; says what is not.
     async fn well_within(&self, budget: Duration) -> Result<(), String> {
         let since = Instant::now();
@@ -386,7 +392,7 @@ impl World {
             if newest.shards_of(*number).next().is_none() {
                 continue;
             }
-            let runs = |node: NodeNumber| self.sites[node as usize - 1].node();
+            let runs = |node: NodeNumber| self.site_of(&newest, node)?.node();
             let Some(node) = runs(device.node) else { return Err(format!("device {number} is nobody's")) };
             if !node.cluster.own_devices().contains(number) {
                 return Err(format!("device {number} has not begun on node {}", device.node));

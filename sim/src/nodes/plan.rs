@@ -162,7 +162,7 @@ impl Plan {
         let others = (1..=self.nodes).filter(|other| *other != number && number != 1);
         Config {
             node: config::Node {
-                name: Some(format!("n{number}")),
+                name: Some(name(number)),
                 listen: ([10, 0, 0, number], PORT).into(),
                 join: others.map(|other| format!("10.0.0.{other}:{PORT}")).collect(),
                 ..self.config.node.clone()
@@ -193,6 +193,11 @@ impl Plan {
             fallback: None,
         }
     }
+}
+
+/// What the node of a machine is called.
+pub fn name(machine: u8) -> String {
+    format!("n{machine}")
 }
 
 fn mishap(r: &mut Random) -> Mishap {

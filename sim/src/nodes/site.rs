@@ -17,7 +17,7 @@ use ringhold_storage::raft_log::RaftLog;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::World;
+use super::{World, plan};
 use crate::devices::SimDevices;
 use crate::disk::{self, Folder, Handle, SimDisk};
 use crate::network::Machine;
@@ -96,6 +96,10 @@ impl Site {
             ordered: Notify::new(),
             lost: AtomicBool::new(false),
         })
+    }
+
+    pub fn name(&self) -> String {
+        plan::name(self.number)
     }
 
     /// The node, once it has started and while it runs.
