@@ -580,6 +580,7 @@ fn member(config: &Config, registry: &Registry, storage: &Storage, network: &Arc
         identity: storage.identity.clone(),
         network: network.clone(),
         log,
+        jobs: storage.jobs.clone(),
         types: registry.types().iter().map(|t| (t.schema.name.clone(), t.layout_hash)).collect(),
         devices: devices.collect(),
         fresh: storage.checkpoints.as_ref().is_none_or(|store| store.devices().is_empty()),

@@ -84,6 +84,8 @@ pub struct SimDevices {
     trace: Trace,
     seed: u64,
     plans: Mutex<VecDeque<Plan>>,
+    /// Of devices that begin while the node runs: of how many workers they are, and how they behave.
+    later: Option<(u32, Plan)>,
     /// Of the device whose host was made last.
     fallback: Mutex<Option<Plan>>,
     shared: Arc<Mutex<Shared>>,
@@ -111,7 +113,13 @@ impl SimDevices {
             moves: 0,
             armed: true,
         }));
-        SimDevices { machine, trace, seed, plans: Mutex::new(plans.into()), fallback: Mutex::default(), shared }
+        let (plans, fallback) = (Mutex::new(plans.into()), Mutex::default());
+        SimDevices { machine, trace, seed, plans, later: None, fallback, shared }
+    }
+
+    /// Has any number of devices more begin while the node runs, of so many workers each, that all behave like this.
+    pub fn with_later(self, workers: u32, plan: Plan) -> SimDevices {
+        SimDevices { later: Some((workers, plan)), ..self }
     }
 
     /// Spares all hosts from now on.
@@ -142,8 +150,11 @@ const FALLBACK: u32 = 1;
 impl Devices for SimDevices {
     fn plan(&self, devices: &config::Devices) -> Result<Vec<Planned>, device::Error> {
         let plans = self.plans.lock();
-        let planned = devices.0.iter().zip(&*plans).map(|(device, plan)| {
-            let device = config::Device { kind: config::DeviceKind::Cpu, gpu: OWN, ..device.clone() };
+        let later = self.later.iter().map(|(workers, plan)| (Some(*workers), plan)).cycle();
+        let plans = plans.iter().map(|plan| (None, plan)).chain(later);
+        let planned = devices.0.iter().zip(plans).map(|(device, (workers, plan))| {
+            let workers = device.workers.or(workers);
+            let device = config::Device { kind: config::DeviceKind::Cpu, gpu: OWN, workers, ..device.clone() };
             let workers = plan.fallback.iter().map(|fallback| Some(fallback.workers));
             let other = |workers| config::Device { workers, gpu: FALLBACK, ..device.clone() };
             Planned { fallbacks: workers.map(other).collect(), unusable: None, device: device.clone() }
@@ -160,7 +171,7 @@ impl Devices for SimDevices {
     ) -> io::Result<Box<dyn DeviceHost>> {
         let untrusted = |plan: &Plan| plan.fallback.as_ref().is_some_and(|fallback| fallback.untrusted);
         let plan = match config.gpu {
-            OWN => self.plans.lock().pop_front(),
+            OWN => self.plans.lock().pop_front().or_else(|| self.later.as_ref().map(|(_, plan)| plan.clone())),
             _ => self.fallback.lock().take(),
         };
         let plan = plan.ok_or_else(|| io::Error::other("a device without a plan"))?;

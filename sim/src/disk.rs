@@ -108,6 +108,11 @@ impl SimDisk {
         Handle { disk: self.clone(), life: inner.life }
     }
 
+    /// Has the power fail at a write: so many from now on.
+    pub fn fail_at_write(&self, writes: u64) {
+        self.inner.lock().fails_after = Some(writes);
+    }
+
     /// Takes its power away.
     pub fn power_off(&self) {
         let mut inner = self.inner.lock();
@@ -194,15 +199,16 @@ impl Inner {
         }
     }
 
-    fn sync(&mut self) {
+    /// What was written to keys that begin so is durable.
+    fn sync(&mut self, folder: &[u8]) {
         self.figures.syncs += 1;
         if self.plan.goes_back && self.figures.syncs.is_multiple_of(20) {
             self.before = self.synced.clone();
         }
-        let mut all = std::mem::take(&mut self.unsynced);
+        let mut all: BTreeMap<_, _> = self.unsynced.extract_if(.., |key, _| key.starts_with(folder)).collect();
         if self.plan.manifests_first {
             let later = |key: &Vec<u8>| !key.starts_with(b"m") && !key.starts_with(b"f");
-            self.unsynced = all.extract_if(.., |key, _| later(key)).collect();
+            self.unsynced.extend(all.extract_if(.., |key, _| later(key)));
         }
         if let Some(forgotten) = self.plan.forgets {
             self.unsynced.extend(all.extract_if(.., |key, _| key.starts_with(forgotten)));
@@ -278,6 +284,55 @@ impl Handle {
     }
 }
 
+impl Handle {
+    fn sync_folder(&self, folder: &[u8]) -> Result<(), Error> {
+        self.write("sync", |inner| {
+            inner.sync(folder);
+            Ok(())
+        })
+    }
+}
+
+/// A folder of a disk, which is synced by itself.
+pub struct Folder {
+    pub disk: Handle,
+    /// No other folder's begins with it.
+    pub name: &'static str,
+}
+
+impl Folder {
+    fn key(&self, key: &[u8]) -> Vec<u8> {
+        [self.name.as_bytes(), b"/", key].concat()
+    }
+}
+
+impl Blocks for Folder {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.disk.get(&self.key(key))
+    }
+
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        self.disk.put(&self.key(key), value)
+    }
+
+    fn remove(&self, key: &[u8]) -> Result<(), Error> {
+        self.disk.remove(&self.key(key))
+    }
+
+    fn first_from(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let found = self.disk.first_from(&self.key(key))?;
+        Ok(found.and_then(|found| Some(found.strip_prefix(&*self.key(b""))?.to_vec())))
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        self.disk.sync_folder(&self.key(b""))
+    }
+
+    fn bytes_on_disk(&self) -> u64 {
+        self.disk.bytes_on_disk()
+    }
+}
+
 impl Blocks for Handle {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         self.with("read", |inner| inner.last(key).cloned())
@@ -312,10 +367,7 @@ impl Blocks for Handle {
     }
 
     fn sync(&self) -> Result<(), Error> {
-        self.write("sync", |inner| {
-            inner.sync();
-            Ok(())
-        })
+        self.sync_folder(b"")
     }
 
     fn bytes_on_disk(&self) -> u64 {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use ringhold_sim::scenario::Report;
 use ringhold_sim::trace::say;
-use ringhold_sim::{cluster, recovery, scenario};
+use ringhold_sim::{cluster, nodes, recovery, scenario};
 use serde_json::{Map, Value, json};
 
 /// Runs whole nodes in simulated time, one run a seed, and checks what they promise.
@@ -42,6 +42,8 @@ enum Scenario {
     Recovery,
     /// The control plane of a cluster whose nodes crash, lose each other, move, come and go.
     Cluster,
+    /// Whole nodes of a cluster, which go on with each other's devices.
+    Nodes,
 }
 
 impl Scenario {
@@ -62,6 +64,11 @@ impl Scenario {
                 let figures = report.figures.named().to_vec();
                 report.with(figures)
             }
+            Scenario::Nodes => {
+                let report = nodes::run(seed, nodes::Options { print, plant: None });
+                let figures = report.figures.named().to_vec();
+                report.with(figures)
+            }
         }
     }
 
@@ -71,6 +78,7 @@ impl Scenario {
             Scenario::Node => "",
             Scenario::Recovery => " --scenario recovery",
             Scenario::Cluster => " --scenario cluster",
+            Scenario::Nodes => " --scenario nodes",
         }
     }
 }

@@ -50,7 +50,7 @@ struct Inner {
     trace: Trace,
     started: Instant,
     weather: Weather,
-    /// Pairs of machines between which nothing gets through, the smaller address first.
+    /// From which machine to which nothing gets through.
     cut: BTreeSet<(IpAddr, IpAddr)>,
     /// What is on its way, by when it arrives and which was sent first.
     flying: BTreeMap<(Instant, u64), Datagram>,
@@ -115,14 +115,20 @@ impl Net {
 
     /// Lets nothing through between two machines, or lets it through again. What is on its way arrives.
     pub fn cut(&self, a: &Machine, b: &Machine, cut: bool) {
+        self.cut_one_way(a, b, cut);
+        self.cut_one_way(b, a, cut);
+    }
+
+    /// The same from one to the other only.
+    pub fn cut_one_way(&self, from: &Machine, to: &Machine, cut: bool) {
         let mut inner = self.0.lock();
-        let pair = (a.address.min(b.address), a.address.max(b.address));
+        let (from, to) = (from.address, to.address);
         if cut {
-            inner.cut.insert(pair);
+            inner.cut.insert((from, to));
         } else {
-            inner.cut.remove(&pair);
+            inner.cut.remove(&(from, to));
         }
-        inner.trace.event(format_args!("network {} {} {}", if cut { "cut" } else { "mended" }, pair.0, pair.1));
+        inner.trace.event(format_args!("network {} {from} -> {to}", if cut { "cut" } else { "mended" }));
     }
 
     /// Has a machine lose its power: its sockets send and receive nothing any more, though the program that had them may not
@@ -172,8 +178,7 @@ enum Fate {
 impl Inner {
     fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let weather = self.weather;
-        let pair = (from.ip().min(to.ip()), from.ip().max(to.ip()));
-        let fate = if self.cut.contains(&pair) {
+        let fate = if self.cut.contains(&(from.ip(), to.ip())) {
             Fate::Cut
         } else if bytes.len() > weather.datagram_bytes_max {
             Fate::TooLarge

@@ -7,14 +7,15 @@ use parking_lot::Mutex;
 use ringhold_cluster::control::state::{
     self, Admission, Command, DeviceNumber, Member, Outcome, Refused, State, id_text,
 };
-use ringhold_cluster::control::{self, Blocking, Control};
-use ringhold_cluster::network::Network;
+use ringhold_cluster::control::{self, Control, Disk};
+use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_cluster::peers::{CallError, PeerRefused};
 use ringhold_storage::raft_log::{self, RaftLog};
 use tokio::time::{Instant, sleep};
 
 use super::message::{self, Join, Joined, Message, NotJoined, Reply};
 use super::{Belongs, Cluster, Options, Peering};
+use crate::device::keeper::Jobs;
 use crate::server::Server;
 
 /// The shortest time that a leader is waited for at most.
@@ -90,7 +91,7 @@ pub(super) async fn start(cluster: &Cluster, server: &Server) -> Result<Vec<Devi
     let control = Control::start(control::Options {
         number: belongs.number.into(),
         log: options.log.clone(),
-        disk: Arc::new(Blocking),
+        disk: Arc::new(LogDisk(options.jobs.clone())),
         calls: Arc::new(Peering(cluster.peers.clone())),
         network: options.network.clone(),
         timing: timing(options.lease),
@@ -127,6 +128,15 @@ pub(super) fn devices_lost(log: &RaftLog, devices: &[(String, DeviceNumber)]) ->
 pub(super) fn keep_devices(log: &RaftLog, devices: &[(String, DeviceNumber)]) -> Result<(), Error> {
     let bytes = message::encode(&devices).map_err(Error::Record)?;
     Ok(log.set_record(DEVICES, &bytes)?)
+}
+
+/// The disk of the log, as the control plane knows it: worked on by whoever writes checkpoints.
+struct LogDisk(Arc<dyn Jobs>);
+
+impl Disk for LogDisk {
+    fn run(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        self.0.run(job)
+    }
 }
 
 /// How soon a silent leader is followed by another: as soon as a silent node is, within bounds.

@@ -39,6 +39,7 @@ pub use replicas::{Copies, Held, NotCopied};
 pub use table::AgreedTable;
 pub(crate) use table::has;
 
+use crate::device::keeper::Jobs;
 use crate::server::{Doors, Server};
 
 /// How a node belongs to a cluster.
@@ -54,6 +55,8 @@ pub struct Options {
     pub identity: Identity,
     pub network: Arc<dyn Network>,
     pub log: Arc<RaftLog>,
+    /// Who does what waits for the log's disk.
+    pub jobs: Arc<dyn Jobs>,
     /// The layout hashes of the node's actor types, by name.
     pub types: BTreeMap<String, u64>,
     pub devices: Vec<AboutDevice>,
@@ -429,7 +432,9 @@ impl Cluster {
         let not_now = |why: &str| NotJoined::NotNow(why.into());
         let control = self.control.get().ok_or_else(|| not_now("it is starting itself"))?;
         let state = control.read(JOIN_LIMIT).await.map_err(|e| not_now(&e.to_string()))?;
-        let cluster = state.cluster.as_ref().ok_or_else(|| not_now("its cluster is being founded"))?;
+        let founded = state.cluster.as_ref().filter(|_| !state.nodes.is_empty());
+        // Whoever is the first member gets the founder's number.
+        let cluster = founded.ok_or_else(|| not_now("its cluster is being founded"))?;
         if cluster.name != cluster_name {
             return Err(NotJoined::OtherName { wanted: cluster_name, actual: cluster.name.clone() });
         }

@@ -14,7 +14,6 @@ use tokio::time::timeout;
 use super::Router;
 use crate::cluster::Cluster;
 use crate::config::{self, DeviceKind};
-use crate::device::host::Planned;
 use crate::device::{self, Device, Outlet};
 use crate::make::{self, Made, Maker, Tasks};
 use crate::node;
@@ -106,9 +105,9 @@ impl Beginner {
     fn make(&self, number: DeviceNumber, given: &state::Device, index: u16) -> Result<Made, node::Error> {
         // A ring kernel needs room on its GPU that others have been given: what comes later runs on the CPU.
         let cpu = config::Device { kind: DeviceKind::Cpu, ..config::Device::default() };
-        let planned = Planned { device: cpu, unusable: None, fallbacks: Vec::new() };
+        let planned = self.maker.makers.plan(&config::Devices(vec![cpu]))?;
         let (name, kept_as) = (given.about.name.clone(), replica_name(number));
-        self.maker.make(make::About { name, kept_as, index, number }, &planned)
+        self.maker.make(make::About { name, kept_as, index, number }, &planned[0])
     }
 }
 

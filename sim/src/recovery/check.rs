@@ -4,25 +4,28 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ringhold::ActorId;
 use ringhold_kernels::actor::Actor;
-use ringhold_kernels::id::Key;
+use ringhold_kernels::id::{Key, TypeId};
 use ringhold_kernels::message::Reason;
 use ringhold_kernels::outbox::shard_of;
 use ringhold_kernels::plain::Plain;
 
 use super::actors::{journal, sketch};
-use super::plan::{Does, OWN, Operation, Plan};
+use super::plan::{Does, OWN, Operation};
 use crate::scenario::check::Said;
 
 /// Everything that was seen of a run.
-pub struct Evidence<'a> {
-    pub plan: &'a Plan,
+pub struct Evidence {
+    /// The types of which nothing goes out before it is durable.
+    pub committed: BTreeSet<TypeId>,
+    /// To how many devices shards were dealt out, and stayed; `None` where they may have moved.
+    pub devices: Option<usize>,
     /// What each client did, in its order, and what it heard.
     pub operations: Vec<Vec<(Operation, Said)>>,
     /// What the node refused to do, because it was short of something.
     pub refused: BTreeSet<u32>,
     /// What each actor had written down at the end; `None` where there is no such actor.
     pub states: Vec<(ActorId, Option<Vec<u8>>)>,
-    /// How often the node's power failed, and whether a device's host died.
+    /// How often a node's power failed, and whether a device's host died.
     pub failures: u64,
     pub crashed: bool,
 }
@@ -66,7 +69,7 @@ fn place_of(id: ActorId) -> Place {
 }
 
 struct Judge<'a> {
-    evidence: &'a Evidence<'a>,
+    evidence: &'a Evidence,
     logs: BTreeMap<Place, Log>,
     /// Where each word was put.
     places: BTreeMap<u32, Vec<(Place, usize)>>,
@@ -77,7 +80,7 @@ struct Judge<'a> {
 const VIOLATIONS_MAX: usize = 12;
 
 /// Judges a run. What it says is empty where everything was kept.
-pub fn check(evidence: &Evidence<'_>) -> Vec<String> {
+pub fn check(evidence: &Evidence) -> Vec<String> {
     let mut judge = Judge { evidence, logs: BTreeMap::new(), places: BTreeMap::new(), violations: Vec::new() };
     judge.begin();
     judge.places();
@@ -93,10 +96,6 @@ impl Judge<'_> {
         if self.violations.len() < VIOLATIONS_MAX {
             self.violations.push(what);
         }
-    }
-
-    fn device_of(&self, id: ActorId) -> usize {
-        shard_of(id.key) % self.evidence.plan.config.devices.0.len()
     }
 
     /// All operations, in the order of each client.
@@ -122,16 +121,17 @@ impl Judge<'_> {
         }
     }
 
-    /// What a type that need not wait for it has sent to another device may be lost or come twice, where the node's power fails or a
+    /// What a type that need not wait for it has sent to another device may be lost or come twice, where a node's power fails or a
     /// host dies.
     fn is_between_devices(&self, operation: &Operation) -> bool {
         let Does::Follow(next) = operation.does else { return false };
-        let held = self.evidence.plan.is_committed(operation.to.type_id);
+        let held = self.evidence.committed.contains(&operation.to.type_id);
         let kept = held || (self.evidence.failures == 0 && !self.evidence.crashed);
-        let apart = match self.evidence.plan.moves {
+        let (from, to) = (shard_of(operation.to.key), shard_of(next.key));
+        let apart = match self.evidence.devices {
+            Some(devices) => from % devices != to % devices,
             // They may have been anywhere, but those of one shard together.
-            Some(_) => shard_of(operation.to.key) != shard_of(next.key),
-            None => self.device_of(operation.to) != self.device_of(next),
+            None => from != to,
         };
         !kept && apart
     }
@@ -185,7 +185,7 @@ impl Judge<'_> {
         let mut wrong = Vec::new();
         for (operation, said) in self.operations() {
             let what = word(operation.what);
-            let committed = evidence.plan.is_committed(operation.to.type_id);
+            let committed = evidence.committed.contains(&operation.to.type_id);
             let (at, trail) = match said {
                 Said::Told | Said::NotSent | Said::Error(Reason::Overloaded) => continue,
                 Said::Reply(bytes) => match journal::Reply::from_bytes(bytes) {

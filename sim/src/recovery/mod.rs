@@ -2,42 +2,39 @@
 
 pub mod actors;
 pub mod check;
+pub mod clients;
 pub mod plan;
 
-use std::collections::BTreeSet;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use ringhold::ActorId;
 use ringhold::client::{Client, Error, Options as ClientOptions};
 use ringhold::device::mistake::{self, Mistake};
 use ringhold::node::{Environment, Node, Storage};
 use ringhold::shards::ShardSet;
-use ringhold::{ActorId, Registry};
 use ringhold_cluster::network::Network;
 use ringhold_cluster::tls::{Authority, Identity, Role};
-use ringhold_cluster::wire::{Request, Response};
+use ringhold_cluster::wire::Request;
 use ringhold_kernels::message::Reason;
-use ringhold_kernels::plain::Plain;
 use ringhold_storage::blocks;
 use ringhold_storage::checkpoints::{self, Checkpoints};
-use ringhold_storage::dead_letters::{self, DeadLetters, InMemory};
+use ringhold_storage::dead_letters::{DeadLetters, InMemory};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::actors::{journal, sketch};
 use self::check::Evidence;
-use self::plan::{DELAY_MAX, Failure, OWN, Operation, Plan, SHARED, operation};
+use self::clients::{Driver, Log, connect, look, refused, registry};
+use self::plan::{DELAY_MAX, Failure, Operation, Plan};
 use crate::devices::SimDevices;
 use crate::disk::{Handle, SimDisk};
 use crate::network::{Machine, Net};
-use crate::observed::{self, Observed};
+use crate::observed;
 use crate::random::{Random, Stream};
 use crate::scenario::check::Said;
-use crate::scenario::{Report, ask_node, in_runtime, said};
+use crate::scenario::{Report, ask_node, in_runtime};
 use crate::trace::Trace;
 
 /// How a seed is run.
@@ -102,8 +99,6 @@ const SETTLE_BUDGET: Duration = Duration::from_secs(60);
 const UP_BUDGET: Duration = Duration::from_secs(10);
 /// In simulated time: a whole run ends within this.
 const RUN_BUDGET: Duration = Duration::from_secs(1_800);
-/// How long an ask waits.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Runs one seed. A panic anywhere in it is one of its violations.
 pub fn run(seed: u64, options: Options) -> Report<Figures> {
@@ -167,9 +162,6 @@ struct World {
     figures: Figures,
 }
 
-/// What a client has done and heard.
-type Log = Arc<Mutex<Vec<(Operation, Said)>>>;
-
 /// The node's machine, and what stays of it when its power fails.
 struct Site {
     machine: Arc<Machine>,
@@ -177,23 +169,6 @@ struct Site {
     identity: Identity,
     disk: SimDisk,
     letters: Arc<dyn DeadLetters>,
-}
-
-/// What became a dead letter because the node was short of something.
-fn refused(letters: &dyn DeadLetters) -> BTreeSet<u32> {
-    let filter = dead_letters::Filter { reason: Some(Reason::Overloaded), ..dead_letters::Filter::default() };
-    let listed = letters.list(&filter, usize::MAX).expect("letters in memory can be read");
-    let what = |payload: &[u8]| {
-        // Both types have the same messages.
-        let message = journal::Message::from_bytes(payload).expect("clients send messages of these types");
-        match message {
-            journal::Message::Put { what }
-            | journal::Message::Forward { what, .. }
-            | journal::Message::Later { what, .. }
-            | journal::Message::Close { what } => what,
-        }
-    };
-    listed.letters.iter().map(|(_, letter)| what(&letter.payload)).collect()
 }
 
 impl World {
@@ -474,25 +449,20 @@ impl World {
             (*said == Said::Error(Reason::Overloaded)).then_some(operation.what)
         };
         refused.extend(operations.iter().flatten().filter_map(told));
-        let evidence = Evidence { plan: &self.plan, operations, refused, states, failures, crashed };
+        let devices = self.plan.moves.is_none().then_some(self.plan.config.devices.0.len());
+        let committed = self.plan.committed();
+        let evidence = Evidence { committed, devices, operations, refused, states, failures, crashed };
         self.violations.extend(check::check(&evidence));
     }
 
     /// The state of every actor there may be.
     async fn look(&mut self, site: &Site) -> Vec<(ActorId, Option<Vec<u8>>)> {
         let client = connect(self.client_options(site, 200 + self.devices.len() as u8)).await;
-        let keys = (0..SHARED).chain((0..self.logs.len() as u64).map(|source| OWN + source));
-        let mut states = Vec::new();
-        for id in keys.flat_map(|key| [journal::id(key), sketch::id(key)]) {
-            let request = Request::Inspect { type_id: id.type_id, key: id.key.into() };
-            match ask_node(&client, request).await {
-                Ok(Response::Inspected(found)) => states.push((id, Some(found.state))),
-                Err(Error::Failed(failed)) if failed.reason() == Some(Reason::NoActor) => states.push((id, None)),
-                other => self.violations.push(format!("{id:?} could not be looked at: {other:?}")),
-            }
-        }
+        let looked = look(&client, self.logs.len() as u64).await;
         let _ = client.close().await;
-        states
+        let failed = looked.iter().filter_map(|looked| looked.as_ref().err().cloned());
+        self.violations.extend(failed);
+        looked.into_iter().flatten().collect()
     }
 
     fn client_options(&self, site: &Site, machine: u8) -> ClientOptions {
@@ -503,84 +473,5 @@ impl World {
         options.network = self.net.machine(machine, 0);
         options.name = format!("client {machine}");
         options
-    }
-}
-
-fn registry() -> Registry {
-    let mut registry = Registry::new();
-    registry.register::<Observed<journal::Actor>>().expect("it is the first");
-    registry.register::<Observed<sketch::Actor>>().expect("it has a name of its own");
-    registry
-}
-
-/// A node that is down comes up again.
-async fn connect(options: ClientOptions) -> Client {
-    loop {
-        match Client::connect(options.clone()).await {
-            Ok(client) => return client,
-            Err(_) => sleep(Duration::from_millis(50)).await,
-        }
-    }
-}
-
-/// What a client does from its first operation to its last.
-struct Driver {
-    source: u32,
-    plan: plan::Client,
-    random: Random,
-    log: Log,
-    trace: Trace,
-}
-
-type Asking = Pin<Box<dyn Future<Output = Said> + Send>>;
-
-impl Driver {
-    async fn run(mut self, options: ClientOptions) -> Client {
-        let client = connect(options).await;
-        let mut asks = JoinSet::new();
-        for seq in 1..=self.plan.operations {
-            let (operation, payload) = operation(&mut self.random, self.source, seq, self.plan.asks_per_mille);
-            self.perform(&client, operation, payload, &mut asks).await;
-            while asks.len() >= self.plan.asks_max {
-                asks.join_next().await;
-            }
-            if self.random.per_mille(self.plan.pause_per_mille) {
-                let pause_ms = self.random.between(1, self.plan.pause_max.as_millis() as u64);
-                sleep(Duration::from_millis(pause_ms)).await;
-            }
-        }
-        while asks.join_next().await.is_some() {}
-        if let Err(error) = client.flush().await {
-            self.trace.event(format_args!("client {} flushes: {error}", self.source));
-        }
-        client
-    }
-
-    /// Sends one message, in the order of these calls, and leaves its answer to a task.
-    async fn perform(&mut self, client: &Client, operation: Operation, payload: Vec<u8>, asks: &mut JoinSet<()>) {
-        let (what, to) = (operation.what, operation.to);
-        self.trace.event(format_args!("client {} sends {operation:?}", self.source));
-        let place = self.log.lock().len();
-        if !operation.asks {
-            let said = match client.tell_raw(to, &payload).await {
-                Ok(()) => Said::Told,
-                Err(_) => Said::NotSent,
-            };
-            return self.log.lock().push((operation, said));
-        }
-        let client = client.clone();
-        let mut asking: Asking = Box::pin(async move { said(client.ask_raw(to, &payload, PATIENCE).await) });
-        // It is sent when it is first polled: here, so that the order is this one.
-        let first = poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx))).await;
-        self.log.lock().push((operation, Said::Left));
-        let (log, trace) = (self.log.clone(), self.trace.clone());
-        asks.spawn(async move {
-            let said = match first {
-                Poll::Ready(said) => said,
-                Poll::Pending => asking.await,
-            };
-            trace.event(format_args!("{what:x} heard {said:?}"));
-            log.lock()[place].1 = said;
-        });
     }
 }

@@ -1,6 +1,6 @@
 //! What a seed stands for: the node, its disk, when its power fails, and what the clients do.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use ringhold::ActorId;
@@ -185,14 +185,14 @@ impl Plan {
         Plan { config, failures, devices, disk, clock_jumps, weather, clients, newcomer, moves }
     }
 
-    /// Whether nothing that this type sends goes out before it is durable.
-    pub fn is_committed(&self, type_id: TypeId) -> bool {
-        self.config.actors.committed.iter().any(|name| TypeId::of(name) == type_id)
+    /// The types of which nothing goes out before it is durable.
+    pub fn committed(&self) -> BTreeSet<TypeId> {
+        self.config.actors.committed.iter().map(|name| TypeId::of(name)).collect()
     }
 }
 
 /// A host that hangs for ever before it is up is not the node's to cure within the time that it has to start.
-fn spare_the_first(mut mishaps: VecDeque<Mishap>) -> VecDeque<Mishap> {
+pub fn spare_the_first(mut mishaps: VecDeque<Mishap>) -> VecDeque<Mishap> {
     for mishap in &mut mishaps {
         if let Mishap::Hang { step, .. } = mishap {
             *step += 60;
