@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::placement::{self, settings};
 
+mod anew;
+
+pub use anew::Unreadable;
+
 /// The version of [`State`] and [`Command`] that this build makes. A node that cannot read it is not let in.
 pub const VERSION: u16 = 1;
 /// The oldest version that this build can still go on from.
@@ -275,6 +279,8 @@ pub enum Command {
     /// As `Move`, between devices of two nodes, both of which still run as they did when it was begun: these are their
     /// incarnations. One that has started since knows nothing of it.
     MoveBetween { shards: Vec<Range<u32>>, from: DeviceNumber, to: DeviceNumber, runs: (u64, u64) },
+    /// The first of all, in place of `Found`, of a cluster that begins with what another had: see [`State::anew`].
+    Restore(Box<State>),
 }
 
 /// Who comes.
@@ -474,6 +480,7 @@ impl State {
             }
             Command::GiveUp { node, times, devices } => self.give_up(node, times, &devices),
             Command::UseToken { serial, expires_s, now_s } => self.use_token(serial, expires_s, now_s),
+            Command::Restore(state) => self.restore(*state),
         }
     }
 
