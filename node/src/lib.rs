@@ -8,6 +8,7 @@
 // What `#[ringhold::actor]` emits names this crate from outside; the shipped actors are inside.
 extern crate self as ringhold;
 
+pub mod backup;
 pub mod cli;
 pub mod client;
 pub mod cluster;

@@ -29,6 +29,12 @@ pub enum Request {
     Plan { node: Option<NodeNumber> },
     /// Moves shards, all of which one device has, to another device.
     Migrate { shards: Vec<Range<u32>>, to: DeviceNumber },
+    /// Begins a backup: pins the newest checkpoints of all devices at one moment. All of it has to be done within so long.
+    BackUp { within_ms: u64 },
+    /// The item of this number, from 0, of what is pinned of a device, which runs on that node: one after the other.
+    BackupPart { id: u64, node: NodeNumber, device: DeviceNumber, number: u64 },
+    /// Nothing more is wanted of a backup.
+    EndBackup { id: u64 },
 }
 
 /// The answer to a [`Request`].
@@ -49,6 +55,9 @@ pub enum Response {
     },
     Plans(Vec<NodePlan>),
     Migrated(Migrated),
+    BackupBegun(Box<BackupBegun>),
+    /// The bytes of an item; `None` after the last.
+    BackupPart(Option<Vec<u8>>),
 }
 
 /// A cluster at one moment, as the node knows it that was asked.
@@ -180,4 +189,31 @@ pub struct Migrated {
     pub stood_us: u64,
     /// From begin to end.
     pub took_us: u64,
+}
+
+/// A backup that has begun.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupBegun {
+    pub id: u64,
+    /// The moment: what was made durable before it is in the backup, and nothing else. By the clock of the node that was asked,
+    /// microseconds since the Unix epoch.
+    pub at_us: u64,
+    /// For how long no device committed anything.
+    pub held_us: u64,
+    /// What the cluster had agreed on: see [`State::to_bytes`](super::state::State::to_bytes).
+    pub state: Vec<u8>,
+    /// By number.
+    pub devices: Vec<BackupDevice>,
+}
+
+/// A device in a backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupDevice {
+    pub device: DeviceNumber,
+    /// That runs it.
+    pub node: NodeNumber,
+    /// Its checkpoint and when that was cut, microseconds since the Unix epoch; `None` where it has none.
+    pub checkpoint: Option<(u64, u64)>,
+    /// About so many will come.
+    pub bytes: u64,
 }

@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::placement::{self, settings};
 
+mod anew;
+
+pub use anew::Unreadable;
+
 /// The version of [`State`] and [`Command`] that this build makes. A node that cannot read it is not let in.
 pub const VERSION: u16 = 1;
 /// The oldest version that this build can still go on from.
@@ -283,6 +287,8 @@ pub enum Command {
     /// A device that went on elsewhere because its node was given up is not there any more, for it has nothing: proposed by the node
     /// that runs it in this term.
     Retire { device: DeviceNumber, term: u64 },
+    /// The first of all, in place of `Found`, of a cluster that begins with what another had: see [`State::anew`].
+    Restore(Box<State>),
 }
 
 /// Who comes.
@@ -485,6 +491,7 @@ impl State {
             Command::GiveUp { node, times, devices } => self.give_up(node, times, &devices),
             Command::UseToken { serial, expires_s, now_s } => self.use_token(serial, expires_s, now_s),
             Command::Retire { device, term } => self.retire(device, term),
+            Command::Restore(state) => self.restore(*state),
         }
     }
 

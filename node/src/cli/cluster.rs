@@ -11,13 +11,14 @@ use ringhold_cluster::control::state::{NodeNumber, Ranges, Refused, Settings};
 use ringhold_cluster::enrol;
 use ringhold_cluster::network::{Network, RealNetwork};
 use ringhold_cluster::tls::{Token, TokenError};
+use ringhold_kernels::registry::Registry;
 use ringhold_storage::folder::DataFolder;
 use serde_json::{Value, json};
 
 use super::connect::{self, Connection};
 use super::exit::{self, Failure};
 use super::output::{Output, Table, bytes, counted, fine_span, number, span, utc};
-use super::{ClusterCommand, Globals, config};
+use super::{ClusterCommand, Globals, backup, config};
 use crate::config::Config;
 use crate::node::{Storage, found};
 use crate::progress::{Progress, Unit};
@@ -25,7 +26,7 @@ use crate::progress::{Progress, Unit};
 /// A node of which the leader has not heard for so long is marked.
 const SILENT_MS: u64 = 2_000;
 
-pub fn run(command: &ClusterCommand, globals: &Globals, output: Output) -> Result<u8, Failure> {
+pub fn run(command: &ClusterCommand, globals: &Globals, registry: &Registry, output: Output) -> Result<u8, Failure> {
     match command {
         ClusterCommand::Init => init(globals, output),
         ClusterCommand::Status => with_status(globals, output, &status_json, &status_text),
@@ -39,6 +40,8 @@ pub fn run(command: &ClusterCommand, globals: &Globals, output: Output) -> Resul
         ClusterCommand::Plan => plan(globals, output),
         ClusterCommand::Rebalance { yes } => rebalance(globals, *yes, output),
         ClusterCommand::Migrate { shards, to } => migrate(globals, shards, *to, output),
+        ClusterCommand::Backup { folder } => backup::backup(globals, folder, output),
+        ClusterCommand::Restore { folder } => backup::restore(globals, folder, registry, output),
         ClusterCommand::Token { valid } => token(globals, *valid, output),
     }
 }

@@ -139,6 +139,10 @@ impl Connection {
         request!(self, Request::Cluster(request), Cluster)
     }
 
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// How long the command may take.
     pub fn limit(&self) -> Duration {
         self.limit
@@ -205,7 +209,7 @@ impl Connection {
     }
 }
 
-fn failure(error: Error) -> Failure {
+pub fn failure(error: Error) -> Failure {
     let code = match &error {
         Error::Unreachable { address, detail } => {
             let message = format!(

@@ -4,6 +4,7 @@
 //! happens. Logs and messages about errors go to stderr in either case. `exit` has the exit codes.
 
 mod actor;
+mod backup;
 mod cluster;
 mod config;
 mod connect;
@@ -33,6 +34,7 @@ use crate::config::rule;
 use crate::device::{cuda, host};
 use exit::Failure;
 use output::Output;
+pub(crate) use output::utc;
 
 /// Actors that live on GPUs: nodes that run them, and what talks to nodes.
 #[derive(Parser)]
@@ -213,6 +215,18 @@ enum ClusterCommand {
         /// What to set
         #[arg(value_name = "NAME=VALUE")]
         set: Vec<String>,
+    },
+
+    /// Write a backup of the whole cluster, as it is at one moment, to a folder on this machine
+    Backup {
+        /// One that is not there yet
+        folder: PathBuf,
+    },
+
+    /// Make a data folder (--data-dir) the first node's of a new cluster that goes on from a backup
+    Restore {
+        /// The folder of the backup
+        folder: PathBuf,
     },
 
     /// Make a token by which one node can join, once
@@ -452,7 +466,7 @@ fn run(cli: Cli, registry: Registry, output: Output) -> Result<u8, Failure> {
         }
         Command::Node(NodeCommand::Drain { node, undo }) => cluster::drain(globals, &node, !undo, output),
         Command::Node(NodeCommand::Remove { node, yes }) => cluster::remove(globals, &node, yes, output),
-        Command::Cluster(command) => cluster::run(&command, globals, output),
+        Command::Cluster(command) => cluster::run(&command, globals, &registry, output),
         Command::Status => status::status(globals, output),
         Command::Top(options) => top::run(&options, globals, output),
         Command::Devices { command: None } => devices::run(globals, output),

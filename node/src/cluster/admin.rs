@@ -35,9 +35,12 @@ impl Cluster {
             Request::Remove { node } => self.change(Command::Remove { node }).await,
             Request::Token { valid_s } => self.token(valid_s),
             // The router's, which knows what is here.
-            Request::Statuses | Request::Plan { .. } | Request::Migrate { .. } => {
-                Err(Failed::text("the node has no devices yet"))
-            }
+            Request::Statuses
+            | Request::Plan { .. }
+            | Request::Migrate { .. }
+            | Request::BackUp { .. }
+            | Request::BackupPart { .. }
+            | Request::EndBackup { .. } => Err(Failed::text("the node has no devices yet")),
         }
     }
 

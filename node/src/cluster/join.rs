@@ -24,6 +24,9 @@ const ELECTION_MAX_MIN: Duration = Duration::from_millis(300);
 const RECORD: &str = "member";
 /// Under which name it keeps the numbers of the node's devices, by their names.
 const DEVICES: &str = "devices";
+/// Under which name it keeps how many pieces there are of what the cluster begins with, u32, where that is not nothing; and under
+/// which, with their numbers, these.
+const BEGINS_WITH: &str = "begins-with";
 /// How long a node tries to join before it gives up: whom it is to join may only be starting.
 const JOIN_LIMIT: Duration = Duration::from_secs(60);
 /// One attempt at one node.
@@ -184,6 +187,40 @@ pub fn found(log: &RaftLog, cluster_name: &str, network: &dyn Network) -> Result
     }
 }
 
+/// Makes a node that does not run, in whose log this is and which belongs to no cluster, the founder of one that begins with this: see
+/// [`State::anew`].
+///
+/// # Errors
+/// Where the node belongs to a cluster already.
+pub fn restore(log: &RaftLog, state: &State) -> Result<(), Error> {
+    if let Some(belongs) = record(log)? {
+        return Err(Error::Belongs { name: belongs.cluster_name, id: id_text(&belongs.cluster) });
+    }
+    let cluster = state.cluster.as_ref().expect("a cluster that begins anew has its name");
+    let bytes = message::encode(state).map_err(Error::Record)?;
+    let pieces = bytes.chunks(raft_log::RECORD_BYTES_MAX);
+    let count = pieces.len() as u32;
+    for (number, piece) in pieces.enumerate() {
+        log.set_record(&format!("{BEGINS_WITH}/{number}"), piece)?;
+    }
+    log.set_record(BEGINS_WITH, &count.to_le_bytes())?;
+    // Last: without it the node belongs to none.
+    let (id, name) = (cluster.id, cluster.name.clone());
+    keep(log, &Belongs { cluster: id, cluster_name: name, number: 1, founder: true })
+}
+
+/// What the cluster begins with that a node founds; `None`: with nothing.
+fn begins_with(log: &RaftLog) -> Result<Option<State>, Error> {
+    let Some(count) = log.record(BEGINS_WITH)? else { return Ok(None) };
+    let missing = || Error::Record("some of what the cluster begins with is missing".into());
+    let count = u32::from_le_bytes(count.try_into().map_err(|_| missing())?);
+    let mut bytes = Vec::new();
+    for number in 0..count {
+        bytes.extend(log.record(&format!("{BEGINS_WITH}/{number}"))?.ok_or_else(missing)?);
+    }
+    message::decode(&bytes).map(Some).map_err(Error::Record)
+}
+
 /// A node on its way into a cluster.
 struct Joining<'a> {
     cluster: &'a Cluster,
@@ -205,7 +242,10 @@ impl Joining<'_> {
             control.initialize(&self.cluster.address()).await?;
         }
         let cluster = state::Cluster { id: belongs.cluster, name: belongs.cluster_name.clone() };
-        let found = Command::Found { cluster, shards: self.options.shards };
+        let found = match begins_with(&self.options.log)? {
+            Some(state) => Command::from(state),
+            None => Command::Found { cluster, shards: self.options.shards },
+        };
         self.propose(found, "for its own log").await.map(|_| ())
     }
 

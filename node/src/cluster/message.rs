@@ -26,6 +26,46 @@ pub enum Message {
     Replica { device: DeviceNumber, term: u64, asked: Asked },
     /// From the node that moves shards to another one.
     Moving(Moving),
+    /// From the node that was asked for a backup.
+    Backup(Backing),
+}
+
+/// What the node that was asked for a backup asks of those that run devices: see `router/backup.rs`. `id` says which backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Backing {
+    /// Let no device commit anything more, until you are told to go on, or some seconds have passed.
+    Hold { id: u64 },
+    /// All hold: pin the newest checkpoint of each of your devices.
+    Pin { id: u64 },
+    /// Go on. Was nothing committed until now?
+    Release { id: u64 },
+    /// The item of this number of what is pinned of a device.
+    Part { id: u64, device: DeviceNumber, number: u64 },
+    /// Nothing more is wanted.
+    End { id: u64 },
+}
+
+/// The answer to a [`Backing`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Backed {
+    Holds,
+    Pinned(Vec<PinnedDevice>),
+    /// Whether nothing was committed since it has held.
+    Released(bool),
+    /// `None` after the last.
+    Part(Option<Vec<u8>>),
+    Ended,
+}
+
+/// A device of which the newest checkpoint is pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedDevice {
+    pub device: DeviceNumber,
+    /// In which the node runs it.
+    pub term: u64,
+    /// Its checkpoint, and when that was cut, microseconds since the Unix epoch; `None` where it has none.
+    pub checkpoint: Option<(u64, u64)>,
+    pub bytes: u64,
 }
 
 /// What the node whose device gives shards asks of others: see `router/away.rs`, and `router/retire.rs` for the last. `id` says which migration.
@@ -88,6 +128,7 @@ pub enum Reply {
     Response(Box<wire::Response>),
     Replica(Copied),
     Moves(Result<Moves, String>),
+    Backup(Result<Backed, String>),
 }
 
 /// A node that has become a member.

@@ -32,9 +32,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-pub use join::{Error, found};
+pub use join::{Error, found, restore};
+pub use message::{Backed, Backing, Moves, Moving, PinnedDevice, Stage};
 use message::{Join, Joined, Message, NotJoined, Reply};
-pub use message::{Moves, Moving, Stage};
 pub use replicas::{Copies, Held, NotCopied};
 pub use table::AgreedTable;
 pub(crate) use table::has;
@@ -92,6 +92,9 @@ pub trait Inlet: Send + Sync {
 
     /// Answers a node that moves shards.
     fn moving(&self, node: NodeNumber, asked: Moving) -> BoxFuture<'_, Result<Moves, String>>;
+
+    /// Answers a node that was asked for a backup.
+    fn backing(&self, asked: Backing) -> BoxFuture<'_, Result<Backed, String>>;
 }
 
 /// What becomes known of a node as it starts.
@@ -250,6 +253,22 @@ impl Cluster {
         }
     }
 
+    /// Asks another node for its part in a backup.
+    pub(crate) async fn ask_backing(
+        &self,
+        node: NodeNumber,
+        asked: Backing,
+        within: Duration,
+    ) -> Result<Backed, String> {
+        let state = self.state();
+        let member = state.nodes.get(&node).ok_or_else(|| Refused::NoSuchNode(node).to_string())?;
+        match self.call(&member.address, &Message::Backup(asked), within).await {
+            Ok(Reply::Backup(answer)) => answer.map_err(|why| format!("node `{}`: {why}", member.name)),
+            Ok(_) => Err(format!("node `{}` answered another question", member.name)),
+            Err(why) => Err(format!("node `{}` could not be asked: {why}", member.name)),
+        }
+    }
+
     /// Asks the node whose device owns a shard; `None` where that is this node, or nobody.
     pub async fn ask_owner(&self, shard: usize, request: Request) -> Option<Result<Response, Failed>> {
         let state = self.state();
@@ -401,6 +420,10 @@ impl Cluster {
                     _ => Err("the node is starting".into()),
                 }
             }
+            Message::Backup(asked) => match self.inlet.get().and_then(Weak::upgrade) {
+                Some(inlet) => Ok(Reply::Backup(inlet.backing(asked).await)),
+                None => Err("the node is starting".into()),
+            },
             Message::Present => Ok(Reply::Present),
             Message::Raft(request) => match self.control.get() {
                 Some(control) => Ok(Reply::Raft(control.answer(request).await)),

@@ -121,7 +121,7 @@ impl Router {
     }
 
     /// Runs what goes on though nobody waits for it, and ends with the node.
-    fn run_with_node(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn run_with_node(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.between.tasks.lock().push(Box::pin(task));
         self.between.more_tasks.notify_one();
     }
@@ -169,6 +169,11 @@ impl Router {
         Ok(moved)
     }
 
+    /// Whether shards are about to move between other nodes and this one, or are held for.
+    pub(super) fn is_between(&self) -> bool {
+        self.between.held.lock().is_some() || self.between.arriving.lock().is_some()
+    }
+
     async fn hold_all_checkpoints(&self) -> Vec<OwnedMutexGuard<()>> {
         let mut still = Vec::new();
         for device in self.devices.iter().filter(|_| self.table.is_some()) {
@@ -213,7 +218,7 @@ impl Router {
         from: DeviceNumber,
         to: DeviceNumber,
     ) -> Result<Moves, String> {
-        let busy = "another migration is under way there: try again";
+        let busy = "another migration, or a backup, is under way there: try again";
         // Not for long: of two nodes that wait for each other one at least goes on.
         let alone = timeout(BUSY_LIMIT, self.migrating.clone().lock_owned()).await.map_err(|_| busy)?;
         let cluster = self.cluster.clone().ok_or("it stands alone")?;
@@ -221,7 +226,7 @@ impl Router {
         if target.is_some() && self.table.is_none() {
             return Err("it makes no checkpoints (checkpoints.enabled)".into());
         }
-        if self.between.held.lock().is_some() || self.between.arriving.lock().is_some() {
+        if self.is_between() {
             return Err(busy.into());
         }
         let still = self.hold_all_checkpoints().await;

@@ -39,7 +39,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Router;
-use crate::cluster::{Cluster, Inlet, Moves, Moving};
+use crate::cluster::{Backed, Backing, Cluster, Inlet, Moves, Moving};
 use crate::device::door::Letter;
 use crate::device::lanes::Away;
 use crate::device::places::NoPlace;
@@ -735,5 +735,9 @@ impl Inlet for Router {
             let router = self.me.upgrade().ok_or("the node is stopping")?;
             router.answer_moving(node, asked).await
         })
+    }
+
+    fn backing(&self, asked: Backing) -> BoxFuture<'_, Result<Backed, String>> {
+        Box::pin(self.answer_backing(asked))
     }
 }

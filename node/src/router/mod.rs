@@ -33,6 +33,7 @@ use crate::shards::{ShardTable, Shards};
 use crate::shed::Level;
 
 mod away;
+mod backup;
 pub mod begin;
 pub mod lanes;
 mod letters;
@@ -61,6 +62,8 @@ pub struct Router {
     /// To and from other nodes.
     lanes: lanes::Lanes,
     between: away::Between,
+    /// What is held and pinned for backups.
+    backups: Arc<backup::Sessions>,
     sessions: Arc<Sessions>,
     letters: Arc<dyn DeadLetters>,
     letters_lost: AtomicU64,
@@ -134,6 +137,7 @@ impl Router {
             cluster,
             lanes: Default::default(),
             between: Default::default(),
+            backups: Default::default(),
             sessions,
             letters,
             letters_lost: AtomicU64::new(0),

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::Router;
-use crate::cluster::Cluster;
+use crate::cluster::{Backing, Cluster};
 use crate::shards::ShardSet;
 
 /// How long a node has to say how it does.
@@ -67,6 +67,18 @@ impl Router {
                     true => self.move_from_here(set, Ok(&device.about.name)).await,
                     false => self.move_from_here(set, Err(to)).await,
                 }
+            }
+            admin::Request::BackUp { within_ms } => {
+                let begun = self.back_up(cluster, Duration::from_millis(within_ms)).await?;
+                Ok(admin::Response::BackupBegun(Box::new(begun)))
+            }
+            admin::Request::BackupPart { id, node, device, number } => {
+                let part = Backing::Part { id, device, number };
+                Ok(admin::Response::BackupPart(self.backup_part(cluster, node, part).await?))
+            }
+            admin::Request::EndBackup { id } => {
+                self.end_backup(cluster, id);
+                Ok(admin::Response::Done)
             }
             request => cluster.answer_admin(request).await,
         }

@@ -14,6 +14,7 @@ mod draft;
 mod forget;
 mod layout;
 mod moves;
+mod pinned;
 mod replica;
 
 use std::collections::hash_map::{Entry, HashMap};
@@ -30,6 +31,7 @@ pub(crate) use layout::{ABOUT, Reader};
 pub use layout::{About, DEVICE_NAME_BYTES_MAX, FORMAT, Manifest, PARTS_MAX, Part, Type};
 use layout::{FORMAT_KEY, PartInfo, chunk_key, chunk_name, manifest_of, set_of, unseal};
 pub use moves::Ownership;
+pub use pinned::{Following, Item, Pinned};
 pub use replica::{Mark, Piece, Replica, Sending, Taken, replica_name, replica_of};
 
 /// What can be configured.
@@ -169,6 +171,19 @@ impl fmt::Display for Mismatch {
             None => write!(f, "`{name}` (layout {kept:016x}) is not in this binary: register it"),
         }
     }
+}
+
+/// Those of these types that are held, and are none of the registry's.
+pub fn mismatches(types: &[Type], registry: &Registry) -> Vec<Mismatch> {
+    let mut mismatches: Vec<Mismatch> = Vec::new();
+    for kept in types {
+        let built = registry.get(kept.type_id).map(|built| built.layout_hash);
+        let known = mismatches.iter().any(|mismatch| mismatch.name == kept.name);
+        if kept.actors + kept.messages > 0 && built != Some(kept.layout_hash) && !known {
+            mismatches.push(Mismatch { name: kept.name.clone(), kept: kept.layout_hash, built });
+        }
+    }
+    mismatches
 }
 
 fn list(mismatches: &[Mismatch]) -> String {
@@ -352,16 +367,11 @@ impl Checkpoints {
     ///
     /// A type counts as held where any checkpoint of the chain holds one.
     pub fn check_types(&self, device: &str, epoch: u64, registry: &Registry) -> Result<(), Error> {
-        let mut mismatches: Vec<Mismatch> = Vec::new();
+        let mut types = Vec::new();
         for manifest in self.chain(device, epoch)? {
-            for kept in self.about(&manifest)?.types {
-                let built = registry.get(kept.type_id).map(|built| built.layout_hash);
-                let known = mismatches.iter().any(|mismatch| mismatch.name == kept.name);
-                if kept.actors + kept.messages > 0 && built != Some(kept.layout_hash) && !known {
-                    mismatches.push(Mismatch { name: kept.name, kept: kept.layout_hash, built });
-                }
-            }
+            types.extend(self.about(&manifest)?.types);
         }
+        let mismatches = mismatches(&types, registry);
         if mismatches.is_empty() { Ok(()) } else { Err(Error::Types { device: device.into(), epoch, mismatches }) }
     }
 

@@ -37,7 +37,7 @@ pub struct Mark {
 }
 
 impl Mark {
-    fn of(manifest: &Manifest) -> Mark {
+    pub(super) fn of(manifest: &Manifest) -> Mark {
         Mark { epoch: manifest.epoch, at_us: manifest.at_us }
     }
 }
@@ -50,14 +50,14 @@ pub struct Piece {
     pub base: Option<Mark>,
     /// The newest that the copy had when this was sent.
     pub after: Option<Mark>,
-    lanes: u32,
+    pub(super) lanes: u32,
     /// Of the whole checkpoint.
-    bytes: u64,
+    pub(super) bytes: u64,
     /// From 0.
-    number: u32,
-    last: bool,
+    pub(super) number: u32,
+    pub(super) last: bool,
     /// Bytes of parts, by their numbers, in their order.
-    parts: Vec<(u32, Vec<u8>)>,
+    pub(super) parts: Vec<(u32, Vec<u8>)>,
 }
 
 const PIECE_KEY: &[u8] = b"piece";
@@ -191,9 +191,19 @@ impl Checkpoints {
             state.chain(device, newest)?
         };
         let known = chain.iter().position(|manifest| Some(Mark::of(manifest)) == has);
-        let (mut base, mut after) = (has.filter(|_| known.is_some()), has);
+        let base = has.filter(|_| known.is_some());
+        Ok(self.sendings(&chain[..known.unwrap_or(chain.len())], base, has))
+    }
+
+    /// All of these, of which the newest is the first, to be sent in this order; what they stand on and follow is there already.
+    pub(super) fn sendings(
+        &self,
+        chain: &[Arc<Manifest>],
+        mut base: Option<Mark>,
+        mut after: Option<Mark>,
+    ) -> Vec<Sending> {
         let mut sendings = Vec::new();
-        for manifest in chain[..known.unwrap_or(chain.len())].iter().rev() {
+        for manifest in chain.iter().rev() {
             let mark = Mark::of(manifest);
             let base_of = if manifest.base.is_some() { base } else { None };
             let (store, manifest) = (self.clone(), manifest.clone());
@@ -201,7 +211,7 @@ impl Checkpoints {
             sendings.push(Sending { store, manifest, base: base_of, after, part, chunk, number, ended });
             (base, after) = (Some(mark), Some(mark));
         }
-        Ok(sendings)
+        sendings
     }
 
     /// The devices of which there are copies here, by their numbers.
