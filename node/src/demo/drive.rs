@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use ringhold_cluster::network::BoxFuture;
-use ringhold_cluster::wire::{DeviceKind, DeviceStatus, Request, Response};
+use ringhold_cluster::wire::{self, DeviceKind, DeviceStatus, Request, Response};
 use ringhold_kernels::id::ActorId;
 use ringhold_kernels::message::Reason;
 use tokio::task::{JoinError, JoinSet};
@@ -53,12 +53,15 @@ pub struct Met {
 /// A node that is driven, and who asks it how it does.
 pub struct Watched {
     pub client: Client,
+    options: client::Options,
     gone: AtomicBool,
 }
 
 impl Watched {
-    pub fn new(client: Client) -> Watched {
-        Watched { client, gone: AtomicBool::new(false) }
+    /// Connects to the node at the address of these.
+    pub async fn connect(options: client::Options) -> Result<Watched, client::Error> {
+        let client = Client::connect(options.clone()).await?;
+        Ok(Watched { client, options, gone: AtomicBool::new(false) })
     }
 
     /// Nobody asks it anything any more: it was killed.
@@ -92,8 +95,9 @@ pub enum Error {
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 /// For each request about states and devices.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
-/// States asked for at a time. More wait in QUIC, which opens no more streams than the node allows.
-const INSPECTIONS_AT_ONCE: usize = 32;
+/// Clients that read states, for each node: of a committed type each answer waits for a checkpoint, so the more are asked for at a time,
+/// the fewer of those are waited for.
+const READERS: usize = 4;
 /// Flights between two looks at the progress.
 const PROGRESS_STEP: u64 = 512;
 
@@ -115,7 +119,7 @@ pub async fn drive(
     let after = devices(nodes).await?;
     let counted = !nodes.iter().any(|node| node.is_gone());
     Ok(Driven {
-        found: read_back(client, actors).await?,
+        found: read_back(nodes, actors).await?,
         streaming,
         handled: counted.then(|| handled(&after).saturating_sub(handled(&before))),
         actors: after.iter().map(|device| device.actors).sum(),
@@ -230,14 +234,20 @@ async fn settle(client: &Client, nodes: &[Arc<Watched>]) -> Result<(), Error> {
     }
 }
 
-/// The states of these actors; those that do not exist are left out.
-async fn read_back(client: &Client, actors: &[ActorId]) -> Result<States, Error> {
+/// The states of these actors; those that do not exist are left out. Each node is asked for some of them, whoever has them.
+async fn read_back(nodes: &[Arc<Watched>], actors: &[ActorId]) -> Result<States, Error> {
+    let mut clients = Vec::new();
+    for node in nodes.iter().filter(|node| !node.is_gone()) {
+        for _ in 0..READERS {
+            clients.push(Client::connect(node.options.clone()).await?);
+        }
+    }
     let mut found = States::default();
-    let mut waiting = actors.iter();
+    let mut waiting = actors.iter().zip(clients.iter().cycle());
     let mut under_way = JoinSet::new();
     loop {
-        while under_way.len() < INSPECTIONS_AT_ONCE
-            && let Some(id) = waiting.next()
+        while under_way.len() < clients.len() * wire::REQUESTS_MAX as usize
+            && let Some((id, client)) = waiting.next()
         {
             under_way.spawn(inspect(client.clone(), *id));
         }

@@ -100,8 +100,6 @@ impl Kill {
         self.node.kill().map_err(|why| Error::Kill { name, why })?;
         self.ask_all("after its death").await?;
         let took = killed.elapsed();
-        // What it was told it has done; and one that ends is not waited for by its nodes.
-        let _ = self.client.close().await;
         Ok(Failover { node: name, led, shards: self.keys.len(), after: self.after, took })
     }
 

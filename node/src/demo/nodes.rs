@@ -39,10 +39,11 @@ const UP_LIMIT: Duration = Duration::from_secs(60);
 const READY_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
-/// Longer than a node's default: its processes share this machine's cores with each other, the client and whatever else runs.
+/// Of cores, each node wants two, and the client too. On a machine with fewer a node may well be silent for longer than the default.
+const CORES: usize = 2 * (NAMES.len() + 1);
 const LEASE: Duration = Duration::from_secs(1);
 /// Nobody starts them again, so nothing is lost with what is not finished.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// From SIGTERM to SIGKILL.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 const TOKEN_VALID_S: u64 = 600;
@@ -96,7 +97,7 @@ impl Nodes {
         let [first, others @ ..] = NAMES;
         self.spawn(first, None)?;
         let address = self.listens(0).await?;
-        let founder = self.admin(first, &address).await?;
+        let founder = self.watch(first, &address).await?.client;
         for name in others {
             let request = admin::Request::Token { valid_s: TOKEN_VALID_S };
             let admin::Response::Token { text, .. } = ask(first, &founder, request).await? else {
@@ -115,7 +116,7 @@ impl Nodes {
             let gone = || Error::NotUp { name, why: "it is gone again".into() };
             let pid = process.id().and_then(|pid| Pid::from_raw(pid as i32)).ok_or_else(gone)?;
             let number = status.nodes.iter().find(|node| node.name == *name).ok_or_else(gone)?.number;
-            let watched = Arc::new(Watched::new(self.admin(name, &address).await?));
+            let watched = Arc::new(self.watch(name, &address).await?);
             self.nodes.push(Arc::new(Node { name, number, address, pid, watched }));
         }
         Ok(())
@@ -225,9 +226,9 @@ impl Nodes {
         }
     }
 
-    async fn admin(&self, name: &'static str, address: &str) -> Result<Client, Error> {
+    async fn watch(&self, name: &'static str, address: &str) -> Result<Watched, Error> {
         let options = client::Options { admin: true, ..client::Options::new(address, self.identity()?) };
-        Client::connect(options).await.map_err(|why| Error::Client { name, why })
+        Watched::connect(options).await.map_err(|why| Error::Client { name, why })
     }
 }
 
@@ -264,7 +265,9 @@ fn config(name: &str, data_dir: PathBuf) -> Config {
     let mut config = Config::default();
     config.node.name = Some(name.into());
     config.node.data_dir = data_dir;
-    config.node.lease = LEASE;
+    if std::thread::available_parallelism().map_or(1, |cores| cores.get()) < CORES {
+        config.node.lease = LEASE;
+    }
     config.node.drain_timeout = DRAIN_TIMEOUT;
     config.devices.0[0] = config::Device { kind: DeviceKind::Cpu, workers: Some(1), ..Default::default() };
     // Nothing is lost with a node, and nothing done twice; and an answer says that this holds for it.

@@ -229,10 +229,10 @@ async fn with_node(
     let driven = interrupt
         .or(async {
             let identity = Identity::load(Files::client(&folder.path().join("tls")), Role::Client, &RealNetwork)?;
+            let admin = client::Options { admin: true, ..client::Options::new(&address, identity.clone()) };
             let client = connect([address], identity).await?;
-            let watched = [Arc::new(Watched::new(client.clone()))];
+            let watched = [Arc::new(Watched::connect(admin).await.map_err(Error::Connect)?)];
             let driven = drive(&client, &watched, flights, options.rate, harm, &reference.states.ids()).await?;
-            drop(watched);
             client.close().await.map_err(drive::Error::Client)?;
             Ok(driven)
         })
@@ -261,7 +261,6 @@ async fn with_nodes(flights: &[Flight], options: &Options, reference: &Reference
                 driven = drive(&client, &watched, flights, options.rate, harm, &actors) => driven?,
                 ended = nodes.ended() => return Err(ended.into()),
             };
-            client.close().await.map_err(drive::Error::Client)?;
             Ok(driven)
         })
         .await;
