@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::actors::{airport, carrier};
 use super::chaos::Recovery;
+use super::failover::Failover;
 use super::flights::{Flight, NO_TAIL};
 use super::names::Names;
 use super::states::{Check, States};
@@ -19,7 +20,9 @@ pub struct Run<'a> {
     /// As read back from the actors.
     pub found: &'a States,
     pub check: &'a Check,
-    /// Messages that the devices say they handled: flights, and what the aircraft sent on.
+    /// Nodes that there were.
+    pub nodes: usize,
+    /// Messages that were handled, as the devices or the states say: flights, and what the aircraft sent on.
     pub messages: u64,
     /// And how many there ought to have been.
     pub messages_expected: u64,
@@ -29,6 +32,8 @@ pub struct Run<'a> {
     pub device: String,
     /// From chaos, where there was any.
     pub recoveries: Option<Vec<Recovery>>,
+    /// Of the node that was killed, where one was.
+    pub failover: Option<Failover>,
 }
 
 impl Run<'_> {
@@ -62,6 +67,8 @@ impl Run<'_> {
             "seconds": self.streaming.as_secs_f64(),
             "states_that_differ": self.check.differing,
             "differences": differences,
+            "nodes": self.nodes,
+            "failover_ms": self.failover.as_ref().map(|failover| failover.took.as_millis() as u64),
         });
         if let Some(recoveries) = &self.recoveries {
             json["recoveries"] = recoveries.len().into();
@@ -188,7 +195,8 @@ impl Run<'_> {
         let mut line = |label: &str, value: String| writeln!(text, "{label:<20}  {value}").expect("a String takes all");
         let rate =
             |count| format!("{} ({} a second)", thousands(count as i64), thousands(self.per_second(count) as i64));
-        line("device", self.device.clone());
+        line("nodes", self.nodes.to_string());
+        line("devices", self.device.clone());
         line("events", rate(events));
         line("messages handled", rate(self.messages));
         let again = self.messages.saturating_sub(self.messages_expected);
@@ -209,6 +217,12 @@ impl Run<'_> {
         }
         if let Some(recoveries) = &self.recoveries {
             line("recoveries", format!("{}, the longest in {} ms", recoveries.len(), longest(recoveries)));
+        }
+        if let Some(Failover { node, led, shards, after, took }) = &self.failover {
+            let led = if *led { ", which led," } else { "" };
+            line("killed", format!("node `{node}`{led} after {} flights", thousands(*after as i64)));
+            let shards = thousands(*shards as i64);
+            line("failover", format!("{} ms until all its {shards} shards answered again", took.as_millis()));
         }
         if check.passed() {
             text += "Every actor's state is what a plain sequential computation of the same flights gives.\n";

@@ -1,4 +1,4 @@
-//! The demo from beginning to end: a node of its own, the flights through it, the check.
+//! The demo from beginning to end: nodes of its own, the flights through them, the check.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,21 +11,30 @@ use ringhold_cluster::tls::{self, Files, Identity, Role};
 use ringhold_kernels::actor::Actor;
 use ringhold_kernels::registry::Registry;
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
+use tempfile::TempDir;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::actors::{aircraft, airport, carrier};
 use super::chaos::{self, Chaos};
-use super::drive::{self, Driven, drive};
+use super::drive::{self, Driven, Harm, Watched, drive};
+use super::failover::{self, Kill};
 use super::flights::{self, Flight};
+use super::nodes::{self, Nodes};
 use super::reference::Reference;
 use super::report::Run;
 use crate::client::{self, Client};
 use crate::config::{Config, DeviceKind};
 use crate::node::{self, Environment, Node};
+use crate::shipped::counter;
 
 /// What the demo can be told.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Options {
+    /// 3: nodes of a cluster, each a process of its own, one of which is killed half-way; 1: a single one
+    /// [default: 3; 1 with --chaos, and with a --device other than cpu]
+    #[arg(long, value_name = "COUNT", value_parser = node_count)]
+    pub nodes: Option<usize>,
+
     /// Take only this many of the flights: the year's first
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub flights: Option<u32>,
@@ -34,15 +43,38 @@ pub struct Options {
     #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
 
-    /// While the flights stream, kill and hang the node's device hosts at random moments; every state is checked all the
-    /// same
+    /// While the flights stream, kill and hang the one node's device hosts at random moments; every state is checked all
+    /// the same
     #[arg(long)]
     pub chaos: bool,
 
-    /// What runs the actors: auto (a GPU, else the CPU), cpu, cuda, or emulated (a GPU's ring kernel run by threads; needs
-    /// a C++ compiler, and is slow)
+    /// What runs the actors: cpu; or, of one node, auto (a GPU, else the CPU), cuda, or emulated (a GPU's ring kernel run by
+    /// threads; needs a C++ compiler, and is slow)
     #[arg(long, value_name = "KIND", value_parser = device_kind)]
     pub device: Option<DeviceKind>,
+}
+
+impl Options {
+    /// How many nodes there are to be.
+    fn count(&self) -> Result<usize, Error> {
+        // A ring kernel neither takes shards nor gives any away while it runs, and chaos is done to a node in this process.
+        let alone = match self.device {
+            _ if self.chaos => Some("--chaos"),
+            Some(DeviceKind::Auto | DeviceKind::Cuda | DeviceKind::Emulated) => Some("this --device"),
+            Some(DeviceKind::Cpu) | None => None,
+        };
+        match (self.nodes, alone) {
+            (Some(count), Some(what)) if count > 1 => Err(Error::OneNode(what)),
+            (Some(count), _) => Ok(count),
+            (None, Some(_)) => Ok(1),
+            (None, None) => Ok(nodes::NAMES.len()),
+        }
+    }
+}
+
+fn node_count(word: &str) -> Result<usize, String> {
+    let count = word.parse().ok().filter(|count| [1, nodes::NAMES.len()].contains(count));
+    count.ok_or_else(|| format!("must be 1 or {}", nodes::NAMES.len()))
 }
 
 fn device_kind(word: &str) -> Result<DeviceKind, String> {
@@ -71,7 +103,9 @@ pub enum Error {
     Flights(#[from] flights::Error),
     #[error("this binary does not have the demo's actor type `{0}`: register the types of `ringhold::shipped`")]
     NotRegistered(&'static str),
-    #[error("the demo could not make a folder for its node: {0}")]
+    #[error("{0} is for one node: say --nodes 1, or leave --nodes out")]
+    OneNode(&'static str),
+    #[error("the demo could not make a folder for its nodes: {0}")]
     Folder(io::Error),
     #[error("the demo could not start: {0}")]
     Start(io::Error),
@@ -85,7 +119,13 @@ pub enum Error {
     Drive(#[from] drive::Error),
     #[error("no chaos: {0}")]
     Chaos(#[from] chaos::Error),
-    #[error("interrupted: the demo's node was stopped in good order, and nothing was checked")]
+    #[error(transparent)]
+    Nodes(#[from] nodes::Error),
+    #[error(transparent)]
+    Failover(#[from] failover::Error),
+    #[error("{why}{logs}")]
+    WithLogs { why: Box<Error>, logs: String },
+    #[error("interrupted: the demo's nodes were stopped in good order, and nothing was checked")]
     Interrupted,
 }
 
@@ -94,13 +134,15 @@ const STALLED_AFTER: Duration = Duration::from_millis(500);
 const BACKOFF: Duration = Duration::from_millis(10);
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Runs the demo with a node in this process, whose device host is a process of its own. The registry is the
-/// binary's own. SIGINT and SIGTERM end it early, with [`Error::Interrupted`].
+/// Runs the demo: with a cluster of processes of this binary, or with one node in this process, whose device host is a process of its
+/// own. The registry is the binary's own. SIGINT and SIGTERM end it early, with [`Error::Interrupted`].
 pub fn run(options: &Options, registry: Registry) -> Result<Report, Error> {
+    let count = options.count()?;
     for (type_id, name) in [
         (aircraft::Actor::TYPE, aircraft::Actor::NAME),
         (airport::Actor::TYPE, airport::Actor::NAME),
         (carrier::Actor::TYPE, carrier::Actor::NAME),
+        (counter::Actor::TYPE, counter::Actor::NAME),
     ] {
         registry.get(type_id).ok_or(Error::NotRegistered(name))?;
     }
@@ -109,7 +151,12 @@ pub fn run(options: &Options, registry: Registry) -> Result<Report, Error> {
     let reference = Reference::of(&flights);
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Start)?;
-    let driven = runtime.block_on(with_node(&flights, options, &reference, registry))?;
+    let driven = runtime.block_on(async {
+        match count {
+            1 => with_node(&flights, options, &reference, registry).await,
+            _ => with_nodes(&flights, options, &reference).await,
+        }
+    })?;
 
     let mut check = reference.states.check(&driven.found);
     check.strays(driven.actors.saturating_sub(reference.states.len() as u64));
@@ -117,13 +164,38 @@ pub fn run(options: &Options, registry: Registry) -> Result<Report, Error> {
         flights: &flights,
         found: &driven.found,
         check: &check,
-        messages: driven.handled,
+        nodes: count,
+        messages: driven.handled.unwrap_or_else(|| driven.found.messages()),
         messages_expected: reference.messages,
         streaming: driven.streaming,
         device: driven.device,
-        recoveries: driven.recoveries,
+        recoveries: driven.met.recoveries,
+        failover: driven.met.failover,
     };
     Ok(Report { passed: check.passed(), json: run.json(), text: run.text() })
+}
+
+/// Once it is there a signal interrupts, and does not kill.
+struct Interrupt {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupt {
+    fn new() -> Result<Interrupt, Error> {
+        let listen = |kind| signal(kind).map_err(Error::Start);
+        Ok(Interrupt { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Does the work unless a signal comes first.
+    async fn or<T>(&mut self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            _ = self.interrupt.recv() => Err(Error::Interrupted),
+            _ = self.terminate.recv() => Err(Error::Interrupted),
+            done = work => done,
+        }
+    }
 }
 
 /// Starts a node in a folder of its own, drives the flights through it, and stops it.
@@ -133,16 +205,12 @@ async fn with_node(
     reference: &Reference,
     registry: Registry,
 ) -> Result<Driven, Error> {
-    // From here on a signal interrupts; it does not kill.
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Start)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Start)?;
-
-    let folder = tempfile::Builder::new().prefix("ringhold-demo-").tempdir().map_err(Error::Folder)?;
+    let mut interrupt = Interrupt::new()?;
+    let folder = folder()?;
     let mut config = Config::default();
     config.node.data_dir = folder.path().into();
     config.node.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     config.devices.0[0].kind = options.device.unwrap_or(DeviceKind::Auto);
-    let rate = options.rate;
     if options.chaos {
         // What is done to the hosts is no fault of theirs: the next one need not wait, and a hang ends soon.
         config.supervision.stalled_after = STALLED_AFTER;
@@ -151,38 +219,79 @@ async fn with_node(
         config.checkpoints.interval = CHECKPOINT_INTERVAL;
     }
     let node = Node::start(&config, registry, Environment::real(&config)?).await?;
+    let address = node.address().to_string();
+    invite(options, &address, folder.path());
 
-    if rate.is_some() {
-        let (address, folder) = (node.address(), folder.path().display());
+    let harm = match options.chaos {
+        true => Harm::Chaos(Chaos::new(node.router().devices(), Arc::new(RealNetwork), flights.len() as u64)),
+        false => Harm::None,
+    };
+    let driven = interrupt
+        .or(async {
+            let identity = Identity::load(Files::client(&folder.path().join("tls")), Role::Client, &RealNetwork)?;
+            let admin = client::Options { admin: true, ..client::Options::new(&address, identity.clone()) };
+            let client = connect([address], identity).await?;
+            let watched = [Arc::new(Watched::connect(admin).await.map_err(Error::Connect)?)];
+            let driven = drive(&client, &watched, flights, options.rate, harm, &reference.states.ids()).await?;
+            client.close().await.map_err(drive::Error::Client)?;
+            Ok(driven)
+        })
+        .await;
+    node.drain().await;
+    driven
+}
+
+/// Starts a cluster of processes, drives the flights through it while one of them is killed, and stops it.
+async fn with_nodes(flights: &[Flight], options: &Options, reference: &Reference) -> Result<Driven, Error> {
+    let mut interrupt = Interrupt::new()?;
+    let folder = folder()?;
+    let mut nodes = Nodes::new(folder.path());
+    let driven = interrupt
+        .or(async {
+            nodes.start().await?;
+            let first = &nodes.all()[0];
+            invite(options, &first.address, &nodes.data_dir(first.name));
+            let addresses: Vec<String> = nodes.all().iter().map(|node| node.address.clone()).collect();
+            let watched: Vec<_> = nodes.all().iter().map(|node| node.watched.clone()).collect();
+            let kill = Kill::new(&nodes, nodes.identity()?, flights.len() as u64).await?;
+            let client = connect(addresses, nodes.identity()?).await?;
+            let (harm, actors) = (Harm::Kill(Some(kill)), reference.states.ids());
+            let driven = tokio::select! {
+                biased;
+                driven = drive(&client, &watched, flights, options.rate, harm, &actors) => driven?,
+                ended = nodes.ended() => return Err(ended.into()),
+            };
+            Ok(driven)
+        })
+        .await;
+    // What they said before they were told to stop.
+    let logs = nodes.logs();
+    nodes.stop().await;
+    driven.map_err(|why| match why {
+        Error::Interrupted => why,
+        why => Error::WithLogs { why: Box::new(why), logs },
+    })
+}
+
+fn folder() -> Result<TempDir, Error> {
+    tempfile::Builder::new().prefix("ringhold-demo-").tempdir().map_err(Error::Folder)
+}
+
+/// Says how to look on, where there is time to.
+fn invite(options: &Options, address: &str, data_dir: &Path) {
+    if options.rate.is_some() {
+        let folder = data_dir.display();
         // Where standard error is closed, there is nobody to tell.
         let _ = writeln!(
             io::stderr(),
             "to look on from another terminal: ringhold status --address {address} --data-dir {folder}"
         );
     }
-
-    let chaos = match options.chaos {
-        true => Some(Chaos::new(node.router().devices(), Arc::new(RealNetwork), flights.len() as u64)),
-        false => None,
-    };
-    let actors = reference.states.ids();
-    let driven = tokio::select! {
-        biased;
-        _ = interrupt.recv() => Err(Error::Interrupted),
-        _ = terminate.recv() => Err(Error::Interrupted),
-        driven = async {
-            let client = connect(&node, folder.path()).await?;
-            let driven = drive(&client, flights, rate, chaos, &actors).await?;
-            client.close().await.map_err(drive::Error::Client)?;
-            Ok(driven)
-        } => driven,
-    };
-    node.drain().await;
-    driven
 }
 
-async fn connect(node: &Node, folder: &Path) -> Result<Client, Error> {
-    let identity = Identity::load(Files::client(&folder.join("tls")), Role::Client, &RealNetwork)?;
-    let options = client::Options::new(node.address().to_string(), identity).with::<aircraft::Actor>();
+/// A client of the node at the first address that answers, and so of its cluster.
+async fn connect(addresses: impl IntoIterator<Item = String>, identity: Identity) -> Result<Client, Error> {
+    let mut options = client::Options::new("", identity).with::<aircraft::Actor>();
+    options.addresses = addresses.into_iter().collect();
     Client::connect(options).await.map_err(Error::Connect)
 }

@@ -65,6 +65,14 @@ impl States {
         aircraft.chain(airports).chain(carriers).collect()
     }
 
+    /// Messages that made them.
+    pub fn messages(&self) -> u64 {
+        fn sum<S: Tally>(states: &BTreeMap<Key, S>) -> u64 {
+            states.values().map(|state| state.tally().0).sum()
+        }
+        sum(&self.aircraft) + sum(&self.airports) + sum(&self.carriers)
+    }
+
     /// Adds the state of one actor. False where the bytes are no state of its type, or it has none of these types.
     pub fn insert(&mut self, id: ActorId, state: &[u8]) -> bool {
         fn put<S: Plain>(states: &mut BTreeMap<Key, S>, key: Key, bytes: &[u8]) -> bool {

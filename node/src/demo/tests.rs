@@ -176,8 +176,10 @@ fn the_report_names_the_worst_and_gives_the_verdict() {
         messages: reference.messages,
         messages_expected: reference.messages,
         streaming: Duration::from_secs(2),
+        nodes: 1,
         device: "cpu".into(),
         recoveries: None,
+        failover: None,
     };
     let text = run(&check).text();
     for line in ["DCA", "Ronald Reagan Washington Natl", "Frontier Airlines Inc.", "336,776 (168,388 a second)"] {
