@@ -1204,7 +1204,7 @@ mod tests {
         let (term, mut emptied) = (state.devices[&0].term, state.clone());
         let retire = |device, term| Command::Retire { device, term };
         assert!(matches!(emptied.apply(retire(0, term)), Err(Refused::CannotRetire { .. })), "it has shards");
-        emptied.apply(Command::Move { shards: vec![0..16], from: 0, to: 3 }).unwrap();
+        emptied.apply(Command::Move { shards: ranges(0..16), from: 0, to: 3 }).unwrap();
         assert!(matches!(emptied.apply(retire(0, term - 1)), Err(Refused::OtherTerm { .. })));
         assert!(matches!(emptied.apply(retire(1, 1)), Err(Refused::CannotRetire { .. })));
         assert_eq!(emptied.apply(retire(0, term)), Ok(Outcome::Done));
