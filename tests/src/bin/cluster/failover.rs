@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::actors::cell;
 use crate::machine::{Cluster, PATIENCE, Settings, shard, status};
-use crate::report::Report;
+use crate::report::{Report, progress};
 use crate::{Failure, percentile};
 
 /// Actors that clients count on all the time, to see that nothing is lost or done twice.
@@ -44,8 +44,7 @@ pub async fn run(quick: bool, runs: usize, report: &mut Report) -> Result<(), Fa
     for number in 0..runs {
         let cluster = Cluster::start(3, Settings { lease, committed: true }).await?;
         let run = kill_one(&cluster, actors, number % 2 == 0).await.map_err(|e| cluster.with_logs(e))?;
-        let who = if run.leader { "leader" } else { "follower" };
-        eprintln!("failover {}/{runs}: {who}, {:.3} s, all shards {:.3} s", number + 1, run.last, run.last_of_all);
+        progress("failover", number + 1, runs);
         all.push(run);
     }
     let mut rows = Vec::new();
