@@ -18,11 +18,12 @@
 //! numbered, which stays with its device.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::{from_fn, once};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use ringhold_cluster::control::Lease;
 use ringhold_cluster::control::state::{NodeNumber, State};
 use ringhold_cluster::fault::Fault;
@@ -33,14 +34,14 @@ use ringhold_cluster::peers::lane::{
     Taken, Wrong, messages,
 };
 use ringhold_cluster::wire::Close;
-use ringhold_kernels::message::{Header, Reason, payload_bytes_max};
+use ringhold_kernels::message::{Header, Reason, payload_bytes_max, split_first};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Router;
 use crate::cluster::{Backed, Backing, Cluster, Inlet, Moves, Moving};
-use crate::device::door::Letter;
+use crate::device::door::{Door, Letter};
 use crate::device::lanes::Away;
 use crate::device::places::NoPlace;
 use crate::device::{Device, Outlet};
@@ -164,11 +165,11 @@ impl Lanes {
         self.from.lock().values().for_each(|lane| lane.tell.lock().notify_one());
     }
 
-    fn push(&self, node: NodeNumber, envelope: Envelope, header: &Header, payload: &[u8]) {
+    fn push<'a>(&self, node: NodeNumber, messages: impl Iterator<Item = (Envelope, Header, &'a [u8])>) {
         let lane = self.to(node);
         let bytes = {
             let mut out = lane.out.lock();
-            out.push(envelope, header, payload);
+            messages.for_each(|(envelope, header, payload)| out.push(envelope, &header, payload));
             out.bytes()
         };
         lane.more.notify_one();
@@ -206,12 +207,46 @@ impl Router {
         }
     }
 
+    /// Sends the first of these messages, none of which was on its way before, and in one go with it those that follow and are for
+    /// the same node. Returns what is left.
+    pub(super) fn send_first<'a>(&self, batch: &'a [u8], letters: &mut Vec<Letter>) -> &'a [u8] {
+        let held = self.between.held.lock();
+        let nodes = self.lanes.nodes.read();
+        let this = self.cluster.as_ref().map(|cluster| cluster.number());
+        let node_of = |header: &Header| {
+            let node = *nodes.get(&self.shards.number_of(header.to().key))?;
+            (held.is_none() && Some(node) != this && self.device_of(header.to()).is_none()).then_some(node)
+        };
+        let (mut rest, mut to) = (batch, None);
+        while let Some((header, _, after)) = split_first(rest)
+            && let Some(node) = node_of(&header)
+            && *to.get_or_insert(node) == node
+        {
+            rest = after;
+        }
+        if let Some(node) = to {
+            let mut sent = &batch[..batch.len() - rest.len()];
+            let message = || {
+                let (header, payload, after) = split_first(sent)?;
+                sent = after;
+                Some((Envelope::default(), header, payload))
+            };
+            self.lanes.push(node, from_fn(message));
+            return rest;
+        }
+        // It is held, or for a device that has just begun here, or for nobody.
+        drop((nodes, held));
+        let Some((header, payload, after)) = split_first(batch) else { return batch };
+        self.send_elsewhere(Envelope::default(), &header, payload, letters);
+        after
+    }
+
     /// The same, though its shard is about to move.
     pub(super) fn send_now(&self, envelope: Envelope, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) {
         let device = self.bound_for(&envelope, header);
         let nodes = self.lanes.nodes.read();
         match nodes.get(&device).copied().filter(|_| envelope.hops <= HOPS_MAX) {
-            Some(node) if !self.is_this(node) => self.lanes.push(node, envelope, header, payload),
+            Some(node) if !self.is_this(node) => self.lanes.push(node, once((envelope, *header, payload))),
             // It has just begun here.
             Some(_) if self.place_of(device).is_some() => {
                 drop(nodes);
@@ -617,9 +652,29 @@ impl Router {
             Taken::Over => return Ok(Batch::Over),
         }
         let mut letters = Vec::new();
+        // The device that the last message was for, and its door, which stays locked while what follows is for it too.
+        let mut open: Option<(usize, Inside)> = None;
         for (envelope, header, payload) in messages {
-            self.take_one(envelope, &header, payload, &mut letters);
+            let place = self.device_of(header.to()).filter(|_| envelope.numbered.is_none());
+            if open.as_ref().map(|(place, _)| *place) != place {
+                drop(open.take());
+                open = place.map(|place| (place, Inside(self.devices[place].door.lock())));
+            }
+            match &mut open {
+                // Looked at again: as long as the door is locked the shard does not move.
+                Some((place, inside))
+                    if self.device_of(header.to()) == Some(*place)
+                        && payload.len() <= payload_bytes_max(self.slot_bytes as usize) =>
+                {
+                    inside.0.take_in(&header, payload, &mut letters);
+                }
+                _ => {
+                    drop(open.take());
+                    self.take_one(envelope, &header, payload, &mut letters);
+                }
+            }
         }
+        drop(open);
         self.keep("", letters);
         Ok(Batch::Taken)
     }
@@ -695,6 +750,15 @@ impl Router {
         }
         marks.retain(|mark| mark.taken > 0);
         marks
+    }
+}
+
+/// A device's door, into which messages are taken: as it is left, they are let in.
+struct Inside<'a>(MutexGuard<'a, Door>);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.let_in_taken();
     }
 }
 

@@ -9,7 +9,6 @@ use parking_lot::{Mutex, MutexGuard};
 use ringhold_cluster::control::Lease;
 use ringhold_cluster::frame::{client_id, session_and_number};
 use ringhold_cluster::network::{BoxFuture, Network};
-use ringhold_cluster::peers::lane::Envelope;
 use ringhold_cluster::wire::{
     ActorState, ActorType, Failed, NodeName, NodeState, Owners, Request, Response, Settled, Status, TypeLayout,
 };
@@ -242,11 +241,13 @@ impl Router {
         let mut letters = Vec::new();
         let mut rest = batch;
         while let Some((header, payload, after)) = split_first(rest) {
-            match self.door_of(header.to()) {
-                Some((_, mut door)) => door.pass_on(&header, payload, &mut letters),
-                None => self.send_elsewhere(Envelope::default(), &header, payload, &mut letters),
-            }
-            rest = after;
+            rest = match self.door_of(header.to()) {
+                Some((_, mut door)) => {
+                    door.pass_on(&header, payload, &mut letters);
+                    after
+                }
+                None => self.send_first(rest, &mut letters),
+            };
         }
         self.keep("", letters);
     }

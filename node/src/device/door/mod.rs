@@ -433,6 +433,12 @@ impl Door {
 
     /// Takes a message from another device; it keeps its stamp.
     pub fn pass_on(&mut self, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) {
+        self.take_in(header, payload, letters);
+        self.let_in_taken();
+    }
+
+    /// The same for whoever takes several: it waits for [`Door::let_in_taken`].
+    pub fn take_in(&mut self, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) {
         if let Some(reason) = self.closed {
             self.refuse(reason);
             return letters.push(Letter::new(header, payload, reason));
@@ -442,7 +448,13 @@ impl Door {
             return self.blocked.push(header, payload);
         }
         self.transit.push(header, payload);
-        self.let_in();
+    }
+
+    /// Lets in what was taken.
+    pub fn let_in_taken(&mut self) {
+        if !self.transit.is_empty() {
+            self.let_in();
+        }
     }
 
     /// Whether a numbered message from another device, to be passed on, has not come before.

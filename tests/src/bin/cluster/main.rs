@@ -95,30 +95,29 @@ fn registry() -> Registry {
 
 async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let quick = arguments.quick;
-    let wanted = |section| arguments.only.is_empty() || arguments.only.contains(&section);
+    let wanted = |section: Section| arguments.only.is_empty() || arguments.only.contains(&section);
+    let runs = arguments.runs.unwrap_or(if quick { 1 } else { 20 });
     let mut report = Report::new(quick);
-    if wanted(Section::Messages) {
-        messages::run(quick, &mut report).await?;
+    let mut failed = None;
+    for section in Section::value_variants().iter().filter(|section| wanted(**section)) {
+        let done = match section {
+            Section::Messages => messages::run(quick, &mut report).await,
+            Section::Failover => failover::run(quick, runs, &mut report).await,
+            Section::Migration => migration::run(quick, &mut report).await,
+            Section::Writes => writes::run(quick, &mut report).await,
+            Section::Size => size::run(quick, &mut report).await,
+            Section::Growth => growth::run(quick, &mut report).await,
+        };
+        // The others are worth having all the same.
+        if let Err(error) = done {
+            report.say(&format!("**This part failed**: {}\n", error.to_string().lines().next().unwrap_or_default()));
+            failed = Some(error);
+        }
     }
-    if wanted(Section::Failover) {
-        failover::run(quick, arguments.runs.unwrap_or(if quick { 1 } else { 20 }), &mut report).await?;
+    if let Some(folder) = &arguments.out {
+        report.write(folder)?;
     }
-    if wanted(Section::Migration) {
-        migration::run(quick, &mut report).await?;
-    }
-    if wanted(Section::Writes) {
-        writes::run(quick, &mut report).await?;
-    }
-    if wanted(Section::Size) {
-        size::run(quick, &mut report).await?;
-    }
-    if wanted(Section::Growth) {
-        growth::run(quick, &mut report).await?;
-    }
-    match &arguments.out {
-        Some(folder) => report.write(folder),
-        None => Ok(()),
-    }
+    failed.map_or(Ok(()), Err)
 }
 
 /// Of sorted figures, the one with this part of them at or below it.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::actors::pair;
 use crate::machine::{Cluster, PATIENCE, Settings, shard};
-use crate::report::{Report, grouped, median, spread};
+use crate::report::{Report, grouped, median, progress, spread};
 use crate::{Failure, bare, peers, percentile};
 
 /// How much of each in a turn.
@@ -60,22 +60,23 @@ pub async fn run(quick: bool, report: &mut Report) -> Result<(), Failure> {
     let (mut us, mut bare) = (Figures::default(), Figures::default());
     let mut actors_us = Vec::new();
     let mut others = [Figures::default(), Figures::default()];
-    for _ in 0..load.turns {
+    for turn in 1..=load.turns {
         ours.asks(load.asks / 10).await?;
         us.asks_us.extend(ours.asks(load.asks).await?);
         actors_us.push(ours.trips(load.asks).await?);
         ours.tells(load.tells / 10).await?;
         us.tells_per_s.push(ours.tells(load.tells).await?);
         let (tls, asks, tells) = (cluster.tls(), load.asks, load.tells);
-        let turn = tokio::task::spawn_blocking(move || bare::turn(&tls, asks, tells)).await??;
-        bare.asks_us.extend(turn.asks_us);
-        bare.tells_per_s.push(turn.messages_per_s);
+        let alone = tokio::task::spawn_blocking(move || bare::turn(&tls, asks, tells)).await??;
+        bare.asks_us.extend(alone.asks_us);
+        bare.tells_per_s.push(alone.messages_per_s);
         if let Some(program) = &program {
             for ((framework, tells), figures) in load.peer_tells.iter().zip(&mut others) {
                 figures.tells_per_s.push(peers::tells_per_s(program, framework, *tells)?);
                 figures.asks_us.extend(peers::asks_us(program, framework, load.asks)?);
             }
         }
+        progress("messages", turn, load.turns);
     }
     tell(report, &us, &bare, &actors_us, &others, program.as_deref());
     Ok(())

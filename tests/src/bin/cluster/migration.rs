@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::actors::cell;
 use crate::machine::{Cluster, PATIENCE, Settings, migrate, shard, status};
-use crate::report::{Report, median};
+use crate::report::{Report, median, progress};
 use crate::{Failure, percentile};
 
 const ACTORS: usize = 1_000;
@@ -133,6 +133,7 @@ async fn measure(cluster: &Cluster, moves: usize) -> Result<Moves, Failure> {
         done.pauses.push(longest_gap(&answers, Some(began), Some(ended + Duration::from_millis(50))));
         done.stood.push(moved.stood_us as f64 / 1e3);
         done.bytes.push(moved.bytes as f64);
+        progress("moves", number + 1, moves);
     }
     stop.store(true, Relaxed);
     while let Some(ended) = beside.join_next().await {

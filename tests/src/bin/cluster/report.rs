@@ -1,6 +1,7 @@
 //! What is found: printed as it comes, and kept for a file that people read and one that programs do.
 
 use std::fs;
+use std::io::{IsTerminal, stderr};
 use std::path::Path;
 use std::process::Command;
 
@@ -91,6 +92,14 @@ impl Report {
             .and_then(|()| fs::write(folder.join("report.md"), &self.text))
             .and_then(|()| fs::write(folder.join("cluster.json"), json));
         written.map_err(|e| format!("cannot write to {}: {e}; name another folder with --out", folder.display()).into())
+    }
+}
+
+/// Says on a terminal how far a part has come.
+pub fn progress(what: &str, done: usize, of: usize) {
+    if stderr().is_terminal() {
+        let end = if done == of { "\r\x1b[2K" } else { "" };
+        eprint!("\r\x1b[2K{what}: {done} of {of}{end}");
     }
 }
 
