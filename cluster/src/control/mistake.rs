@@ -11,6 +11,8 @@ pub enum Mistake {
     DoesNotWait,
     /// A leader grants leases of which it does not know whether it still leads.
     GrantsWithoutMajority,
+    /// A node that has held its lease once goes on without it.
+    GoesOnWithout,
 }
 
 #[cfg(feature = "mistakes")]

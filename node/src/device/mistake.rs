@@ -27,6 +27,12 @@ pub enum Mistake {
     ForgetsAdoptions,
     /// Shards that leave do so without what their actors had sent and was held.
     LeavesHeld,
+    /// A checkpoint counts as committed before its copies are there.
+    CommitsAlone,
+    /// A device that begins on another node knows nothing of clients.
+    BeginsUnmarked,
+    /// A device that begins on another node counts as having heard what its clients send to the others of that node.
+    BeginsCaughtUp,
 }
 
 #[cfg(feature = "mistakes")]
@@ -44,14 +50,14 @@ mod planted {
         PLANTED.set(mistake);
     }
 
-    pub(in crate::device) fn is_made(mistake: Mistake) -> bool {
+    pub(crate) fn is_made(mistake: Mistake) -> bool {
         PLANTED.get() == Some(mistake)
     }
 }
 
 #[cfg(not(feature = "mistakes"))]
 mod planted {
-    pub(in crate::device) const fn is_made(_: super::Mistake) -> bool {
+    pub(crate) const fn is_made(_: super::Mistake) -> bool {
         false
     }
 }
@@ -59,4 +65,4 @@ mod planted {
 #[cfg(feature = "mistakes")]
 pub use planted::plant;
 
-pub(super) use planted::is_made;
+pub(crate) use planted::is_made;

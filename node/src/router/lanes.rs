@@ -494,6 +494,7 @@ impl Router {
                 door.clients().detach(session.client(), session.connection());
                 door.clients().attach(session.number(), session.taken() + 1);
             }
+            door.clients().begin_here(&self.shards.owned_by(device.index));
         }
         if let Some(cluster) = &self.cluster {
             nodes.insert(device.number, cluster.number());

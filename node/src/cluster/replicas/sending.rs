@@ -16,6 +16,7 @@ use super::super::Cluster;
 use super::super::message::{Message, Reply};
 use super::{Asked, Copied, on};
 use crate::device::keeper::Jobs;
+use crate::device::mistake::{self, Mistake};
 
 /// A replica that has not answered for so long is put out of those that are in sync.
 const SILENT_MAX: Duration = Duration::from_secs(2);
@@ -121,7 +122,8 @@ impl Copies {
         loop {
             let changed = self.changed.notified();
             let seen = self.cluster.control().changes();
-            let Some(why) = self.lacking() else { return Ok(()) };
+            let lacking = self.lacking().filter(|_| !mistake::is_made(Mistake::CommitsAlone));
+            let Some(why) = lacking else { return Ok(()) };
             if let Some(unreadable) = self.known.lock().unreadable.clone() {
                 return Err(NotCopied::Unreadable(unreadable));
             }

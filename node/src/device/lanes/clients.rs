@@ -332,6 +332,24 @@ impl ClientLanes {
         self.moved += 1;
     }
 
+    /// Takes in that the device of these shards begins here while the node runs. What present clients send for them comes on
+    /// connections that others of the node have heard more of by now: only one that is made later has all in its order.
+    pub fn begin_here(&mut self, shards: &ShardSet) {
+        if mistake::is_made(Mistake::BeginsUnmarked) {
+            self.lanes.values_mut().for_each(|lane| lane.mark = Mark::default());
+        }
+        if mistake::is_made(Mistake::BeginsCaughtUp) {
+            return;
+        }
+        for lane in self.lanes.values_mut().filter(|lane| lane.connection > 0) {
+            let after = lane.connection;
+            for (shards, taken, _) in lane.marks_of(shards) {
+                lane.set_apart(shards, taken, after);
+            }
+        }
+        self.moved += 1;
+    }
+
     /// Adds the answers of actors of these shards that clients may not have, for [`ClientLanes::take_up`].
     pub fn carry_answers(&self, shards: &ShardSet, mut record: impl FnMut(u8, &[u8])) {
         let mut body = Vec::new();

@@ -479,6 +479,22 @@ fn a_shard_that_came_from_another_node_hears_what_comes_behind_later_messages() 
     assert_eq!(seen.map(|seen| seen == Seen::New), [false, true, false, true, true, false, false]);
 }
 
+/// The same of a device that begins where another runs, whose connection with the client knows nothing of it.
+#[test]
+fn a_device_that_begins_beside_another_hears_what_comes_behind_later_messages() {
+    let here: ShardSet = [shard_of(ANY)].into_iter().collect();
+    let came = (0..SHARDS).collect::<ShardSet>().without(&here);
+    let there = (0..).map(Key).find(|key| came.has(*key)).unwrap();
+    let (mut runs, mut begins) = (Receiver::default(), Receiver::default());
+    runs.connect(1);
+    [1, 3, 12].iter().for_each(|number| assert_eq!(runs.take(*number), Seen::New));
+    begins.connect(13);
+    begins.lanes.begin_here(&came);
+    begins.lanes.take_over(&runs.lanes, &here);
+    let mut look = |number, to| begins.lanes.look(CLIENT.number, begins.connection, number, to);
+    assert_eq!((look(12, ANY), look(2, there)), (Seen::Before, Seen::New));
+}
+
 #[test]
 fn the_answer_to_an_ask_that_does_not_come_again_goes_to_its_client() {
     let mut device = Receiver::default();
