@@ -1,19 +1,25 @@
 //! Checkpoints of a whole node, in this process, on a store that fails when it is told to.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use ringhold::client::{Client, Options};
 use ringhold::config::{self, Config};
-use ringhold::device::host::RealDevices;
+use ringhold::device::host::{DeviceBells, DeviceHost, Devices, NotifyBell, RealDevices};
 use ringhold::device::keeper::Blocking;
+use ringhold::device::supervisor::Over;
 use ringhold::node::{Environment, Error, Node, Storage};
 use ringhold::shipped::counter;
 use ringhold::{Key, Registry};
-use ringhold_cluster::network::RealNetwork;
+use ringhold_cluster::network::{BoxFuture, RealNetwork};
 use ringhold_cluster::tls::{Authority, Role};
 use ringhold_cluster::wire::{CheckpointStatus, DeviceStatus, Request, Response};
+use ringhold_kernels::bell::Bell;
+use ringhold_kernels::checkpoint::{self, Cut};
+use ringhold_kernels::segment::{Pulse, Segment};
+use ringhold_kernels::staging;
 use ringhold_storage::blocks::{self, Blocks, InMemory};
 use ringhold_storage::checkpoints::{self, Checkpoints};
 use ringhold_storage::dead_letters;
@@ -60,6 +66,18 @@ impl Blocks for Full {
 
 /// With so many CPU devices in this process.
 async fn start(blocks: &Arc<Full>, authority: &Authority, devices: usize) -> Result<Node, Error> {
+    // Long enough that much changes in it, and a cut is more than comes up in one piece.
+    let configure = |config: &mut Config| config.checkpoints.interval = Duration::from_millis(400);
+    start_on(Arc::new(RealDevices::default()), configure, blocks, authority, devices).await
+}
+
+async fn start_on(
+    hosts: Arc<dyn Devices>,
+    configure: impl FnOnce(&mut Config),
+    blocks: &Arc<Full>,
+    authority: &Authority,
+    devices: usize,
+) -> Result<Node, Error> {
     let network = Arc::new(RealNetwork);
     let device = config::Device {
         kind: config::DeviceKind::Cpu,
@@ -69,8 +87,7 @@ async fn start(blocks: &Arc<Full>, authority: &Authority, devices: usize) -> Res
     };
     let mut config = Config { devices: config::Devices(vec![device; devices]), ..Config::default() };
     config.node.listen = "127.0.0.1:0".parse().unwrap();
-    // Long enough that much changes in it, and a cut is more than comes up in one piece.
-    config.checkpoints.interval = Duration::from_millis(400);
+    configure(&mut config);
     let mut registry = Registry::new();
     registry.register::<counter::Actor>().unwrap();
     let checkpoints = Checkpoints::open(blocks.clone(), checkpoints::Options::default()).unwrap();
@@ -84,7 +101,7 @@ async fn start(blocks: &Arc<Full>, authority: &Authority, devices: usize) -> Res
         control: None,
         folder: None,
     };
-    Node::start(&config, registry, Environment { network, devices: Arc::new(RealDevices::default()), storage }).await
+    Node::start(&config, registry, Environment { network, devices: hosts, storage }).await
 }
 
 async fn client(node: &Node, authority: &Authority) -> Client {
@@ -174,4 +191,104 @@ async fn a_node_that_has_other_devices_than_its_checkpoints_does_not_start() {
         ours.close().await.unwrap();
         node.drain().await;
     }
+}
+
+/// Hosts that have no actors and take part in cuts, and say that all of one has come up only once the node has taken all of it.
+#[derive(Default)]
+struct LateHosts {
+    killed: Arc<AtomicU64>,
+}
+
+struct LateHost {
+    killed: Arc<AtomicU64>,
+    /// Of the host that runs.
+    end: Option<Arc<AtomicBool>>,
+    worker: Arc<NotifyBell>,
+    node: Arc<NotifyBell>,
+}
+
+impl Devices for LateHosts {
+    fn host(&self, _: &config::Device, _: u32, _: usize, _: &Arc<Registry>) -> io::Result<Box<dyn DeviceHost>> {
+        let killed = self.killed.clone();
+        Ok(Box::new(LateHost { killed, end: None, worker: Arc::default(), node: Arc::default() }))
+    }
+}
+
+impl DeviceHost for LateHost {
+    fn bells(&self) -> DeviceBells {
+        DeviceBells { workers: Arc::new(vec![self.worker.clone()]), node: self.node.clone() }
+    }
+
+    fn start(&mut self, segment: &Arc<Segment>) -> io::Result<Option<u32>> {
+        let (segment, node, end) = (segment.clone(), self.node.clone(), Arc::new(AtomicBool::new(false)));
+        self.end = Some(end.clone());
+        std::thread::spawn(move || {
+            let (mut up, mut down) = staging::host(&segment, 0);
+            segment.worker(0).telemetry.pulse.store(Pulse::Idle as u32, SeqCst);
+            segment.device().running_term.store(segment.node().term.load(SeqCst) as u32, SeqCst);
+            let (mut epoch, mut bytes) = (segment.node().epoch.load(SeqCst), Vec::new());
+            while !end.load(SeqCst) && segment.node().stop.load(SeqCst) == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+                down.read(&mut Vec::new(), 1 << 20);
+                let wanted = segment.node().epoch.load(SeqCst);
+                if wanted == epoch {
+                    continue;
+                }
+                epoch = wanted;
+                bytes.clear();
+                checkpoint::push_cut(&mut bytes, &Cut { epoch, lane: 0, ingress: 0, egress: 0, hlc: 0 });
+                assert_eq!(up.write(&bytes), bytes.len(), "it is empty");
+                node.ring();
+                let words = segment.staging(0);
+                while words.node.0.taken.load(SeqCst) < up.position() && !end.load(SeqCst) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                // It looks in vain meanwhile.
+                std::thread::sleep(Duration::from_millis(30));
+                words.host.0.end.store(up.position(), SeqCst);
+                words.host.0.epoch.store(epoch, SeqCst);
+                node.ring();
+            }
+            end.store(true, SeqCst);
+        });
+        Ok(None)
+    }
+
+    fn over(&mut self) -> BoxFuture<'_, Over> {
+        Box::pin(async {
+            let Some(end) = &self.end else { return std::future::pending().await };
+            while !end.load(SeqCst) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            self.end = None;
+            "ended".into()
+        })
+    }
+
+    fn kill(&mut self) {
+        self.killed.fetch_add(1, SeqCst);
+        if let Some(end) = &self.end {
+            end.store(true, SeqCst);
+        }
+    }
+}
+
+/// Nothing is awaited of a device once its cut is there, so it is not taken for stalled for saying no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_is_not_killed_after_a_cut_whose_end_it_told_late() {
+    let authority = Authority::in_memory(&RealNetwork).unwrap();
+    let blocks = Arc::new(Full { room: AtomicU64::new(u64::MAX), ..Full::default() });
+    let hosts = Arc::new(LateHosts::default());
+    let configure = |config: &mut Config| {
+        config.checkpoints.interval = Duration::from_millis(20);
+        config.supervision.stalled_after = Duration::from_millis(200);
+    };
+    let node = start_on(hosts.clone(), configure, &blocks, &authority, 1).await.unwrap();
+    let ours = client(&node, &authority).await;
+    // The first one there is in any case; nothing happens that would have a second made.
+    until(&ours, "a first checkpoint", |status| status.count > 0).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((hosts.killed.load(SeqCst), device(&ours).await.restarts), (0, 0));
+    ours.close().await.unwrap();
+    node.drain().await;
 }

@@ -138,6 +138,26 @@ const DISK_LIMIT: Duration = Duration::from_secs(30);
 /// Once a disk has failed, it is left alone for so long.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
+/// What a cut has come to, for who watches the device. Nothing of it is awaited any more when this is dropped, however the attempt
+/// at a checkpoint ends: a device of which nothing comes, and of which nobody awaits anything, is no stalled one.
+struct Awaiting<'a>(&'a Mutex<Option<u64>>);
+
+impl Awaiting<'_> {
+    fn more_than(&self, bytes: u64) {
+        *self.0.lock() = Some(bytes);
+    }
+
+    fn nothing(&self) {
+        *self.0.lock() = None;
+    }
+}
+
+impl Drop for Awaiting<'_> {
+    fn drop(&mut self) {
+        self.nothing();
+    }
+}
+
 impl Keeper {
     /// `stale`: the checkpoint that the device begins with has what is another one's by now.
     pub fn new(options: Options, stale: bool) -> Keeper {
@@ -448,11 +468,11 @@ impl Device {
         let (store, name) = (keeper.options.store.clone(), self.kept_as.clone());
         let mut draft = keeper.run(move || store.begin(&name, epoch, base)).await;
         let mut bytes = 0u64;
+        let awaiting = Awaiting(&keeper.awaited);
         while parts.iter().any(|part| !part.whole) {
             {
                 let mut door = self.door.lock();
                 if !door.has_host() {
-                    *keeper.awaited.lock() = None;
                     return Err(Error::HostEnded);
                 }
                 // The workers wait for what arrives, and have made no cut before they have it.
@@ -466,7 +486,7 @@ impl Device {
             }
             let collected: usize = parts.iter().map(|part| part.bytes.len()).sum();
             if collected == 0 {
-                *keeper.awaited.lock() = Some(bytes);
+                awaiting.more_than(bytes);
                 let look_every = if down.iter().all(Vec::is_empty) { LOOK_EVERY } else { Duration::from_millis(1) };
                 tokio::select! {
                     biased;
@@ -475,7 +495,7 @@ impl Device {
                 }
                 continue;
             }
-            *keeper.awaited.lock() = None;
+            awaiting.nothing();
             bytes += collected as u64;
             for part in &mut parts {
                 part.look(leaving.as_ref())?;
@@ -496,6 +516,8 @@ impl Device {
                 Err(e) => return Err(e.into()),
             };
         }
+        // That this was all may have been said after the last of it had come.
+        drop(awaiting);
         *keeper.open.lock() = None;
         let mut opened = false;
         if let Some(switch) = &mut switch {

@@ -9,6 +9,7 @@ pub mod ending;
 pub mod host;
 pub mod keeper;
 pub mod lanes;
+pub mod looks;
 pub mod machine;
 pub mod mistake;
 pub mod places;

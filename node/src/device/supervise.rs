@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::breaker::{self, Breakers, Verdict};
 use super::door::Outcome;
 use super::host::DeviceHost;
+use super::looks::Looks;
 use super::supervisor::{Beat, Effect, Event, Limits, Over, PROVEN_AFTER, Remedy, State, Supervisor};
 use super::{Device, Error, Outlet, keeper};
 use crate::config::DeviceKind;
@@ -95,6 +96,8 @@ struct Care {
     backends: Vec<Backend>,
     breakers: Breakers,
     supervisor: Supervisor,
+    /// The time that it goes by.
+    looks: Looks,
     trial: Option<Trial>,
     /// The next host is one of this backend.
     next: Option<usize>,
@@ -126,6 +129,7 @@ impl Device {
             backends,
             breakers,
             supervisor,
+            looks: Looks::new(BEAT_EVERY, Duration::ZERO),
             trial: None,
             next: None,
             recovering: None,
@@ -200,13 +204,13 @@ impl Care {
                 },
             };
             if let (Event::Up, State::Starting { since }) = (&event, self.supervisor.state()) {
-                let took_ms = (self.now() - *since).as_millis();
+                let took_ms = (self.looks.look(self.now()) - *since).as_millis();
                 tracing::info!(device = self.device.name, pid = self.device.known.lock().pid, took_ms, "device is up");
                 self.has_been = true;
                 self.recovered();
             }
             let event = self.judge(event);
-            effects = self.supervisor.step(self.now(), event);
+            effects = self.supervisor.step(self.looks.look(self.now()), event);
             if matches!(self.supervisor.state(), State::Running { .. }) {
                 self.look_after_trial().await;
             }
@@ -507,7 +511,8 @@ impl Care {
     /// Starts a host of a preferred backend where one is due, and has the device move to it once it is there.
     async fn look_after_trial(&mut self) {
         let now = self.now();
-        if matches!(self.supervisor.state(), State::Running { since, .. } if now >= *since + PROVEN_AFTER) {
+        let looked = self.looks.now();
+        if matches!(self.supervisor.state(), State::Running { since, .. } if looked >= *since + PROVEN_AFTER) {
             self.breakers.proven();
         }
         let Some(trial) = &mut self.trial else {
@@ -613,7 +618,7 @@ impl Care {
         restore(&device, term);
         drop(one);
         self.breakers.trial_succeeded(backend, self.now());
-        self.supervisor.taken_over(self.now(), self.backends[backend].limits.clone());
+        self.supervisor.taken_over(self.looks.now(), self.backends[backend].limits.clone());
         {
             let mut known = device.known.lock();
             (known.pid, known.started) = (pid, Instant::now());
