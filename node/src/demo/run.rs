@@ -60,7 +60,7 @@ impl Options {
         // A ring kernel neither takes shards nor gives any away while it runs, and chaos is done to a node in this process.
         let alone = match self.device {
             _ if self.chaos => Some("--chaos"),
-            Some(DeviceKind::Auto | DeviceKind::Cuda | DeviceKind::Emulated) => Some("this --device"),
+            Some(DeviceKind::Auto | DeviceKind::Cuda | DeviceKind::Emulated) => Some("--device with anything but cpu"),
             Some(DeviceKind::Cpu) | None => None,
         };
         match (self.nodes, alone) {
