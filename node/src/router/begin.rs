@@ -104,7 +104,9 @@ impl Beginner {
 
     fn make(&self, number: DeviceNumber, given: &state::Device, index: u16) -> Result<Made, node::Error> {
         // A ring kernel needs room on its GPU that others have been given: what comes later runs on the CPU.
-        let cpu = config::Device { kind: DeviceKind::Cpu, ..config::Device::default() };
+        // A program that has its devices in its own process may be none that is their host, too.
+        let host = self.maker.config.devices.0.first().map_or(config::Host::Process, |own| own.host);
+        let cpu = config::Device { kind: DeviceKind::Cpu, host, ..config::Device::default() };
         let planned = self.maker.makers.plan(&config::Devices(vec![cpu]))?;
         let (name, kept_as) = (given.about.name.clone(), replica_name(number));
         self.maker.make(make::About { name, kept_as, index, number }, &planned[0])
