@@ -62,12 +62,13 @@ fn planted_mistakes_are_noticed() {
     ];
     for (plant, says) in plants {
         let mut said = BTreeSet::new();
-        let noticed = (0..200).any(|seed| {
-            let report = run(seed, Options { plant: Some(plant), ..Options::default() });
+        let noticed = (0..100).find(|seed| {
+            let report = run(*seed, Options { plant: Some(plant), ..Options::default() });
             let noticed = report.violations.iter().any(|violation| violation.contains(says));
             said.extend(report.violations);
             noticed
         });
-        assert!(noticed, "{plant:?} was not noticed, but {said:#?}");
+        println!("{plant:?} was noticed by seed {noticed:?}");
+        assert!(noticed.is_some(), "{plant:?} was not noticed, but {said:#?}");
     }
 }

@@ -271,7 +271,7 @@ async fn reason_to_connect(shared: &Shared, link: &Link, lost: Option<&Lost>) ->
         }
         {
             let mut outbox = shared.outbox.lock();
-            if has_work(&outbox, link) || lost.is_some() && !others_are_connected(&outbox, link) {
+            if has_work(shared, &outbox, link) || lost.is_some() && !others_are_connected(&outbox, link) {
                 return Ok(());
             }
             if shared.closing.load(SeqCst) {
@@ -283,9 +283,11 @@ async fn reason_to_connect(shared: &Shared, link: &Link, lost: Option<&Lost>) ->
     }
 }
 
-fn has_work(outbox: &Outbox, link: &Link) -> bool {
+fn has_work(shared: &Shared, outbox: &Outbox, link: &Link) -> bool {
     let unsent = !outbox.links[link.index].unsent.frames.is_empty();
-    unsent || link.wanted.load(SeqCst) || !link.retained.lock().is_empty()
+    // What an ask did may be durable, and known to be, and its answer still to come.
+    let asks = || shared.asks.lock().shards().into_iter().any(|shard| outbox.routes.of_shard(shard) == link.index);
+    unsent || link.wanted.load(SeqCst) || asks() || !link.retained.lock().is_empty()
 }
 
 fn others_are_connected(outbox: &Outbox, link: &Link) -> bool {
@@ -305,6 +307,9 @@ async fn reach(
     }
     let started = Instant::now();
     let (mut wait, mut backoff) = (pause, pause.max(BACKOFF_MIN));
+    // One for all attempts: each may take longer than a client that closes waits.
+    let leaves = leaving(shared, link, lost);
+    tokio::pin!(leaves);
     for round in 0.. {
         // Half of it is chance, so that the clients of a restarted node do not come all at once.
         let wait_now = wait / 2 + random_below(&*shared.options.network, wait / 2);
@@ -317,7 +322,7 @@ async fn reach(
         };
         let (attempt, lane, generation) = tokio::select! {
             biased;
-            stop = leaving(shared, lost) => return Err(stop),
+            stop = &mut leaves => return Err(stop),
             attempt = attempt => attempt,
         };
         let none = match attempt {
@@ -339,11 +344,11 @@ async fn reach(
         tracing::debug!("connecting again: {error}");
         tokio::select! {
             biased;
-            stop = leaving(shared, lost) => return Err(stop),
+            stop = &mut leaves => return Err(stop),
             () = ask_others(shared, link, round) => {}
         }
         let outbox = shared.outbox.lock();
-        if !has_work(&outbox, link) && others_are_connected(&outbox, link) {
+        if !has_work(shared, &outbox, link) && others_are_connected(&outbox, link) {
             return Ok(None);
         }
         (wait, backoff) = (backoff, (backoff * 2).min(BACKOFF_MAX));
@@ -351,14 +356,19 @@ async fn reach(
     unreachable!("it goes round for ever")
 }
 
-/// Resolves when connecting has no sense any more. A client that closes does not wait for a node that was lost, and for another
-/// not for long.
-async fn leaving(shared: &Shared, lost: Option<&Lost>) -> Stop {
+/// Resolves when connecting has no sense any more. A client that closes does not wait for a node that was lost, nor for one that it
+/// wants nothing of, and for another not for long.
+async fn leaving(shared: &Shared, link: &Link, lost: Option<&Lost>) -> Stop {
     closing(shared).await;
     if shared.over.load(SeqCst) {
         return Stop::Over;
     }
-    if lost.is_none() {
+    let waits = {
+        let outbox = shared.outbox.lock();
+        let unsent = !outbox.links[link.index].unsent.frames.is_empty();
+        unsent || !link.retained.lock().is_empty() || shared.asks.lock().any_waits()
+    };
+    if lost.is_none() && waits {
         sleep(CLOSE_DEADLINE).await;
     }
     Stop::Closed(Some(lost.cloned().unwrap_or(Lost::Here)))

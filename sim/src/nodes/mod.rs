@@ -440,8 +440,12 @@ impl World {
     /// Looks at what there is.
     async fn end(&self, clients: Vec<Client>) {
         for client in &clients {
-            if let Err(error) = client.flush().await {
-                self.violation(format!("a client does not know what became of its tells: {error}"));
+            match timeout(SETTLE_BUDGET, client.flush()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => self.violation(format!("a client does not know what became of its tells: {error}")),
+                Err(_) => {
+                    self.violation(format!("a client's tells had not arrived within {} s", SETTLE_BUDGET.as_secs()))
+                }
             }
         }
         self.settle().await;
@@ -457,8 +461,10 @@ impl World {
         let mut reconnects = 0;
         for client in clients {
             reconnects += client.stats().reconnects;
-            if let Err(error) = client.close().await {
-                self.violation(format!("a client closed, and was told: {error}"));
+            match timeout(SETTLE_BUDGET, client.close()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => self.violation(format!("a client closed, and was told: {error}")),
+                Err(_) => self.violation(format!("a client had not closed within {} s", SETTLE_BUDGET.as_secs())),
             }
         }
         let operations: Vec<Vec<(Operation, Said)>> = self.logs.lock().iter().map(|log| log.lock().clone()).collect();
