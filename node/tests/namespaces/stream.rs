@@ -90,16 +90,19 @@ async fn ask_on(addresses: Vec<String>, tls: PathBuf, done: Arc<Vec<AtomicU64>>,
         ended.unwrap();
     }
     // What there is in the end is what was sent, whatever there was meanwhile.
-    let mut accounts = 0;
-    for (asker, done) in (0..).zip(done.iter()) {
-        for number in 0..done.load(SeqCst) {
-            let balance = balance(&client, asker << 32 | number, account::Message::Read).await;
-            assert_eq!(balance, all_up_to(DEPOSITS), "account {number} of {asker} in the end");
-            accounts += 1;
-        }
+    let filled = (0..).zip(done.iter()).flat_map(|(asker, done)| (0..done.load(SeqCst)).map(move |n| asker << 32 | n));
+    let filled: Vec<u64> = filled.collect();
+    let mut balances = client.asks(filled.iter().map(|key| (Key(*key), account::Message::Read)), 64);
+    for key in &filled {
+        let (_, found) = balances.next().await.expect("each is asked");
+        assert!(
+            matches!(found, Ok(account::Reply::Balance { cents }) if cents == all_up_to(DEPOSITS)),
+            "account {key:#x} in the end: {found:?}"
+        );
     }
+    drop(balances);
     client.close().await.unwrap();
-    accounts
+    filled.len() as u64
 }
 
 /// All deposits of an account, half of them told and half asked, two at a time.
@@ -108,9 +111,8 @@ async fn fill(client: &Client, key: u64) {
     for first in (0..DEPOSITS).step_by(4) {
         client.tell(Key(key), deposit(first)).await.unwrap();
         client.tell(Key(key), deposit(first + 1)).await.unwrap();
-        let asked = [2, 3].map(|next| balance(client, key, deposit(first + next)));
         // Polled in this order, and so sent in it.
-        let [third, fourth] = asked;
+        let [third, fourth] = [2, 3].map(|next| balance(client, key, deposit(first + next)));
         let found = tokio::join!(biased; third, fourth);
         // One sender's messages are handled in its order, so that each answer has all up to its own, once, and no more.
         assert_eq!(
@@ -126,8 +128,8 @@ fn all_up_to(deposits: u32) -> i64 {
     (1 << deposits) - 1
 }
 
-async fn balance(client: &Client, key: u64, message: account::Message) -> i64 {
-    match client.ask(Key(key), message).await {
+async fn balance(client: &Client, key: u64, deposit: account::Message) -> i64 {
+    match client.ask(Key(key), deposit).await {
         Ok(account::Reply::Balance { cents }) => cents,
         other => panic!("account {key:#x}: {other:?}"),
     }
