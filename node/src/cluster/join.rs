@@ -19,7 +19,7 @@ use crate::device::keeper::Jobs;
 use crate::server::Server;
 
 /// The shortest time that a leader is waited for at most.
-const ELECTION_MAX_MIN: Duration = Duration::from_millis(300);
+const ELECTION_MAX_MIN: Duration = Duration::from_millis(200);
 /// Under which name the log keeps what a node belongs to.
 const RECORD: &str = "member";
 /// Under which name it keeps the numbers of the node's devices, by their names.
@@ -142,10 +142,11 @@ impl Disk for LogDisk {
     }
 }
 
-/// How soon a silent leader is followed by another: as soon as a silent node is, within bounds.
+/// How soon a silent leader is followed by another, in view of how soon a silent node is: after half of a lease to a whole one, within
+/// bounds. The next has to wait for a lease until it may give the one before up.
 fn timing(lease: Duration) -> control::Timing {
     let timing = control::Timing::default();
-    let election_max = (lease * 3 / 4).clamp(ELECTION_MAX_MIN, timing.election_max);
+    let election_max = (lease / 2).clamp(ELECTION_MAX_MIN, timing.election_max);
     control::Timing {
         heartbeat: timing.heartbeat.min(election_max / 6),
         election_min: election_max / 2,

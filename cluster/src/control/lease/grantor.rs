@@ -107,7 +107,8 @@ impl Grantor {
             // One that has just come has yet to start its devices.
             let asked_us = if leads.met { now_us + LEASES_TO_COME * self.lease_us } else { 0 };
             let note = leads.nodes.entry(node).or_insert(Note { asked_us, ..Note::default() });
-            let until_us = note.until_us.max(leads.before_until_us) + self.spare_us;
+            // Of whom this leader has never heard, somebody else has waited for long enough: there was an election.
+            let until_us = (note.until_us + self.spare_us).max(leads.before_until_us);
             if !note.failing && now_us > until_us.max(note.asked_us + lately) {
                 note.failing = true;
                 given_up.push(node);
