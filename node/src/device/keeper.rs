@@ -30,6 +30,14 @@ pub trait Jobs: Send + Sync {
     fn rest(&self, span: Duration);
 }
 
+/// Does a job that may wait for the disk. It goes on to its end though nobody waits for it any more.
+pub(crate) async fn on<T: Send + 'static>(jobs: &dyn Jobs, job: impl FnOnce() -> T + Send + 'static) -> T {
+    let result = Arc::new(Mutex::new(None));
+    let to = result.clone();
+    jobs.run(Box::new(move || *to.lock() = Some(job()))).await;
+    result.lock().take().expect("the job was done")
+}
+
 /// Tokio's threads for blocking work.
 pub struct Blocking;
 

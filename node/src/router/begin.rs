@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::Router;
 use crate::cluster::Cluster;
 use crate::config::{self, DeviceKind};
+use crate::device::keeper::on;
 use crate::device::{self, Device, Outlet};
 use crate::make::{self, Made, Maker, Tasks};
 use crate::node;
@@ -74,7 +75,9 @@ impl Beginner {
         let mut copying = None;
         let begun = async {
             self.cluster.close_copy(number, given.term).await?;
-            let made = self.make(number, given, place)?;
+            // Its checkpoints may be many bytes, and whoever keeps the node's lease is not to wait for them.
+            let (maker, begins) = (self.maker.clone(), given.clone());
+            let made = on(&*self.maker.jobs, move || make(&maker, number, &begins, place)).await?;
             copying = made.copy(&tasks);
             let (device, name) = (&made.device, &given.about.name);
             let say = |why| tracing::warn!(device = name, "it waits for copies of what it begins with: {why}");
@@ -101,16 +104,16 @@ impl Beginner {
         outlet.room();
         Ok(())
     }
+}
 
-    fn make(&self, number: DeviceNumber, given: &state::Device, index: u16) -> Result<Made, node::Error> {
-        // A ring kernel needs room on its GPU that others have been given: what comes later runs on the CPU.
-        // A program that has its devices in its own process may be none that is their host, too.
-        let host = self.maker.config.devices.0.first().map_or(config::Host::Process, |own| own.host);
-        let cpu = config::Device { kind: DeviceKind::Cpu, host, ..config::Device::default() };
-        let planned = self.maker.makers.plan(&config::Devices(vec![cpu]))?;
-        let (name, kept_as) = (given.about.name.clone(), replica_name(number));
-        self.maker.make(make::About { name, kept_as, index, number }, &planned[0])
-    }
+fn make(maker: &Maker, number: DeviceNumber, given: &state::Device, index: u16) -> Result<Made, node::Error> {
+    // A ring kernel needs room on its GPU that others have been given: what comes later runs on the CPU.
+    // A program that has its devices in its own process may be none that is their host, too.
+    let host = maker.config.devices.0.first().map_or(config::Host::Process, |own| own.host);
+    let cpu = config::Device { kind: DeviceKind::Cpu, host, ..config::Device::default() };
+    let planned = maker.makers.plan(&config::Devices(vec![cpu]))?;
+    let (name, kept_as) = (given.about.name.clone(), replica_name(number));
+    maker.make(make::About { name, kept_as, index, number }, &planned[0])
 }
 
 impl Router {

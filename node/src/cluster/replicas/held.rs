@@ -11,8 +11,8 @@ use ringhold_cluster::control::state::{DeviceNumber, NodeNumber, State};
 use ringhold_storage::checkpoints::{Checkpoints, Error, Piece, Replica, Taken, replica_name};
 use tokio::time::sleep;
 
-use super::{Asked, Copied, on};
-use crate::device::keeper::{self, Jobs};
+use super::{Asked, Copied};
+use crate::device::keeper::{self, Jobs, on};
 
 /// From one look for copies that nobody wants any more to the next.
 const LOOK_EVERY: Duration = Duration::from_secs(30);

@@ -13,16 +13,11 @@
 mod held;
 mod sending;
 
-use std::sync::Arc;
-
-use parking_lot::Mutex;
 use ringhold_storage::checkpoints::{Mark, Taken};
 use serde::{Deserialize, Serialize};
 
 pub use held::Held;
 pub use sending::{Copies, NotCopied};
-
-use crate::device::keeper::Jobs;
 
 /// What a device's node says to one that has a copy of its checkpoints.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -61,12 +56,4 @@ impl From<Taken> for Copied {
             Taken::Not { newest } => newest.into(),
         }
     }
-}
-
-/// Does a job that may wait for the disk. It goes on to its end though nobody waits for it any more.
-async fn on<T: Send + 'static>(jobs: &dyn Jobs, job: impl FnOnce() -> T + Send + 'static) -> T {
-    let result = Arc::new(Mutex::new(None));
-    let to = result.clone();
-    jobs.run(Box::new(move || *to.lock() = Some(job()))).await;
-    result.lock().take().expect("the job was done")
 }

@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::super::Cluster;
 use super::super::message::{Message, Reply};
-use super::{Asked, Copied, on};
-use crate::device::keeper::Jobs;
+use super::{Asked, Copied};
+use crate::device::keeper::{Jobs, on};
 use crate::device::mistake::{self, Mistake};
 
 /// A replica that has not answered for so long is put out of those that are in sync.
