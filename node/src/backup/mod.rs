@@ -11,9 +11,9 @@
 mod fetch;
 mod restore;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ringhold_cluster::control::state::{DeviceNumber, NodeNumber, Unreadable};
@@ -225,7 +225,8 @@ impl Beside {
         let parent = of.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(parent).map_err(io_at("made", parent))?;
         let name = of.file_name().unwrap_or_default().to_string_lossy();
-        let folder = tempfile::Builder::new().prefix(&format!(".{name}.")).tempdir_in(parent);
+        let only_owners = Permissions::from_mode(0o700);
+        let folder = tempfile::Builder::new().prefix(&format!(".{name}.")).permissions(only_owners).tempdir_in(parent);
         Ok(Beside { folder: folder.map_err(io_at("written to", parent))?, of: of.into(), parent: parent.into() })
     }
 

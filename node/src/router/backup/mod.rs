@@ -37,11 +37,13 @@ use sessions::{HOLD_LIMIT, Hold};
 
 /// How long a node may need until no checkpoint is under way and no shard is about to move.
 const STILL_LIMIT: Duration = Duration::from_secs(2);
-/// How long it may take to say anything else.
-const ASK_LIMIT: Duration = Duration::from_secs(5);
+/// How long it may take to say so, and anything else on the way to a backup.
+const ASK_LIMIT: Duration = Duration::from_secs(3);
+/// How long it may take to read a part.
+const PART_LIMIT: Duration = Duration::from_secs(5);
 /// How long a backup may take to begin, at most.
 const BEGIN_LIMIT_MAX: Duration = Duration::from_secs(30);
-const _: () = assert!(STILL_LIMIT.as_secs() < HOLD_LIMIT.as_secs());
+const _: () = assert!(STILL_LIMIT.as_secs() < ASK_LIMIT.as_secs() && ASK_LIMIT.as_secs() < HOLD_LIMIT.as_secs());
 
 impl Router {
     /// Pins the newest checkpoints of all devices of the cluster at one moment.
@@ -125,7 +127,7 @@ impl Router {
     ) -> Result<Option<Vec<u8>>, Failed> {
         let answer = match node == cluster.number() {
             true => self.answer_backing(part).await,
-            false => cluster.ask_backing(node, part, ASK_LIMIT).await,
+            false => cluster.ask_backing(node, part, PART_LIMIT).await,
         };
         match answer.map_err(Failed::text)? {
             Backed::Part(item) => Ok(item),
