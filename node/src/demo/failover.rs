@@ -28,11 +28,11 @@ pub enum Error {
     #[error(transparent)]
     Nodes(#[from] nodes::Error),
     #[error("the client that asks the shards of the node that is killed did not connect: {0}")]
-    Connect(client::Error),
+    Connect(Box<client::Error>),
     #[error("node `{name}` cannot be killed: {why}")]
     Kill { name: &'static str, why: io::Error },
     #[error("shard {shard} of node `{name}` did not answer {when}: {why}")]
-    Silent { shard: usize, name: &'static str, when: &'static str, why: AskError },
+    Silent { shard: usize, name: &'static str, when: &'static str, why: Box<AskError> },
 }
 
 /// A node that was killed, and what became of its shards.
@@ -75,7 +75,7 @@ impl Kill {
         let its = other.shards_of(node.number).await?;
         let mut options = client::Options::new(other.address.clone(), identity).with::<counter::Actor>();
         options.ask_deadline = LIMIT;
-        let client = Client::connect(options).await.map_err(Error::Connect)?;
+        let client = Client::connect(options).await.map_err(|why| Error::Connect(Box::new(why)))?;
         let kill = Kill {
             after: flights.div_ceil(2),
             node: node.clone(),
@@ -94,7 +94,7 @@ impl Kill {
 
     /// Kills the node, and waits until each of its shards has answered.
     pub async fn strike(self) -> Result<Failover, Error> {
-        let led = self.other.status().await?.leader == Some(self.node.number.into());
+        let led = self.other.status().await?.leader == Some(self.node.number);
         let name = self.node.name;
         let killed = Instant::now();
         self.node.kill().map_err(|why| Error::Kill { name, why })?;
@@ -108,8 +108,10 @@ impl Kill {
         let messages = self.keys.iter().map(|key| (*key, counter::Message::Stop));
         let mut asks = self.client.asks(messages, self.keys.len());
         while let Some((key, answer)) = asks.next().await {
-            let silent = |why| Error::Silent { shard: shard_of(key), name: self.node.name, when, why };
-            answer.map_err(silent)?;
+            answer.map_err(|why| {
+                let (shard, name, why) = (shard_of(key), self.node.name, Box::new(why));
+                Error::Silent { shard, name, when, why }
+            })?;
         }
         Ok(())
     }

@@ -64,7 +64,7 @@ pub enum Error {
     #[error("the demo cannot look after its nodes: {0}")]
     Identity(#[from] tls::Error),
     #[error("the demo cannot look after node `{name}`: {why}")]
-    Client { name: &'static str, why: client::Error },
+    Client { name: &'static str, why: Box<client::Error> },
     #[error("node `{name}` answered another question than it was asked")]
     Strange { name: &'static str },
 }
@@ -228,7 +228,7 @@ impl Nodes {
 
     async fn watch(&self, name: &'static str, address: &str) -> Result<Watched, Error> {
         let options = client::Options { admin: true, ..client::Options::new(address, self.identity()?) };
-        Watched::connect(options).await.map_err(|why| Error::Client { name, why })
+        Watched::connect(options).await.map_err(|why| Error::Client { name, why: Box::new(why) })
     }
 }
 
@@ -348,6 +348,6 @@ async fn ask(name: &'static str, client: &Client, request: admin::Request) -> Re
     match client.request(Request::Cluster(request), REQUEST_LIMIT).await {
         Ok(Response::Cluster(answer)) => Ok(answer),
         Ok(_) => Err(Error::Strange { name }),
-        Err(why) => Err(Error::Client { name, why }),
+        Err(why) => Err(Error::Client { name, why: Box::new(why) }),
     }
 }
