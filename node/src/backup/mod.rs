@@ -17,8 +17,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ringhold_cluster::control::state::{DeviceNumber, NodeNumber, Unreadable};
+use ringhold_storage::backup;
 use ringhold_storage::checkpoints::Mismatch;
-use ringhold_storage::{backup, checkpoints};
 use serde::{Deserialize, Serialize};
 
 pub use fetch::fetch;
@@ -142,8 +142,6 @@ pub enum Error {
     Node(Box<node::Error>),
     #[error(transparent)]
     Cluster(#[from] cluster::Error),
-    #[error(transparent)]
-    Checkpoints(#[from] checkpoints::Error),
 }
 
 impl From<node::Error> for Error {

@@ -82,7 +82,7 @@ impl From<State> for Command {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::{AboutDevice, Admission, Member};
+    use super::super::{AboutDevice, Admission, Member, ranges};
     use super::*;
     use crate::placement::Place;
 
@@ -117,7 +117,7 @@ mod tests {
         for node in 1..=3 {
             before.apply(admission([7; 16], node, true)).unwrap();
         }
-        before.apply(Command::Move { shards: vec![3..8], from: 0, to: 2 }).unwrap();
+        before.apply(Command::Move { shards: ranges(3..8), from: 0, to: 2 }).unwrap();
         before.apply(Command::Set { name: "voters_max".into(), value: "3".into() }).unwrap();
         before.apply(Command::UseToken { serial: vec![1], expires_s: 9, now_s: 1 }).unwrap();
 
