@@ -12,7 +12,7 @@ use openraft::metrics::RaftMetrics;
 use openraft::{Instant as _, ServerState};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::lease::{Event, Grantor, Holder, LOOKS_PER_LEASE, Verdict};
 use super::mistake::{self, Mistake};
@@ -160,7 +160,8 @@ impl Control {
             }
             let leader = self.leader();
             // Whoever has just been elected is asked at once.
-            if !self.is_alone() && (is_due || leader != asked) && asks.len() < ASKS_MAX {
+            let alone = self.is_alone();
+            if !alone && (is_due || leader != asked) && asks.len() < ASKS_MAX {
                 (is_due, asked) = (false, leader);
                 if let Some(leader) = leader {
                     asks.push(self.renew(leader, own, given_up));
@@ -185,7 +186,8 @@ impl Control {
                         return Dismissed::Removed;
                     }
                 },
-                _ = due.tick() => is_due = true,
+                // Whoever votes alone asks nobody, and need not wake for it.
+                _ = due.tick(), if !alone => is_due = true,
                 _ = self.changed(seen) => {}
             }
         }
@@ -287,7 +289,8 @@ impl Control {
             tokio::select! {
                 biased;
                 Some((term, node)) = decided.next() => self.0.tenure.halves.lock().grantor.settled(term, node.into()),
-                _ = timeout(self.0.timing.lease / (2 * LOOKS_PER_LEASE as u32), self.changed(seen)) => {}
+                _ = self.changed(seen) => {}
+                () = sleep(self.0.timing.lease / (2 * LOOKS_PER_LEASE as u32)), if self.state().nodes.len() > 1 => {}
             }
         }
     }
