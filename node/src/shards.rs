@@ -205,10 +205,11 @@ impl Shards {
         shards.iter().for_each(|shard| self.terms[shard].store(term(shard), Relaxed));
     }
 
-    /// Has shards be those of the device of this number, of another node, from now on. Whoever changes it holds the lock of the
-    /// door of the device that had them.
-    pub fn give_elsewhere(&self, shards: &ShardSet, number: u16) {
-        for shard in shards.iter() {
+    /// Has shards that the device `from` of this node had be those of the device of this number from now on, which was another node's
+    /// when that was agreed on. Where it has begun here meanwhile, it has them already. Whoever changes it holds the lock of the door
+    /// of the device that had them.
+    pub fn give_elsewhere(&self, shards: &ShardSet, from: u16, number: u16) {
+        for shard in shards.iter().filter(|shard| self.of_shard(*shard) == from) {
             self.numbers[shard].store(number, Relaxed);
             self.owners[shard].store(ELSEWHERE, Relaxed);
             self.moved[shard].store(true, Relaxed);
@@ -361,6 +362,16 @@ mod tests {
         let refused = table.move_shards(&mixed, 2, 1).await.unwrap_err();
         assert_eq!(refused.to_string(), "the shard table has not changed: shard 1 is device 1's, and not 2's");
         assert_eq!(table.owners()[0], Ownership { device: 2, term: 2 });
+    }
+
+    #[test]
+    fn what_a_device_that_begins_here_has_is_not_given_elsewhere() {
+        let shards = Shards::new(&dealt(2));
+        let given: ShardSet = [1, 3, 5].into_iter().collect();
+        // Agreed on when device 7 was another node's, of which it is no more.
+        shards.take(&[3].into_iter().collect(), 2, |_| 9);
+        shards.give_elsewhere(&given, 1, 7);
+        assert_eq!([1, 3, 5].map(|shard| shards.of_shard(shard)), [ELSEWHERE, 2, ELSEWHERE]);
     }
 
     #[test]

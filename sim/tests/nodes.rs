@@ -40,10 +40,12 @@ fn a_fixed_set_of_seeds_passes_and_exercises_everything() {
 }
 
 /// Seeds that once failed. A node that joined while its cluster was being founded got the founder's number (17); what a client sent to
-/// a device that had just begun on another node was taken for what that had heard (92, 122).
+/// a device that had just begun beside others was taken for what these had heard (92, 122), and a client that closed waited for a dead
+/// node (122); one whose ask was durable and not answered did not come back for the answer (109); shards that were given to a device
+/// that began on the very node that gave them were nobody's (13).
 #[test]
 fn seeds_that_once_failed_pass() {
-    for seed in [17, 92, 122] {
+    for seed in [13, 17, 92, 109, 122] {
         let report = plain(seed);
         assert!(report.violations.is_empty(), "seed {seed}: {:#?}", report.violations);
     }
@@ -52,17 +54,18 @@ fn seeds_that_once_failed_pass() {
 /// A mistake made on purpose fails seeds, and what is said of it is about that mistake.
 #[test]
 fn planted_mistakes_are_noticed() {
+    // Each with the seed from which on it is looked for: most need a certain order of things, which few seeds have.
     let plants = [
-        (Plant::Node(Mistake::CommitsAlone), "was said to be put at"),
-        (Plant::Node(Mistake::ReleasesEarly), "was said to be put at"),
-        (Plant::Node(Mistake::BeginsUnmarked), "was put twice"),
-        (Plant::Node(Mistake::BeginsCaughtUp), "is not there"),
-        (Plant::Node(Mistake::TakesTwiceFromDevices), "was put twice"),
-        (Plant::Leases(AboutLeases::GoesOnWithout), "both hold device"),
+        (Plant::Node(Mistake::CommitsAlone), 26, "was said to be put at"),
+        (Plant::Node(Mistake::ReleasesEarly), 9, "was said to be put at"),
+        (Plant::Node(Mistake::BeginsUnmarked), 11, "was put twice"),
+        (Plant::Node(Mistake::BeginsCaughtUp), 92, "since its end"),
+        (Plant::Node(Mistake::TakesTwiceFromDevices), 18, "was put twice"),
+        (Plant::Leases(AboutLeases::GoesOnWithout), 3, "both hold device"),
     ];
-    for (plant, says) in plants {
+    for (plant, from, says) in plants {
         let mut said = BTreeSet::new();
-        let noticed = (0..100).find(|seed| {
+        let noticed = (from..from + 30).find(|seed| {
             let report = run(*seed, Options { plant: Some(plant), ..Options::default() });
             let noticed = report.violations.iter().any(|violation| violation.contains(says));
             said.extend(report.violations);

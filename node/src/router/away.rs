@@ -587,9 +587,19 @@ impl Giving<'_> {
     /// From where the shards are the target's: whatever happens, they are.
     async fn hand_over(&mut self, bytes: u64) -> Moved {
         let gone = self.router.table_of(&self.source, &self.shards, |_| AWAY);
-        self.router
-            .lanes
-            .push_first(self.target, || self.source.door.lock().hand_over_elsewhere(self.to, gone.clone()));
+        let (router, index) = (&self.router, self.source.index);
+        let leave = || self.source.door.lock().hand_over_elsewhere(index, self.to, gone.clone());
+        // The target's node may have died since, and the target have begun on another: on this one, too.
+        match router.place_of(self.to) {
+            None => router.lanes.push_first(router.node_of(self.to).unwrap_or(self.target), leave),
+            Some(_) => {
+                let mut letters = Vec::new();
+                for (header, payload) in leave() {
+                    router.pass_on_one(Envelope::default(), &header, &payload, &mut letters);
+                }
+                router.keep(&self.source.name, letters);
+            }
+        }
         Outlet::room(&**self.router);
         if let Err(e) = self.cut(&mut Switch::new(gone)).await {
             tracing::warn!(device = self.source.name, "shards have left, and {e}");

@@ -321,7 +321,7 @@ impl Router {
     }
 
     /// The other node that has the device of this number.
-    fn node_of(&self, number: u16) -> Option<NodeNumber> {
+    pub(super) fn node_of(&self, number: u16) -> Option<NodeNumber> {
         let node = *self.lanes.nodes.read().get(&number)?;
         (!self.is_this(node)).then_some(node)
     }

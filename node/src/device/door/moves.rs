@@ -183,8 +183,8 @@ impl Door {
     }
 
     /// Has the shards that leave be those of the device of this number, of another node. Returns what is for them and was blocked
-    /// since they were carried off.
-    pub fn hand_over_elsewhere(&mut self, number: u16, left: Owners) -> Vec<(Header, Vec<u8>)> {
+    /// since they were carried off. `index` is the place of this device.
+    pub fn hand_over_elsewhere(&mut self, index: u16, number: u16, left: Owners) -> Vec<(Header, Vec<u8>)> {
         let Moving { shards, carried, .. } = self.moving.take().expect("they were prepared");
         let (mut gone, mut rest) = (0, Vec::new());
         self.blocked.drain(|header, payload| {
@@ -201,7 +201,7 @@ impl Door {
             .expect("only a device that keeps gives shards")
             .keeping
             .shards
-            .give_elsewhere(&shards, number);
+            .give_elsewhere(&shards, index, number);
         rest
     }
 
