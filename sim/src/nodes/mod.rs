@@ -104,8 +104,10 @@ const SETTLE_BUDGET: Duration = Duration::from_secs(60);
 const WELL_BUDGET: Duration = Duration::from_secs(60);
 /// In simulated time: a client that comes when a node has died for good has all its answers within this, beside the lease,
 const FAILOVER_BUDGET: Duration = Duration::from_secs(8);
-/// and so much more where datagrams are lost.
+/// and so much more where datagrams are lost,
 const LOSS_BUDGET: Duration = Duration::from_secs(10);
+/// and where shards move: nobody commits anything until the dead node has not answered for long enough that a migration is called off.
+const MOVING_BUDGET: Duration = Duration::from_secs(12);
 /// In simulated time: a whole run ends within this.
 const RUN_BUDGET: Duration = Duration::from_secs(1_800);
 /// How often it is looked whether something is so.
@@ -419,7 +421,8 @@ impl World {
         let mut working = JoinSet::new();
         self.begin(self.plan.newcomer.clone(), &mut working);
         let loss = if self.plan.weather.loss_per_mille > 0 { LOSS_BUDGET } else { Duration::ZERO };
-        let budget = self.plan.config.node.lease * 4 + FAILOVER_BUDGET + loss;
+        let moving = if self.plan.moves.is_some() { MOVING_BUDGET } else { Duration::ZERO };
+        let budget = self.plan.config.node.lease * 4 + FAILOVER_BUDGET + loss + moving;
         let client = match timeout(budget, working.join_next()).await {
             Ok(client) => client,
             Err(_) => {
