@@ -136,6 +136,7 @@ impl Doors for Script {
         let to = ActorId::new(TypeId::of("account"), key("bob"));
         let response = match request {
             Request::Cluster(_) | Request::Owners => Response::Failed(Failed::text("the node stands alone")),
+            Request::LeaveBackend { .. } => Response::Failed(Failed::text("there is nothing to fall back to")),
             Request::Status => Response::Status(Box::new(Status {
                 node: self.about().node,
                 state: NodeState::Running,

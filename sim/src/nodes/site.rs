@@ -175,7 +175,7 @@ impl Site {
         self.changed.notify_waiters();
         let order = tokio::select! {
             biased;
-            () = node.given_up() => {
+            _ = node.dismissed() => {
                 world.trace.event(format_args!("node {} was given up, and ends", self.number));
                 world.figures.lock().given_up += 1;
                 return Some(RESTART);
