@@ -256,6 +256,8 @@ pub struct Lane {
     pub waiting: Vec<u64>,
     /// Who it is, if a node has told it before.
     pub before: Option<Before>,
+    /// The [`Owners::version`] by which it comes to this node, which may not know as much yet.
+    pub table: u64,
 }
 
 /// What a client was told when it first came.
@@ -1103,6 +1105,7 @@ mod tests {
                 again: 12,
                 waiting: Lane::distances([2, 5, 8]),
                 before: None,
+                table: 4,
             },
         };
         let bytes = encode(&hello).unwrap();

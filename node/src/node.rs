@@ -318,7 +318,7 @@ impl Node {
             cluster: cluster.clone(),
         });
         if let Some(cluster) = &cluster {
-            router.follow(&cluster.state());
+            router.follow(cluster);
         }
         let outlet: Arc<dyn Outlet> = router.clone();
         made.iter().for_each(|made| drop(made.copy(&tasks)));

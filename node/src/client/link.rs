@@ -453,7 +453,8 @@ fn hello(shared: &Shared, link: &Link) -> (Lane, u64, Vec<String>) {
     let node = &routes.nodes()[link.index];
     let before = shared.known.lock().who.clone();
     let (first, again) = (retained.first(), retained.written());
-    let lane = Lane { client: shared.client, node: node.number, first, again, waiting, before };
+    let lane =
+        Lane { client: shared.client, node: node.number, first, again, waiting, before, table: routes.version() };
     let mut addresses = Vec::new();
     if node.number != 0 {
         addresses.push(link.address());

@@ -54,6 +54,11 @@ impl Learnt {
 }
 
 impl Routes {
+    /// Of the table that it goes by: [`Owners::version`].
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// One link, which leads everywhere: to the node of this number.
     pub fn new(number: u32) -> Routes {
         let links = vec![0; SHARDS].try_into().expect("one for each shard");

@@ -242,11 +242,17 @@ impl Cluster {
         }
     }
 
-    /// Asks another node about shards that move.
+    /// Asks another node about shards that move. It is waited for as long as it is not given up.
     pub(crate) async fn ask_moving(&self, node: NodeNumber, asked: Moving, within: Duration) -> Result<Moves, String> {
         let state = self.state();
         let member = state.nodes.get(&node).ok_or_else(|| Refused::NoSuchNode(node).to_string())?;
-        match self.call(&member.address, &Message::Moving(asked), within).await {
+        let message = Message::Moving(asked);
+        let answered = tokio::select! {
+            biased;
+            answered = self.call(&member.address, &message, within) => answered,
+            () = self.is_given_up(node) => return Err(format!("node `{}` was given up meanwhile", member.name)),
+        };
+        match answered {
             Ok(Reply::Moves(answer)) => answer.map_err(|why| format!("node `{}`: {why}", member.name)),
             Ok(_) => Err(format!("node `{}` answered another question", member.name)),
             Err(why) => Err(format!("node `{}` could not be asked: {why}", member.name)),
@@ -266,6 +272,14 @@ impl Cluster {
             Ok(Reply::Backup(answer)) => answer.map_err(|why| format!("node `{}`: {why}", member.name)),
             Ok(_) => Err(format!("node `{}` answered another question", member.name)),
             Err(why) => Err(format!("node `{}` could not be asked: {why}", member.name)),
+        }
+    }
+
+    /// Resolves once a node runs no devices, which are other nodes' then.
+    async fn is_given_up(&self, node: NodeNumber) {
+        let mut seen = self.changes();
+        while self.state().devices_of(node).next().is_some() {
+            seen = self.changed(seen).await;
         }
     }
 

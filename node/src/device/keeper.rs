@@ -314,6 +314,9 @@ impl Device {
                 () = keeper.early.notified() => {}
                 () = sleep(rest(keeper.options.interval, took)) => {}
             }
+            if self.is_retired() {
+                return;
+            }
             let began = Instant::now();
             // One at a time, and none while nothing has happened since the last.
             let now = self.happened();

@@ -258,6 +258,9 @@ impl Device {
     /// The device is not there from now on, and has nothing: its host ends.
     pub fn retire(&self) {
         self.retired.store(true, SeqCst);
+        if let Some(copies) = self.keeper.as_ref().and_then(|keeper| keeper.options.copies.as_ref()) {
+            copies.retire();
+        }
         self.stop();
     }
 

@@ -176,7 +176,7 @@ impl Router {
 
     async fn hold_all_checkpoints(&self) -> Vec<OwnedMutexGuard<()>> {
         let mut still = Vec::new();
-        for device in self.devices.iter().filter(|_| self.table.is_some()) {
+        for device in self.present().filter(|_| self.table.is_some()) {
             still.push(device.hold_checkpoints().await);
         }
         still
@@ -322,7 +322,9 @@ impl Router {
     async fn arrive_or_release(self: &Arc<Router>, state: &State, id: u64) {
         let arriving = self.between.arriving.lock().as_ref().map(|a| (a.target.clone(), a.shards.clone(), a.adoption));
         let Some((target, shards, adoption)) = arriving else {
-            self.follow(state);
+            if let Some(cluster) = &self.cluster {
+                self.follow(cluster);
+            }
             return self.let_go_of_held(id).await;
         };
         let bytes = self.between.arriving.lock().as_mut().map(|a| std::mem::take(&mut a.bytes)).unwrap_or_default();
@@ -551,13 +553,15 @@ impl Giving<'_> {
             others(state, self.cluster).map(|node| (node, self.router.lanes.sent_until_now(node))).collect();
         for (node, sent) in sent {
             while !self.router.lanes.has_arrived(node, sent) {
-                if Instant::now() >= until {
-                    return Err(Error::Node(format!(
-                        "what was sent to node {node} has not arrived in {} s",
-                        HOLD_LIMIT.as_secs()
-                    )));
-                }
-                sleep(POLL_EVERY).await;
+                let why = match others(&self.cluster.state(), self.cluster).any(|other| other == node) {
+                    true if Instant::now() < until => {
+                        sleep(POLL_EVERY).await;
+                        continue;
+                    }
+                    true => format!("what was sent to node {node} has not arrived in {} s", HOLD_LIMIT.as_secs()),
+                    false => format!("node {node} was given up meanwhile"),
+                };
+                return Err(Error::Node(why));
             }
         }
         Ok(())
@@ -604,7 +608,10 @@ impl Giving<'_> {
         if let Err(e) = self.cut(&mut Switch::new(gone)).await {
             tracing::warn!(device = self.source.name, "shards have left, and {e}");
         }
-        if let Err(why) = self.cluster.ask_moving(self.target, Moving::Arrive { id: self.id }, CARRY_LIMIT).await {
+        // One that has lost the target since has nothing to say.
+        if router.node_of(self.to) == Some(self.target)
+            && let Err(why) = self.cluster.ask_moving(self.target, Moving::Arrive { id: self.id }, CARRY_LIMIT).await
+        {
             tracing::warn!(
                 node = self.target,
                 "shards are another node's, which does not say that they are at work: {why}"

@@ -46,7 +46,7 @@ impl Beginner {
     pub async fn begin_given(&self) {
         let (state, own) = (self.cluster.state(), self.cluster.own_devices());
         let Some(router) = self.router.upgrade().filter(|router| !router.draining.load(SeqCst)) else { return };
-        router.follow(&state);
+        router.follow(&self.cluster);
         let given = state.adopted_by(self.cluster.number()).into_keys().filter(|number| !own.contains(number));
         for number in given {
             let device = &state.devices[&number];
@@ -61,6 +61,7 @@ impl Beginner {
                 Err(e) => tracing::error!(device = name, "the device was given to this node, and cannot begin: {e}"),
             }
         }
+        router.end_doubts();
     }
 
     async fn begin(&self, number: DeviceNumber, given: &state::Device, shards: &ShardSet) -> Result<(), node::Error> {

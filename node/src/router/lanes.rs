@@ -39,7 +39,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Router;
+use super::{Doubt, Router, find_asks};
 use crate::cluster::{Backed, Backing, Cluster, Inlet, Moves, Moving};
 use crate::device::door::{Door, Letter};
 use crate::device::lanes::Away;
@@ -75,6 +75,8 @@ pub(super) struct Lanes {
     /// To which node goes what is for the device of each number: as agreed, once what was on its way to where the device was before
     /// has been given to where it is. Held while something is sent.
     nodes: RwLock<BTreeMap<u16, NodeNumber>>,
+    /// Held while that, and which shards are elsewhere, follows what was agreed on.
+    following: Mutex<()>,
     /// There is another one.
     begun: Notify,
     /// How many keep more than they should.
@@ -386,7 +388,7 @@ impl Router {
         let (mut carrying, mut carried) = (JoinSet::new(), BTreeSet::new());
         let mut seen = cluster.changes();
         loop {
-            self.follow(&cluster.state());
+            self.follow(&cluster);
             for lane in self.lanes.all() {
                 if carried.insert(lane.node) {
                     carrying.spawn(self.clone().carry_to(cluster.clone(), lane));
@@ -403,8 +405,11 @@ impl Router {
         }
     }
 
-    /// Takes in which devices of other nodes have which shards, and where devices are.
-    pub fn follow(&self, state: &State) {
+    /// Takes in which devices of other nodes have which shards, and where devices are, by the newest that this node knows.
+    pub fn follow(&self, cluster: &Cluster) {
+        // One at a time, or an older one may come after a newer one.
+        let _one = self.lanes.following.lock();
+        let state = &*cluster.state();
         self.follow_devices(state);
         for (number, shard) in state.shards.iter().enumerate() {
             self.shards.has_elsewhere(number, shard.owner, shard.term as u32);
@@ -488,11 +493,14 @@ impl Router {
         }
         {
             // A client that comes meanwhile waits for the door, and is met by it either way.
+            let mut doubts = self.doubts.lock();
             let mut door = device.door.lock();
             self.devices.add(device.clone())?;
             for session in self.sessions.all() {
                 door.clients().detach(session.client(), session.connection());
                 door.clients().attach(session.number(), session.taken() + 1);
+                let mine = |doubt: &&mut Doubt| Arc::ptr_eq(&doubt.session, &session);
+                doubts.iter_mut().filter(mine).for_each(|doubt| find_asks(&mut door, &session, &mut doubt.asks));
             }
             door.clients().begin_here(&self.shards.owned_by(device.index));
         }

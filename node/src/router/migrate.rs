@@ -127,7 +127,7 @@ impl Router {
         }
         table.ready().await.map_err(Error::Table)?;
         let mut still: Vec<OwnedMutexGuard<()>> = Vec::new();
-        for device in &self.devices {
+        for device in self.present() {
             still.push(device.hold_checkpoints().await);
         }
         for device in [&source, &target] {

@@ -74,12 +74,35 @@ pub struct Router {
     handling_letters: tokio::sync::Mutex<()>,
     reading_letters: Arc<Semaphore>,
     room: Notify,
+    /// Asks of which no device that is here knows, while another begins that may.
+    doubts: Mutex<Vec<Doubt>>,
     /// The node's own questions to actors, by ticket.
     pending: Mutex<HashMap<u32, Waiter>>,
     next_ticket: AtomicU32,
     pub draining: AtomicBool,
     pub drain_asked: Notify,
     started: Instant,
+}
+
+/// Asks that a client waits for, whose answers are owed by its session.
+struct Doubt {
+    session: Arc<Session>,
+    asks: BTreeSet<u64>,
+}
+
+/// Tells a client the answers to those of its asks that a device knows of, or has it wait for them. The others are left.
+fn find_asks(door: &mut Door, session: &Session, asks: &mut BTreeSet<u64>) {
+    asks.retain(|number| match door.known(session.number(), *number) {
+        Known::Waits => {
+            door.clients().wait_for(session.number(), *number);
+            false
+        }
+        Known::Answered(answer, payload) => {
+            session.answer(answer, &payload);
+            false
+        }
+        Known::Nothing => true,
+    });
 }
 
 /// Takes the answer to one of the node's own questions.
@@ -147,6 +170,7 @@ impl Router {
             handling_letters: Default::default(),
             reading_letters: Arc::new(Semaphore::new(letters::READERS_MAX)),
             room: Notify::new(),
+            doubts: Mutex::default(),
             pending: Mutex::default(),
             next_ticket: AtomicU32::new(u32::from_le_bytes(first_ticket)),
             draining: AtomicBool::new(false),
@@ -273,23 +297,36 @@ impl Router {
     /// Tells a client again the answers to asks that came before; those that still wait will get theirs. `first` is the first
     /// message that has yet to come on the session's connection, or one before.
     fn tell_again(&self, session: &Arc<Session>, first: u64, mut asks: BTreeSet<u64>) {
+        // Before the devices that are here: one that begins meanwhile finds what nobody here knows.
+        let mut doubts = self.doubts.lock();
+        let begins = self.begins_devices();
         // All of them, in their order: an ask that moves is seen at one of its two devices, and its answer is told here or later.
         let mut doors: Vec<MutexGuard<'_, Door>> = self.devices.iter().map(|device| device.door.lock()).collect();
         for door in &mut doors {
             door.clients().attach(session.number(), first);
-            asks.retain(|number| match door.known(session.number(), *number) {
-                Known::Waits => {
-                    door.clients().wait_for(session.number(), *number);
-                    false
-                }
-                Known::Answered(answer, payload) => {
-                    session.answer(answer, &payload);
-                    false
-                }
-                Known::Nothing => true,
-            });
+            find_asks(door, session, &mut asks);
         }
-        asks.into_iter().for_each(|number| session.answer(server::lost(session, number), &[]));
+        match begins && !asks.is_empty() {
+            true => doubts.push(Doubt { session: session.clone(), asks }),
+            false => asks.into_iter().for_each(|number| session.answer(server::lost(session, number), &[])),
+        }
+    }
+
+    /// Whether the node is to run a device that is not at its place yet.
+    fn begins_devices(&self) -> bool {
+        let Some(cluster) = &self.cluster else { return false };
+        cluster.state().devices_of(cluster.number()).any(|(number, _)| self.place_of(number).is_none())
+    }
+
+    /// Tells clients that nobody knows of what no device here does, once no other begins.
+    fn end_doubts(&self) {
+        let mut doubts = self.doubts.lock();
+        if self.begins_devices() {
+            return;
+        }
+        for Doubt { session, asks } in doubts.drain(..) {
+            asks.into_iter().for_each(|number| session.answer(server::lost(&session, number), &[]));
+        }
     }
 
     /// Hands answers to sessions, and the node's own to whoever of its tasks waits.
@@ -668,6 +705,16 @@ impl Doors for Router {
 
     fn attach(&self, session: &Arc<Session>, first: u64, waiting: &mut dyn Iterator<Item = u64>) {
         self.tell_again(session, first, waiting.collect());
+    }
+
+    fn knows(&self, table: u64) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let Some(cluster) = &self.cluster else { return };
+            let mut seen = cluster.changes();
+            while cluster.control().state_at().0.unwrap_or(0) < table {
+                seen = cluster.changed(seen).await;
+            }
+        })
     }
 
     fn release(&self, client: u32, number: u64) {

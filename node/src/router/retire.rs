@@ -3,14 +3,15 @@
 //! Such a device goes on beside the node's own ([`super::begin`]), and a rebalancing moves its shards to others. What may be left of
 //! it then: what it has sent to others and they do not have durably yet, and the same of what others have sent to it. It keeps the one,
 //! and they keep the other, until a checkpoint has it. So once nobody keeps anything, who knows whose its shards are, nobody ever
-//! will: numbers are given by the owner of a shard. From there on all that is left is a process and copies, and they go.
+//! will: numbers are given by the owner of a shard. From there on all that is left is a process and copies, and they go; its place among
+//! the node's devices, and its door, stay for as long as the node runs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use ringhold_cluster::control::state::{self, DeviceNumber, State};
+use ringhold_cluster::control::state::{self, DeviceNumber};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Router;
@@ -25,6 +26,11 @@ const EMPTY_MIN: Duration = Duration::from_secs(5);
 /// How long another node may take to say what it keeps.
 const ASK_LIMIT: Duration = Duration::from_secs(3);
 
+fn go(device: &Device) {
+    device.retire();
+    tracing::info!(device = device.name, "the device had nothing any more, and is not there from now on");
+}
+
 impl Router {
     /// Has them go, for as long as the node runs.
     pub async fn retire_stand_ins(self: Arc<Router>) {
@@ -35,26 +41,24 @@ impl Router {
             if self.draining.load(SeqCst) {
                 continue;
             }
-            let state = cluster.state();
+            let (state, own) = (cluster.state(), cluster.number());
             for device in self.present().filter(|device| device.stands_in()) {
                 match state.devices.get(&device.number) {
-                    None if state.nodes.contains_key(&cluster.number()) => {
-                        device.retire();
-                        tracing::info!(
-                            device = device.name,
-                            "the device had nothing any more, and is not there from now on"
-                        );
-                    }
-                    Some(agreed) if agreed.adopted && state.shards_of(device.number).next().is_none() => {
+                    // That it goes was agreed on, though it was not known here.
+                    None if state.nodes.contains_key(&own) => go(device),
+                    Some(agreed)
+                        if agreed.node == own && agreed.adopted && state.shards_of(device.number).next().is_none() =>
+                    {
                         let since = *empty.entry(device.number).or_insert_with(Instant::now);
                         if since.elapsed() < EMPTY_MIN {
                             continue;
                         }
-                        if let Err(why) = self.retire(&cluster, device, agreed).await {
-                            tracing::debug!(
+                        match self.retire(&cluster, device, agreed).await {
+                            Ok(()) => go(device),
+                            Err(why) => tracing::debug!(
                                 device = device.name,
                                 "the device has no shards, and is still needed: {why}"
-                            );
+                            ),
                         }
                     }
                     _ => drop(empty.remove(&device.number)),
@@ -68,6 +72,9 @@ impl Router {
         let Ok(_alone) = self.migrating.clone().try_lock_owned() else { return left("shards are just moving") };
         if !device.has_nothing() {
             return left("it has something that is not in a checkpoint yet");
+        }
+        if self.begins_devices() {
+            return left("another device is about to begin here");
         }
         let (version, state) = cluster.control().state_at();
         for node in others(&state, cluster) {
@@ -94,16 +101,17 @@ impl Router {
         let known = async {
             loop {
                 let seen = cluster.changes();
-                let (now, state) = cluster.control().state_at();
-                if now.is_some_and(|now| now >= version) {
-                    return state;
+                if cluster.control().state_at().0.is_some_and(|now| now >= version) {
+                    return;
                 }
                 cluster.changed(seen).await;
             }
         };
-        let state: Arc<State> =
-            timeout(ASK_LIMIT, known).await.map_err(|_| "it does not know yet what was agreed on")?;
-        self.follow(&state);
+        timeout(ASK_LIMIT, known).await.map_err(|_| "it does not know yet what was agreed on")?;
+        self.follow(cluster);
+        if self.begins_devices() {
+            return Err("a device is about to begin there".into());
+        }
         if self.between.held.lock().is_some() {
             return Err("shards are just moving there".into());
         }
@@ -112,6 +120,6 @@ impl Router {
 
     /// Messages that devices of this node keep for one.
     fn keeps(&self, device: DeviceNumber) -> u64 {
-        self.devices.iter().map(|own| own.door.lock().keeps_for(device) as u64).sum()
+        self.present().map(|own| own.door.lock().keeps_for(device) as u64).sum()
     }
 }

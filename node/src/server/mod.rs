@@ -91,6 +91,12 @@ pub trait Doors: Send + Sync + 'static {
         Remembered::default()
     }
 
+    /// Resolves once the node knows who has which shard as of this [`Owners::version`](wire::Owners::version): a client that comes
+    /// because a device is here now is not to be told that nobody knows of its asks.
+    fn knows(&self, _table: u64) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Takes in that a client has another connection: what is still to come on an earlier one comes again on this one, and so
     /// do asks whose answers are not told by [`Doors::attach`].
     fn detach(&self, _client: Client, _connection: u64) {}
@@ -184,6 +190,8 @@ pub struct Options {
 const ROOM_RETRY: Duration = Duration::from_millis(20);
 /// How long a client waits for a node that is not open yet.
 const OPENING_LIMIT: Duration = Duration::from_secs(2);
+/// How long a client waits at most until the node knows who has which shard as well as it does.
+const TABLE_LIMIT: Duration = Duration::from_secs(1);
 /// How long a drain waits for clients to finish their lanes before it refuses what still comes.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// Admin requests of all sessions that wait for something at a time, and how long another waits for its turn.
@@ -495,6 +503,10 @@ async fn client(connection: &Connection, mut send: SendStream, recv: RecvStream,
         return refuse(connection, &mut send, Refused::Token).await;
     }
     let opened = timeout(OPENING_LIMIT, shared.opened.wait()).await.is_ok();
+    if opened {
+        // Of a table that will not come, as that of another cluster at this address, it is not waited for long.
+        let _ = timeout(TABLE_LIMIT, shared.doors().knows(hello.lane.table)).await;
+    }
     let admitted = match opened {
         true => admit_client(&hello, shared),
         false => Err(Refused::Starting(shared.waits_for.lock().clone())),

@@ -76,7 +76,7 @@ impl Plan {
         };
         let timing = Timing { snapshot_entries: r.pick(&[10, 40, 200]), ..Plan::timing(seed, &weather) };
         let long = r.per_mille(300);
-        let mishaps = (0..r.between(3, 14))
+        let mut mishaps: Vec<(Duration, Mishap)> = (0..r.between(3, 14))
             .map(|_| {
                 let node = r.below(1 << 20);
                 let span = ms(if long { r.between(2_000, 45_000) } else { r.between(100, 6_000) });
@@ -104,6 +104,12 @@ impl Plan {
                 (ms(r.between(0, 5_000)), mishap)
             })
             .collect();
+        // Nodes that all come back at other addresses while they are cut off from each other never find each other again.
+        let mut moves = 0;
+        mishaps.retain(|(_, mishap)| {
+            moves += u64::from(matches!(mishap, Mishap::Move { .. }));
+            !matches!(mishap, Mishap::Move { .. }) || moves <= (nodes - 1) / 2
+        });
         Plan {
             nodes,
             weather,

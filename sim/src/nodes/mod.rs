@@ -106,8 +106,8 @@ const WELL_BUDGET: Duration = Duration::from_secs(60);
 const FAILOVER_BUDGET: Duration = Duration::from_secs(8);
 /// and so much more where datagrams are lost,
 const LOSS_BUDGET: Duration = Duration::from_secs(10);
-/// and where shards move: nobody commits anything until the dead node has not answered for long enough that a migration is called off.
-const MOVING_BUDGET: Duration = Duration::from_secs(12);
+/// and where shards move: nobody commits anything until the dead node is given up, and a migration called off.
+const MOVING_BUDGET: Duration = Duration::from_secs(4);
 /// In simulated time: a whole run ends within this.
 const RUN_BUDGET: Duration = Duration::from_secs(1_800);
 /// How often it is looked whether something is so.
@@ -386,7 +386,9 @@ impl World {
             if members.changing || live >= 3 && self.sites.len() == live && members.voters.len() < 3 {
                 return Err(format!("node {number} knows of the voters {:?}", members.voters));
             }
-            if let Some(device) = node.router.devices().iter().find(|device| !device.is_running()) {
+            if let Some(device) =
+                node.router.devices().iter().find(|device| !device.is_running() && !device.is_retired())
+            {
                 return Err(format!("device {} of node {number} does not run", device.number));
             }
         }

@@ -98,15 +98,20 @@ impl Grantor {
             leads.attentive_us = now_us;
         }
         leads.looked_us = now_us;
+        let nodes: Vec<u64> = nodes.into_iter().collect();
+        // One that has just come has yet to start its devices.
+        let asked_us = if leads.met { now_us + LEASES_TO_COME * self.lease_us } else { 0 };
+        for node in &nodes {
+            leads.nodes.entry(*node).or_insert(Note { asked_us, ..Note::default() });
+        }
+        leads.met = true;
         let lately = self.lease_us / 2;
         if now_us < leads.attentive_us + lately {
             return Vec::new();
         }
         let mut given_up = Vec::new();
         for node in nodes {
-            // One that has just come has yet to start its devices.
-            let asked_us = if leads.met { now_us + LEASES_TO_COME * self.lease_us } else { 0 };
-            let note = leads.nodes.entry(node).or_insert(Note { asked_us, ..Note::default() });
+            let note = leads.nodes.entry(node).or_default();
             // Of whom this leader has never heard, somebody else has waited for long enough: there was an election.
             let until_us = (note.until_us + self.spare_us).max(leads.before_until_us);
             if !note.failing && now_us > until_us.max(note.asked_us + lately) {
@@ -114,7 +119,6 @@ impl Grantor {
                 given_up.push(node);
             }
         }
-        leads.met = true;
         given_up
     }
 

@@ -49,6 +49,8 @@ pub struct Copies {
     changed: Notify,
     /// The node ends.
     ending: AtomicBool,
+    /// The device is not there any more.
+    gone: AtomicBool,
 }
 
 /// Why a checkpoint is not on every node that is in sync.
@@ -57,6 +59,9 @@ pub enum NotCopied {
     /// One that has everything is to be made.
     #[error("what is to be copied to other nodes cannot be read: {0}")]
     Unreadable(String),
+    /// The device was retired: there is nothing of it to be kept.
+    #[error("the device is not there any more")]
+    Gone,
     /// The node ends, and no majority answers it.
     #[error(
         "it is on this node's disk alone: {0}; and no majority of the nodes answers that could agree to go on without"
@@ -106,8 +111,8 @@ impl Copies {
         store: Checkpoints,
         jobs: Arc<dyn Jobs>,
     ) -> Arc<Copies> {
-        let (known, made, changed, ending) = Default::default();
-        Arc::new(Copies { cluster, device, name: name.into(), store, jobs, known, made, changed, ending })
+        let (known, made, changed, ending, gone) = Default::default();
+        Arc::new(Copies { cluster, device, name: name.into(), store, jobs, known, made, changed, ending, gone })
     }
 
     /// Resolves once every node that is in sync has the device's newest checkpoint, which is durable here. `say` is told what it
@@ -122,6 +127,9 @@ impl Copies {
         loop {
             let changed = self.changed.notified();
             let seen = self.cluster.control().changes();
+            if self.gone.load(SeqCst) {
+                return Err(NotCopied::Gone);
+            }
             let lacking = self.lacking().filter(|_| !mistake::is_made(Mistake::CommitsAlone));
             let Some(why) = lacking else { return Ok(()) };
             if let Some(unreadable) = self.known.lock().unreadable.clone() {
@@ -151,6 +159,12 @@ impl Copies {
     /// The node ends: nobody is waited for any more who cannot be reached, where that cannot be agreed on.
     pub fn end(&self) {
         self.ending.store(true, SeqCst);
+    }
+
+    /// The device is not there any more: nothing of it is waited for.
+    pub fn retire(&self) {
+        self.gone.store(true, SeqCst);
+        self.changed.notify_waiters();
     }
 
     /// As [`Copies::copied`], where there is an adoption since.

@@ -477,14 +477,14 @@ impl Door {
         self.lanes.kept_after(device, number)
     }
 
-    /// Messages kept for a device that has not said that it has them durably, or that will be once a checkpoint is.
+    /// Messages for a device that may be sent to it again, or will be kept for it once a checkpoint is durable.
     pub fn keeps_for(&self, device: u16) -> usize {
         let closing = self.kept.as_ref().and_then(|kept| kept.closing.as_ref());
         let closing = closing.map_or(0, |closing| {
             let numbered = closing.away.iter().map(|(_, _, away)| away).chain(&closing.again);
             numbered.filter(|away| away.device == device).count()
         });
-        self.kept_after(device, 0).count() + closing
+        self.lanes.keeps_for(device) + closing
     }
 
     /// Whether there are no actors and no timers, all that came or went is in a durable checkpoint of whoever has it, and no client waits

@@ -36,6 +36,9 @@ struct Peer {
     given: u64,
     /// What no checkpoint of it is known to have.
     kept: VecDeque<Away>,
+    /// How many of them the last durable checkpoint has, though they may have been let go of since; and that being closed.
+    in_checkpoint: usize,
+    closing: usize,
     /// What was taken of its messages to here.
     mark: Mark,
 }
@@ -66,15 +69,19 @@ impl DeviceLanes {
             [peer.given, peer.mark.close()].iter().for_each(|word| body.extend(word.to_le_bytes()));
             record(record::DEVICE, &body);
             peer.kept.iter().for_each(|away| push_away(away, &mut body, &mut record));
+            peer.closing = peer.kept.len();
         }
-        numbered.for_each(|away| push_away(away, &mut body, &mut record));
+        for away in numbered {
+            self.peers.entry(away.device).or_default().closing += 1;
+            push_away(away, &mut body, &mut record);
+        }
     }
 
     /// Takes in that the checkpoint is durable that has these: they are kept from now on.
     pub fn commit<'a>(&mut self, numbered: impl Iterator<Item = &'a Away>) {
         numbered.for_each(|away| self.keep(away.clone()));
         for peer in self.peers.values_mut() {
-            peer.sent = peer.given;
+            (peer.sent, peer.in_checkpoint) = (peer.given, peer.closing);
             peer.mark.commit();
         }
     }
@@ -96,6 +103,11 @@ impl DeviceLanes {
     pub fn kept_after(&self, device: u16, number: u64) -> impl Iterator<Item = &Away> {
         let kept = self.peers.get(&device).into_iter().flat_map(|peer| &peer.kept);
         kept.filter(move |away| away.number > number)
+    }
+
+    /// Messages for a device that may be sent to it again, by this host or one that begins with the last checkpoint.
+    pub fn keeps_for(&self, device: u16) -> usize {
+        self.peers.get(&device).map_or(0, |peer| peer.kept.len().max(peer.in_checkpoint))
     }
 
     /// Takes in that a device has everything up to this number in a durable checkpoint.
@@ -136,6 +148,7 @@ impl DeviceLanes {
                 let (header, payload, _) = split_first(&body[16..])?;
                 let away = Away { device, number, header, payload: payload.to_vec() };
                 self.keep(away.clone());
+                self.peers.entry(device).or_default().in_checkpoint += 1;
                 return Some(Some(away));
             }
             _ => return None,

@@ -139,10 +139,15 @@ impl Router {
     pub(super) fn end_backup(&self, cluster: &Arc<Cluster>, id: u64) {
         let (cluster, me) = (cluster.clone(), self.me.clone());
         self.run_with_node(async move {
-            let Some(router) = me.upgrade() else { return };
+            let mut ending = JoinSet::new();
             for node in cluster.state().nodes.keys().copied() {
-                let _ = router.ask_all(&cluster, &BTreeSet::from([node]), Backing::End { id }).await;
+                let (cluster, Some(router)) = (cluster.clone(), me.upgrade()) else { return };
+                // Each by itself: one that does not answer is no reason for others to hold on.
+                ending.spawn(async move {
+                    let _ = router.ask_all(&cluster, &BTreeSet::from([node]), Backing::End { id }).await;
+                });
             }
+            ending.join_all().await;
         });
     }
 
@@ -176,7 +181,7 @@ impl Router {
             return Err(moving());
         }
         let (mut guards, mut devices) = (vec![alone], Vec::new());
-        for device in &self.devices {
+        for device in self.present() {
             let still = timeout_at(until, device.hold_checkpoints()).await;
             let why = || format!("device `{}` was still making a checkpoint after 2 s: try again", device.name);
             guards.push(still.map_err(|_| why())?);
