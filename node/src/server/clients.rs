@@ -234,7 +234,7 @@ mod tests {
 
     fn lane(client: u8, before: Option<Named>) -> Lane {
         let before = before.map(|Named { number, born }| Before { home: "n".into(), session: number, born });
-        Lane { client: [client; 16], node: 0, first: 1, again: 0, waiting: vec![], before }
+        Lane { client: [client; 16], node: 0, first: 1, again: 0, waiting: vec![], before, table: 0 }
     }
 
     fn named(arrival: &Arrival) -> Option<Named> {
