@@ -472,6 +472,10 @@ impl Node {
         let started = Instant::now();
         let left = |limit: Duration| limit.saturating_sub(started.elapsed());
         self.router.draining.store(true, SeqCst);
+        if let Some(cluster) = &self.cluster {
+            // First: once the server is closed, others cannot ask this one for their leases.
+            cluster.prepare_to_end().await;
+        }
         let drained = self.server.drain(self.drain_timeout).await;
         let settled = self.router.settled(left(self.drain_timeout)).await;
         for device in self.router.devices() {

@@ -694,3 +694,19 @@ fn a_whole_cluster_stops_at_once_and_has_everything_when_it_starts_again() {
     runtime.block_on(add_to_all(&client, 2));
     runtime.block_on(client.close()).unwrap();
 }
+
+#[test]
+fn a_node_that_was_emptied_leaves_and_the_only_other_one_goes_on() {
+    let place = Place::new();
+    let a = place.start("a", &[]);
+    let b = place.join("b", &a);
+    a.json(&["actor", "ask", "counter", "7", r#"{"Add": {"amount": 5}}"#]);
+    // It leads, and votes alone.
+    a.json(&["node", "drain", "a"]);
+    a.json(&["cluster", "rebalance", "--yes"]);
+    a.stop();
+    let status = b.until("the other leads", |status| status["leader"] == 2);
+    assert_eq!(status["nodes"][1]["shards"], 4096, "{status:#}");
+    let counted = b.json(&["actor", "ask", "counter", "7", r#"{"Add": {"amount": 1}}"#, "--deadline", "20s"]);
+    assert_eq!(counted["reply"]["Count"]["count"], 6, "{counted}");
+}

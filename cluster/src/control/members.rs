@@ -130,6 +130,17 @@ impl Control {
         }
     }
 
+    /// Has voters be those that should be, if this node leads, without waiting for the next look: for one that is about to leave.
+    ///
+    /// # Errors
+    /// Where that could not be agreed on.
+    pub async fn look_after_voters(&self) -> Result<(), Error> {
+        match self.leader() == Some(self.number()) {
+            true => self.look_after_members(Duration::ZERO).await,
+            false => Ok(()),
+        }
+    }
+
     /// One round of [`Control::keep_members`]: at most one change of each kind. This node has led for so long.
     async fn look_after_members(&self, led: Duration) -> Result<(), Error> {
         let state = self.state();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -88,6 +88,8 @@ pub enum Dismissed {
 /// Both halves of leases at one node.
 pub(super) struct Tenure {
     lease: Lease,
+    /// The node is about to end: that others do not reach it any more says nothing of them.
+    ending: AtomicBool,
     halves: Mutex<Halves>,
 }
 
@@ -107,7 +109,7 @@ impl Tenure {
         let us = |span: Duration| span.as_micros() as u64;
         let grantor = Grantor::new(us(timing.lease), us(timing.spare));
         let halves = Halves { holder: Holder::default(), grantor, serving: None, joining: false, joined: None };
-        Tenure { lease: Lease::new(network), halves: Mutex::new(halves) }
+        Tenure { lease: Lease::new(network), ending: AtomicBool::new(false), halves: Mutex::new(halves) }
     }
 
     fn now_us(&self) -> u64 {
@@ -295,6 +297,11 @@ impl Control {
         }
     }
 
+    /// From now on this node gives no other up, though it may still lead: it is about to end.
+    pub fn give_nobody_up(&self) {
+        self.0.tenure.ending.store(true, SeqCst);
+    }
+
     fn serves(&self, term: Option<u64>) {
         let mut halves = self.0.tenure.halves.lock();
         halves.serving = term;
@@ -331,7 +338,7 @@ impl Control {
         let mut halves = self.0.tenure.halves.lock();
         let now_us = self.0.tenure.now_us();
         let state = self.state();
-        let Some(term) = halves.serving else { return Vec::new() };
+        let Some(term) = halves.serving.filter(|_| !self.0.tenure.ending.load(SeqCst)) else { return Vec::new() };
         // Itself it cannot: without a majority it decides nothing, and with one it has its lease.
         let nodes = state.nodes.keys().map(|node| u64::from(*node)).filter(|node| *node != self.number());
         let given_up: Vec<_> =

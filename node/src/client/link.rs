@@ -324,6 +324,7 @@ async fn reach(
             biased;
             stop = &mut leaves => return Err(stop),
             attempt = attempt => attempt,
+            () = ask_while_connecting(shared, link) => unreachable!("it goes on for ever"),
         };
         let none = match attempt {
             Ok(connected) => match join(shared, link, &connected, &lane, generation, lost) {
@@ -409,6 +410,15 @@ async fn ask_while_silent(shared: &Arc<Shared>, link: &Link, frames: &AtomicU64)
             round += 1;
         }
         before = now;
+    }
+}
+
+/// The same while a node does not answer that there is to be a connection to: others may have its shards by now, and what is for these
+/// then goes there.
+async fn ask_while_connecting(shared: &Arc<Shared>, link: &Link) {
+    for round in 0.. {
+        sleep(if round < SILENT_ROUNDS { SILENT_AFTER } else { SILENT_LONG }).await;
+        ask_others(shared, link, round).await;
     }
 }
 

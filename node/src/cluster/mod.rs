@@ -385,6 +385,17 @@ impl Cluster {
         }
     }
 
+    /// The node is about to end, and takes no calls soon: another is to lead, and to vote in its place where it is to leave.
+    pub async fn prepare_to_end(&self) {
+        let control = self.control();
+        control.give_nobody_up();
+        let leaves = self.state().nodes.get(&self.number()).is_some_and(|member| member.draining);
+        if leaves && let Ok(Err(why)) = timeout(HAND_OVER_LIMIT, control.look_after_voters()).await {
+            tracing::debug!("who votes in place of this node was not agreed on: {why}");
+        }
+        let _ = timeout(HAND_OVER_LIMIT, self.hand_over()).await;
+    }
+
     /// Ends the node's part: where it leads it has another lead, so that nobody waits for an election.
     pub async fn end(&self) {
         let _ = timeout(HAND_OVER_LIMIT, self.hand_over()).await;
