@@ -498,8 +498,9 @@ impl Cluster {
     }
 }
 
-/// How long the node may take that has an actor which another is asked for: longer than the actor itself.
-const OWNER_LIMIT: Duration = Duration::from_secs(6);
+/// How long the node may take that has an actor which another is asked for: its state may come in many parts, each of which waits for
+/// a commit. Whoever asks has a deadline of his own.
+const OWNER_LIMIT: Duration = Duration::from_secs(30);
 /// How long the members may take to agree on another.
 const JOIN_LIMIT: Duration = Duration::from_secs(4);
 

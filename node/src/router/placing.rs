@@ -154,7 +154,11 @@ impl Router {
         let mut asking = JoinSet::new();
         for node in cluster.state().nodes.keys().copied().filter(|node| *node != own) {
             let cluster = cluster.clone();
-            asking.spawn(async move { (node, cluster.ask_node(node, Request::Devices).await) });
+            asking.spawn(async move {
+                let answer = timeout(STATUS_LIMIT, cluster.ask_node(node, Request::Devices)).await;
+                let silent = || Failed::text(format!("it has not answered within {} s", STATUS_LIMIT.as_secs()));
+                (node, answer.unwrap_or_else(|_| Err(silent())))
+            });
         }
         let mut devices = BTreeMap::from([(own, self.present().map(|device| device.status()).collect())]);
         let mut silent = BTreeMap::new();
