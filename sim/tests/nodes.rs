@@ -56,7 +56,7 @@ fn seeds_that_once_failed_pass() {
 fn planted_mistakes_are_noticed() {
     // Each with the seed from which on it is looked for: most need a certain order of things, which few seeds have.
     let plants = [
-        (Plant::Node(Mistake::CommitsAlone), 26, "was said to be put at"),
+        (Plant::Node(Mistake::CommitsAlone), 26, "was answered, and is not there"),
         (Plant::Node(Mistake::ReleasesEarly), 9, "was said to be put at"),
         (Plant::Node(Mistake::BeginsUnmarked), 11, "was put twice"),
         (Plant::Node(Mistake::BeginsCaughtUp), 92, "since its end"),
