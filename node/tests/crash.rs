@@ -375,19 +375,13 @@ async fn an_idle_node_and_its_device_use_less_than_two_percent_of_a_core() {
     let client = node.client(folder.path()).await;
     client.ask(Key(1), counter::Message::Add { amount: 1 }).await.unwrap();
     let processes = [node.process.id(), device(&client).await.pid.unwrap()];
+    let before = processes.map(cpu_ms);
     let watched = Duration::from_secs(5);
-    let mut used = Vec::new();
-    // What else the machine does makes each step cost more: the best of three is the nearest to what it takes.
-    for _ in 0..3 {
-        let before = processes.map(cpu_ms);
-        tokio::time::sleep(watched).await;
-        used.push(processes.iter().zip(before).map(|(pid, before)| cpu_ms(*pid) - before).max().unwrap_or(0));
-        if used.last().is_some_and(|used_ms| *used_ms <= watched.as_millis() as u64 * 2 / 100) {
-            break;
-        }
+    tokio::time::sleep(watched).await;
+    for (pid, before) in processes.into_iter().zip(before) {
+        let used_ms = cpu_ms(pid) - before;
+        assert!(used_ms <= watched.as_millis() as u64 * 2 / 100, "process {pid} used {used_ms} ms in {watched:?}");
     }
-    let best_ms = *used.iter().min().expect("it was watched");
-    assert!(best_ms <= watched.as_millis() as u64 * 2 / 100, "each used {used:?} ms in {watched:?}");
     client.close().await.unwrap();
     assert_eq!(node.terminate().0, Some(0));
 }

@@ -38,10 +38,10 @@ pub fn start(
     let config = Config::load(globals.config.as_deref(), &overrides)?;
     logs::start(&Log { level: logs::raised(config.log.level, globals.verbose), ..config.log.clone() });
     warn_of_wide_messages(&config, &registry);
-    // The other half of the cores is the devices'. Two at least: who has much in hand is not to cost the node its lease.
+    // The other half of the cores is the devices'.
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads((cores / 2).max(2))
+        .worker_threads((cores / 2).max(1))
         .enable_all()
         .build()
         .map_err(|error| failed(&format!("the node cannot start its threads: {error}")))?;

@@ -148,7 +148,7 @@ fn timing(lease: Duration) -> control::Timing {
     let timing = control::Timing::default();
     let election_max = (lease / 2).clamp(ELECTION_MAX_MIN, timing.election_max);
     control::Timing {
-        heartbeat: timing.heartbeat.min(election_max / 4),
+        heartbeat: timing.heartbeat.min(election_max / 3),
         election_min: election_max / 2,
         election_max,
         lease,
