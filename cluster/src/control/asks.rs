@@ -125,13 +125,21 @@ impl Control {
         let raft = &self.0.raft;
         Ok(match rpc {
             Rpc::Append(request) => {
+                let mut hearing = self.0.tenure.hears();
                 let response = raft.append_entries(request).await.map_err(|e| e.to_string())?;
-                if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
-                    self.0.leading.heard();
+                match response {
+                    AppendEntriesResponse::HigherVote(_) => hearing.refuses(),
+                    _ => self.0.leading.heard(),
                 }
                 Answer::Append(response)
             }
-            Rpc::Vote(request) => Answer::Vote(raft.vote(request).await.map_err(|e| e.to_string())?),
+            Rpc::Vote(request) => {
+                let handed_over = request.leadership_transfer;
+                let mut response = raft.vote(request).await.map_err(|e| e.to_string())?;
+                // What it has acknowledged is known by now: it acknowledges nothing more of the one before.
+                response.vote_granted &= handed_over || self.0.tenure.may_elect();
+                Answer::Vote(response)
+            }
             Rpc::PreVote(request) => Answer::Vote(raft.pre_vote(request).await.map_err(|e| e.to_string())?),
             Rpc::Transfer(request) => {
                 Answer::Transfer(raft.handle_transfer_leader(request).await.map_err(|e| e.to_string())?)
@@ -139,6 +147,7 @@ impl Control {
             Rpc::Snapshot(piece) => match self.0.arriving.take(piece)? {
                 None => Answer::More,
                 Some(Piece { vote, meta, bytes, .. }) => {
+                    let _hearing = self.0.tenure.hears();
                     let snapshot = openraft::alias::SnapshotOf::<Types, Vec<u8>> { meta, snapshot: bytes };
                     Answer::Snapshot(raft.install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())?)
                 }

@@ -86,7 +86,8 @@ pub trait Calls: Send + Sync + 'static {
 pub struct Timing {
     /// From one sign of life of the leader to the next.
     pub heartbeat: Duration,
-    /// Without one, others try to become leader after a time that is drawn between these two.
+    /// Without one, others try to become leader after a time that is drawn between these two. Nobody gives its vote to another before
+    /// the longer is over, and leases count on that: it is the same on all nodes of a cluster.
     pub election_min: Duration,
     pub election_max: Duration,
     /// How long a node may take for entries until they are sent anew. Its disk may be slow.

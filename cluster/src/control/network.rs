@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -137,13 +138,16 @@ struct Inner {
     own: Mutex<Sender>,
     /// Who has which address now.
     raft: OnceLock<Weak<Raft>>,
+    /// The last term in which this node was to be elected because its leader handed over.
+    handed_over: AtomicU64,
 }
 
 impl Links {
     pub fn new(calls: Arc<dyn Calls>, timing: Timing, number: u64, log: [u8; 16]) -> Links {
         let own = Mutex::new(Sender { number, log, address: String::new() });
         let (silent, moved) = (Mutex::default(), Mutex::default());
-        Links(Arc::new(Inner { calls, timing, silent, moved, own, raft: OnceLock::new() }))
+        let (raft, handed_over) = (OnceLock::new(), AtomicU64::new(0));
+        Links(Arc::new(Inner { calls, timing, silent, moved, own, raft, handed_over }))
     }
 
     /// Where this node is, for others.
@@ -200,6 +204,11 @@ impl Links {
         let answer = timeout(within, self.0.calls.call(address, request, within)).await;
         let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {} ms", within.as_millis())))?;
         decode(&answer).map_err(|e| format!("its answer cannot be read: {e}"))
+    }
+
+    /// Whether this node asked for votes in this term because its leader handed over: then nobody waited to give it theirs.
+    pub fn was_handed_over(&self, term: u64) -> bool {
+        self.0.handed_over.load(SeqCst) == term
     }
 
     /// Why a member could not be reached when last tried.
@@ -279,6 +288,9 @@ impl RaftNetworkV2<Types> for Link {
         request: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        if request.leadership_transfer {
+            self.links.0.handed_over.store(request.vote.leader_id.term, SeqCst);
+        }
         match self.ask(Rpc::Vote(request), option.hard_ttl()).await? {
             Answer::Vote(response) => Ok(response),
             _ => Err(unexpected()),

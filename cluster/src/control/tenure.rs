@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::lease::{Event, Grantor, Holder, LOOKS_PER_LEASE, Verdict};
+use super::lease::{Event, Grantor, Holder, LOOKS_PER_LEASE, Verdict, Voter};
 use super::mistake::{self, Mistake};
 use super::network::{Answer, Renewal, Request};
 use super::state::{Command, DeviceNumber, NodeNumber};
@@ -85,7 +85,7 @@ pub enum Dismissed {
     Removed,
 }
 
-/// Both halves of leases at one node.
+/// The parts of leases at one node.
 pub(super) struct Tenure {
     lease: Lease,
     /// The node is about to end: that others do not reach it any more says nothing of them.
@@ -96,6 +96,7 @@ pub(super) struct Tenure {
 struct Halves {
     holder: Holder,
     grantor: Grantor,
+    voter: Voter,
     /// The term in which this node leads and has applied all that was left by leaders before.
     serving: Option<u64>,
     /// Others are about to vote: that is being agreed on.
@@ -108,12 +109,46 @@ impl Tenure {
     pub fn new(timing: &Timing, network: Arc<dyn Network>) -> Tenure {
         let us = |span: Duration| span.as_micros() as u64;
         let grantor = Grantor::new(us(timing.lease), us(timing.spare));
-        let halves = Halves { holder: Holder::default(), grantor, serving: None, joining: false, joined: None };
+        let voter = Voter::new(network.steady_us(), us(timing.election_max));
+        let halves = Halves { holder: Holder::default(), grantor, voter, serving: None, joining: false, joined: None };
         Tenure { lease: Lease::new(network), ending: AtomicBool::new(false), halves: Mutex::new(halves) }
     }
 
     fn now_us(&self) -> u64 {
         self.lease.0.network.steady_us()
+    }
+
+    /// Something of a leader has come. What is returned is dropped before that is acknowledged.
+    pub fn hears(&self) -> Hearing<'_> {
+        self.halves.lock().voter.hears();
+        Hearing { tenure: self, acknowledged: true }
+    }
+
+    /// Whether somebody may be elected with the vote that this node has just given.
+    pub fn may_elect(&self) -> bool {
+        let halves = self.halves.lock();
+        halves.voter.may_elect(self.now_us())
+    }
+}
+
+/// Something of a leader is being taken in.
+pub(super) struct Hearing<'a> {
+    tenure: &'a Tenure,
+    /// As long as nobody knows better.
+    acknowledged: bool,
+}
+
+impl Hearing<'_> {
+    /// It is not acknowledged.
+    pub fn refuses(&mut self) {
+        self.acknowledged = false;
+    }
+}
+
+impl Drop for Hearing<'_> {
+    fn drop(&mut self) {
+        let mut halves = self.tenure.halves.lock();
+        halves.voter.heard(self.tenure.now_us(), self.acknowledged);
     }
 }
 
@@ -227,8 +262,12 @@ impl Control {
         if times < given_up || !state.nodes.contains_key(&node) {
             return Renewal::NotNow;
         }
-        match halves.grantor.asked(now_us, node.into(), age.as_micros() as u64) {
-            Verdict::Granted { span_us } => Renewal::Granted { span_us },
+        let age_us = age.as_micros() as u64;
+        match halves.grantor.asked(now_us, node.into(), age_us) {
+            Verdict::Granted { span_us } => {
+                halves.voter.led(now_us.saturating_sub(age_us));
+                Renewal::Granted { span_us }
+            }
             Verdict::NotNow => Renewal::NotNow,
         }
     }
@@ -250,7 +289,11 @@ impl Control {
     }
 
     fn take_in(&self, halves: &mut Halves, event: Event) {
-        halves.holder.step(self.0.tenure.now_us(), event);
+        let now_us = self.0.tenure.now_us();
+        if let Event::Joined { .. } = event {
+            halves.voter.led(now_us);
+        }
+        halves.holder.step(now_us, event);
         self.0.tenure.lease.show(halves.holder.until_us());
     }
 
@@ -309,7 +352,10 @@ impl Control {
             Some(term) => {
                 let early = mistake::is_made(Mistake::DoesNotWait);
                 let before_us = if early { 2 * self.0.timing.lease.as_micros() as u64 } else { 0 };
-                halves.grantor.leads(self.0.tenure.now_us() - before_us, term);
+                let now_us = self.0.tenure.now_us();
+                let handed_over = self.0.links.was_handed_over(term);
+                let waited_us = if handed_over { 0 } else { halves.voter.waited_us(now_us) };
+                halves.grantor.leads(now_us - before_us, term, waited_us);
             }
             None => halves.grantor.follows(),
         }
@@ -341,8 +387,11 @@ impl Control {
         let Some(term) = halves.serving.filter(|_| !self.0.tenure.ending.load(SeqCst)) else { return Vec::new() };
         // Itself it cannot: without a majority it decides nothing, and with one it has its lease.
         let nodes = state.nodes.keys().map(|node| u64::from(*node)).filter(|node| *node != self.number());
+        // The times are by the leader's clock, and the oldest is not older than its term: before, it knew nobody's.
+        let heard = self.heard();
+        let shows_life = |node| heard.contains_key(&node);
         let given_up: Vec<_> =
-            halves.grantor.give_up(now_us, nodes).into_iter().map(|node| node as NodeNumber).collect();
+            halves.grantor.give_up(now_us, nodes, shows_life).into_iter().map(|node| node as NodeNumber).collect();
         let mut live: BTreeSet<_> = halves.grantor.holders(now_us).into_iter().map(|node| node as NodeNumber).collect();
         // Who votes alone asks nobody for its lease.
         if self.0.tenure.lease.holds() {

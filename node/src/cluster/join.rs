@@ -143,7 +143,7 @@ impl Disk for LogDisk {
 }
 
 /// How soon a silent leader is followed by another, in view of how soon a silent node is: after half of a lease to a whole one, within
-/// bounds. The next has to wait for a lease until it may give the one before up.
+/// bounds. By then half of the lease is over that the next one has to wait for until it may give the one before up.
 fn timing(lease: Duration) -> control::Timing {
     let timing = control::Timing::default();
     let election_max = (lease / 2).clamp(ELECTION_MAX_MIN, timing.election_max);

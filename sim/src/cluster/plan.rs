@@ -155,14 +155,13 @@ impl Plan {
         Random::new(seed, Stream::Chaos, 200 + number).below(2 * most + 1) as i64 - most as i64
     }
 
-    /// The timing of one node: clocks run faster or slower by up to a tenth.
+    /// The timing of one node: some are faster or slower than others by up to a tenth, but in what leases count on.
     pub fn timing_of(&self, seed: u64, number: u64) -> Timing {
         let rate = Random::new(seed, Stream::Chaos, 1 + number).between(900, 1_100) as f64 / 1_000.0;
-        let Timing { heartbeat, election_min, election_max, .. } = self.timing;
+        let Timing { heartbeat, election_min, .. } = self.timing;
         Timing {
             heartbeat: heartbeat.mul_f64(rate),
             election_min: election_min.mul_f64(rate),
-            election_max: election_max.mul_f64(rate),
             ..self.timing
         }
     }

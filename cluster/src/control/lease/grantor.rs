@@ -58,10 +58,11 @@ impl Grantor {
         Grantor { lease_us, spare_us, leads: None }
     }
 
-    /// The node leads in this term, and has applied all that was left by leaders before.
-    pub fn leads(&mut self, now_us: u64, term: u64) {
+    /// The node leads in this term, and has applied all that was left by leaders before. `waited_us`: so much true time had passed
+    /// since the last thing by which they granted leases, when it was elected.
+    pub fn leads(&mut self, now_us: u64, term: u64, waited_us: u64) {
         if self.leads.as_ref().is_none_or(|leads| leads.term != term) {
-            let before_until_us = now_us + at_least(self.lease_us);
+            let before_until_us = now_us + at_least(self.lease_us.saturating_sub(waited_us));
             let (looked_us, attentive_us) = (now_us, now_us);
             self.leads =
                 Some(Leads { term, before_until_us, looked_us, attentive_us, nodes: BTreeMap::new(), met: false });
@@ -91,8 +92,14 @@ impl Grantor {
     /// [`Grantor::settled`] says what became of each. To be asked at least [`LOOKS_PER_LEASE`] times in a lease.
     ///
     /// Who asked lately is not silent, though it may not have been granted anything for want of a majority. And where this node was
-    /// silent itself, others may only have waited for it.
-    pub fn give_up(&mut self, now_us: u64, nodes: impl IntoIterator<Item = u64>) -> Vec<u64> {
+    /// silent itself, others may only have waited for it. `shows_life`: a node has done something else since this one leads, so it
+    /// may ask yet.
+    pub fn give_up(
+        &mut self,
+        now_us: u64,
+        nodes: impl IntoIterator<Item = u64>,
+        shows_life: impl Fn(u64) -> bool,
+    ) -> Vec<u64> {
         let Some(leads) = &mut self.leads else { return Vec::new() };
         if now_us > leads.looked_us + self.lease_us / LOOKS_PER_LEASE {
             leads.attentive_us = now_us;
@@ -112,8 +119,11 @@ impl Grantor {
         let mut given_up = Vec::new();
         for node in nodes {
             let note = leads.nodes.entry(node).or_default();
-            // Of whom this leader has never heard, somebody else has waited for long enough: there was an election.
-            let until_us = (note.until_us + self.spare_us).max(leads.before_until_us);
+            // Who has never asked this leader may not know of it yet. If it is not heard at all, somebody else has waited for long
+            // enough: there was an election.
+            let patience_us =
+                if note.asked_us == 0 && shows_life(node) { self.lease_us / 2 + self.spare_us } else { 0 };
+            let until_us = (note.until_us + self.spare_us).max(leads.before_until_us + patience_us);
             if !note.failing && now_us > until_us.max(note.asked_us + lately) {
                 note.failing = true;
                 given_up.push(node);

@@ -1,8 +1,8 @@
-//! Who may run a node's devices, and until when: leases, as two pure state machines.
+//! Who may run a node's devices, and until when: leases, as three pure state machines.
 //!
 //! A node runs its devices under one lease, which the leader grants and the node keeps renewing. [`Holder`] is the node's half: it
 //! says until when the node holds its lease, by the node's own clock. [`Grantor`] is the leader's: it knows until when a node may hold
-//! one at most, and says whose devices may begin elsewhere. Neither has a clock: `now_us` is the monotonic one of its own machine,
+//! one at most, and says whose devices may begin elsewhere. [`Voter`] is that of who votes: it says who may be elected. None has a clock: `now_us` is the monotonic one of its own machine,
 //! and those of two machines have nothing to do with each other.
 //!
 //! # Why no two nodes hold a device
@@ -15,6 +15,9 @@
 //! * A leader may have been replaced without knowing it. But when it sent the last thing that a majority has acknowledged, nobody
 //!   else had been elected yet. What it grants is shorter by the time since then, so that all it ever granted is over one whole lease
 //!   after the election of the next leader, at the latest; and that one takes nothing from anybody before.
+//! * A voter has nobody elected for a while after it has acknowledged something, or may have before it started. One of those who
+//!   elected the next leader is of the majority that acknowledged. So that leader need not wait for a whole lease: the while has
+//!   passed already. It has to, where the leader before it handed over, for then nobody waits to elect it.
 //! * Once it is decided to give a node up, it is granted nothing until it is known what became of that. A leader grants nothing
 //!   either before it has applied all that was left by leaders before it; then it knows what these had decided. And with its question
 //!   a node says how often it knows to have been given up: who does not know of the last time is granted nothing.
@@ -25,9 +28,11 @@ mod grantor;
 mod holder;
 #[cfg(test)]
 mod tests;
+mod voter;
 
 pub use grantor::{Grantor, LOOKS_PER_LEASE, Verdict};
 pub use holder::{Event, Holder};
+pub use voter::Voter;
 
 /// By how much a clock may be fast or slow, of a thousand parts. A quartz is a hundred times better; this leaves room for clocks that
 /// are being brought into step.

@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 
-use super::{DRIFT_PER_MILLE, Event, Grantor, Holder, Verdict, at_least, at_most};
+use super::{DRIFT_PER_MILLE, Event, Grantor, Holder, Verdict, Voter, at_least, at_most};
 
 const LEASE_US: u64 = 400_000;
 const SPARE_US: u64 = 50_000;
-const NODES: u64 = 4;
+const SILENCE_US: u64 = LEASE_US / 2;
+/// Any three are a majority, and two majorities may have one node in common.
+const NODES: u64 = 5;
 const DEVICES: usize = 4;
 
 /// A mistake made on purpose.
@@ -26,6 +28,12 @@ enum Mistake {
     DriftsMore,
     /// What a node knows of itself is not asked.
     GrantsTheGivenUp,
+    /// Voters do not wait, and who was elected counts on it.
+    ElectsAtOnce,
+    /// Who was elected because another handed over counts on voters that have waited.
+    CountsWithoutWaiting,
+    /// A voter that has started again takes what it does not know for nothing.
+    ForgetsWhatItHeard,
 }
 
 /// Something that will happen.
@@ -78,6 +86,7 @@ struct Node {
     rate_per_mille: f64,
     holder: Holder,
     grantor: Grantor,
+    voter: Voter,
     /// The term in which it thinks that it leads, and when it had sent the last thing that a majority has acknowledged.
     leads: Option<(u64, u64)>,
     /// So many of the decisions it knows.
@@ -104,13 +113,17 @@ impl World {
     fn new(seed: u64, mistake: Option<Mistake>) -> World {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let drift = if mistake == Some(Mistake::DriftsMore) { 150.0 } else { DRIFT_PER_MILLE as f64 };
-        let nodes = (0..NODES)
-            .map(|_| Node {
-                began_us: random.next_u64() % 1_000_000_000,
+        let mut began_us = || random.next_u64() % 1_000_000_000;
+        let began: [u64; NODES as usize] = std::array::from_fn(|_| began_us());
+        let nodes = began
+            .into_iter()
+            .map(|began_us| Node {
+                began_us,
                 rate_per_mille: 1_000.0 + drift * ((random.next_u64() % 2_001) as f64 / 1_000.0 - 1.0),
                 holder: Holder::default(),
                 // Nothing may depend on that one is waited for longer than need be.
                 grantor: Grantor::new(LEASE_US, 0),
+                voter: Voter::new(began_us, SILENCE_US),
                 leads: None,
                 knows: 0,
                 paused_until: 0,
@@ -216,11 +229,22 @@ impl World {
                 // Who has voted for another since does not acknowledge.
                 if term == self.term {
                     self.nodes[leader].leads = Some((term, sent));
-                    let again = self.below(100_000);
+                    for voter in self.majority(self.leader).into_iter().skip(1) {
+                        let now_us = self.clock(voter);
+                        self.nodes[voter as usize].voter.hears();
+                        self.nodes[voter as usize].voter.heard(now_us, true);
+                        let forgets = self.mistake == Some(Mistake::ForgetsWhatItHeard);
+                        if self.below(if forgets { 2 } else { 20 }) == 0 {
+                            let since_us = if forgets { 0 } else { now_us };
+                            self.nodes[voter as usize].voter = Voter::new(since_us, SILENCE_US);
+                        }
+                    }
+                    // At times nobody is reached for a while.
+                    let again = if self.below(10) == 0 { self.below(1_500_000) } else { self.below(100_000) };
                     self.plan(again, Next::Acknowledged { term, sent: self.now });
                 }
             }
-            Next::Elected => self.elect(),
+            Next::Elected => self.is_elected(),
             Next::Deposed { node, term } => {
                 if self.nodes[node as usize].leads.is_some_and(|(led, _)| led == term) {
                     self.nodes[node as usize].leads = None;
@@ -257,12 +281,24 @@ impl World {
         let age = (self.now - acknowledged) as f64 * self.nodes[at as usize].rate_per_mille / 1_000.0;
         let age_us = if self.mistake == Some(Mistake::GrantsWithoutMajority) { 0 } else { age as u64 };
         let now_us = self.clock(at);
-        if let Verdict::Granted { span_us } = self.nodes[at as usize].grantor.asked(now_us, from, age_us)
-            && self.below(10) > 0
-        {
-            let delay = self.delay();
-            self.plan(delay, Next::Answered { node: from, sent_us, span_us });
+        if let Verdict::Granted { span_us } = self.nodes[at as usize].grantor.asked(now_us, from, age_us) {
+            self.nodes[at as usize].voter.led(now_us - age_us);
+            if self.below(10) > 0 {
+                let delay = self.delay();
+                self.plan(delay, Next::Answered { node: from, sent_us, span_us });
+            }
         }
+    }
+
+    /// This node, and others with which it is a majority.
+    fn majority(&mut self, node: u64) -> Vec<u64> {
+        let mut others: Vec<u64> = (0..NODES).filter(|other| *other != node).collect();
+        while others.len() > NODES as usize / 2 {
+            let left_out = self.below(others.len() as u64) as usize;
+            others.remove(left_out);
+        }
+        others.insert(0, node);
+        others
     }
 
     fn looks(&mut self, leader: u64) {
@@ -271,7 +307,7 @@ impl World {
         let Some((term, _)) = self.nodes[leader as usize].leads else { return };
         let now_us = self.clock(leader);
         let grantor = &mut self.nodes[leader as usize].grantor;
-        let given_up = grantor.give_up(now_us, 0..NODES);
+        let given_up = grantor.give_up(now_us, 0..NODES, |_| false);
         let holders = grantor.holders(now_us);
         for node in given_up {
             match holders.iter().next() {
@@ -284,11 +320,27 @@ impl World {
         }
     }
 
-    fn elect(&mut self) {
+    /// Somebody asks for votes, by itself or because the leader hands over, and is elected by those who may.
+    fn is_elected(&mut self) {
+        let candidate = self.below(NODES);
+        let handed_over = self.below(4) == 0;
+        let voters = self.majority(candidate);
+        let may = |voter: &u64| self.nodes[*voter as usize].voter.may_elect(self.clock(*voter));
+        if handed_over || self.mistake == Some(Mistake::ElectsAtOnce) || voters.iter().all(may) {
+            self.elect(candidate, handed_over);
+            let after = 50_000 + self.below(4_000_000);
+            self.plan(after, Next::Elected);
+        } else {
+            let after = self.below(100_000);
+            self.plan(after, Next::Elected);
+        }
+    }
+
+    fn elect(&mut self, leader: u64, handed_over: bool) {
         let (old, old_term) = (self.leader, self.term);
         let hears = self.below(2_000_000);
         self.plan(hears, Next::Deposed { node: old, term: old_term });
-        (self.leader, self.term) = (self.below(NODES), self.term + 1);
+        (self.leader, self.term) = (leader, self.term + 1);
         let (leader, agreed) = (self.leader as usize, self.agreed.len());
         let mut now_us = self.clock(self.leader);
         if self.mistake == Some(Mistake::DoesNotWait) {
@@ -297,10 +349,13 @@ impl World {
         // It has applied what was left, and was voted for just now.
         self.nodes[leader].knows = agreed;
         self.nodes[leader].leads = Some((self.term, self.now));
-        self.nodes[leader].grantor.leads(now_us, self.term);
+        let waited_us = match self.mistake {
+            Some(Mistake::ElectsAtOnce | Mistake::CountsWithoutWaiting) => at_most(SILENCE_US),
+            _ if handed_over => 0,
+            _ => self.nodes[leader].voter.waited_us(now_us),
+        };
+        self.nodes[leader].grantor.leads(now_us, self.term, waited_us);
         self.plan(1_000, Next::Acknowledged { term: self.term, sent: self.now });
-        let after = 50_000 + self.below(4_000_000);
-        self.plan(after, Next::Elected);
     }
 
     /// The device that two nodes think they hold now, if there is one.
@@ -344,6 +399,9 @@ fn mistakes_are_noticed() {
         Mistake::GrantsWithoutMajority,
         Mistake::DriftsMore,
         Mistake::GrantsTheGivenUp,
+        Mistake::ElectsAtOnce,
+        Mistake::CountsWithoutWaiting,
+        Mistake::ForgetsWhatItHeard,
     ] {
         assert!(held_twice(200, Some(mistake)).0, "{mistake:?} was not noticed");
     }
@@ -388,14 +446,16 @@ fn who_votes_alone_holds_its_lease_until_others_are_about_to_vote() {
 /// Looks who is silent, as often as one has to, from one moment to another; says who was given up, and when.
 fn look(grantor: &mut Grantor, from_us: u64, until_us: u64) -> Vec<(u64, u64)> {
     let moments = (from_us..=until_us).step_by(10_000);
-    moments.flat_map(|now_us| grantor.give_up(now_us, [1, 2]).into_iter().map(move |node| (node, now_us))).collect()
+    moments
+        .flat_map(|now_us| grantor.give_up(now_us, [1, 2], |_| false).into_iter().map(move |node| (node, now_us)))
+        .collect()
 }
 
 #[test]
 fn a_silent_node_is_given_up_once_and_granted_nothing_until_that_is_settled() {
     let mut grantor = Grantor::new(LEASE_US, SPARE_US);
     assert_eq!(grantor.asked(0, 1, 0), Verdict::NotNow, "it does not lead");
-    grantor.leads(0, 7);
+    grantor.leads(0, 7, 0);
     assert_eq!(grantor.asked(0, 1, 0), Verdict::Granted { span_us: 400_000 });
     assert!(look(&mut grantor, 0, 300_000).is_empty());
     assert_eq!(grantor.asked(300_000, 1, 100_000), Verdict::Granted { span_us: 298_000 });
@@ -415,7 +475,7 @@ fn a_silent_node_is_given_up_once_and_granted_nothing_until_that_is_settled() {
     grantor.settled(7, 1);
     assert_eq!(grantor.asked(now, 1, 0), Verdict::Granted { span_us: 400_000 });
     assert_eq!(grantor.holders(now + 1).into_iter().collect::<Vec<_>>(), [1]);
-    grantor.leads(now + 2, 8);
+    grantor.leads(now + 2, 8, 0);
     assert!(grantor.holders(now + 3).is_empty(), "a new term begins with nothing");
     grantor.follows();
     assert_eq!(grantor.asked(now + 4, 1, 0), Verdict::NotNow);
@@ -424,7 +484,7 @@ fn a_silent_node_is_given_up_once_and_granted_nothing_until_that_is_settled() {
 #[test]
 fn nobody_is_given_up_for_what_was_the_leaders_own_silence() {
     let mut grantor = Grantor::new(LEASE_US, SPARE_US);
-    grantor.leads(0, 7);
+    grantor.leads(0, 7, 0);
     for now_us in (0..=900_000).step_by(100_000) {
         for node in [1, 2] {
             grantor.asked(now_us, node, 0);
