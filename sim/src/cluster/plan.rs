@@ -159,10 +159,6 @@ impl Plan {
     pub fn timing_of(&self, seed: u64, number: u64) -> Timing {
         let rate = Random::new(seed, Stream::Chaos, 1 + number).between(900, 1_100) as f64 / 1_000.0;
         let Timing { heartbeat, election_min, .. } = self.timing;
-        Timing {
-            heartbeat: heartbeat.mul_f64(rate),
-            election_min: election_min.mul_f64(rate),
-            ..self.timing
-        }
+        Timing { heartbeat: heartbeat.mul_f64(rate), election_min: election_min.mul_f64(rate), ..self.timing }
     }
 }
