@@ -319,7 +319,11 @@ impl Control {
         let mut silent = BTreeSet::new();
         loop {
             let seen = self.changes();
-            match self.role() {
+            let role = self.role();
+            // Who leads itself alone has nobody to tell that it lives, so there is nothing to wake for.
+            let others = role.0 != Role::Leader || self.members().addresses.len() > 1;
+            self.0.raft.runtime_config().tick(others);
+            match role {
                 (Role::Leader, term) => {
                     self.serve(term).await;
                     for (node, devices) in self.give_up(&mut silent) {

@@ -28,6 +28,7 @@ pub struct World(Arc<Mutex<Inner>>);
 
 struct Inner {
     random: ChaCha8Rng,
+    began: Instant,
     timing: Timing,
     /// Who is where now.
     there: BTreeMap<String, Control>,
@@ -42,6 +43,7 @@ impl World {
     pub fn new(seed: u64, timing: Timing) -> World {
         World(Arc::new(Mutex::new(Inner {
             random: ChaCha8Rng::seed_from_u64(seed),
+            began: Instant::now(),
             timing,
             there: BTreeMap::new(),
             cut: BTreeSet::new(),
@@ -162,7 +164,7 @@ impl Disk for Quick {
     }
 }
 
-/// The machine's network, but for its randomness.
+/// The machine's network, but for its randomness, and for the time, which may be tokio's.
 struct Random(World);
 
 impl std::fmt::Debug for Random {
@@ -193,7 +195,7 @@ impl Network for Random {
     }
 
     fn steady_us(&self) -> u64 {
-        RealNetwork.steady_us()
+        self.0.0.lock().unwrap().began.elapsed().as_micros() as u64
     }
 
     fn crypto_provider(&self) -> Arc<CryptoProvider> {
