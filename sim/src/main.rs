@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::{Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
+use ringhold_sim::nodes::plan::Bias;
 use ringhold_sim::scenario::Report;
 use ringhold_sim::trace::say;
 use ringhold_sim::{cluster, nodes, recovery, scenario};
@@ -24,6 +26,10 @@ struct Arguments {
     /// What is simulated.
     #[arg(long, value_enum, default_value_t = Scenario::Node)]
     scenario: Scenario,
+
+    /// What the scenario `nodes` makes likely.
+    #[arg(long, value_enum)]
+    bias: Option<Bias>,
 
     /// Print everything that happens.
     #[arg(long, requires = "seed")]
@@ -47,7 +53,7 @@ enum Scenario {
 }
 
 impl Scenario {
-    fn run(self, seed: u64, print: bool) -> Report<Vec<(&'static str, u64)>> {
+    fn run(self, seed: u64, print: bool, bias: Option<Bias>) -> Report<Vec<(&'static str, u64)>> {
         match self {
             Scenario::Node => {
                 let report = scenario::run(seed, scenario::Options { print, plant: None });
@@ -65,7 +71,7 @@ impl Scenario {
                 report.with(figures)
             }
             Scenario::Nodes => {
-                let report = nodes::run(seed, nodes::Options { print, plant: None });
+                let report = nodes::run(seed, nodes::Options { print, plant: None, bias });
                 let figures = report.figures.named().to_vec();
                 report.with(figures)
             }
@@ -92,16 +98,19 @@ fn range(text: &str) -> Result<std::ops::Range<u64>, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let seeds = match (arguments.seeds, arguments.seed) {
+    let seeds = match (arguments.seeds.clone(), arguments.seed) {
         (Some(seeds), _) => seeds,
         (None, Some(seed)) => seed..seed + 1,
         (None, None) => unreachable!("one of the two is required"),
     };
+    if arguments.bias.is_some() && arguments.scenario != Scenario::Nodes {
+        Arguments::command().error(ErrorKind::ArgumentConflict, "only the scenario `nodes` knows --bias").exit();
+    }
     let started = Instant::now();
     let mut sum = Sum::default();
     for seed in seeds {
-        let report = arguments.scenario.run(seed, arguments.trace);
-        tell(arguments.scenario, &report, arguments.seed.is_some());
+        let report = arguments.scenario.run(seed, arguments.trace, arguments.bias);
+        tell(&arguments, &report);
         sum.add(&report);
     }
     let wall = started.elapsed();
@@ -113,8 +122,8 @@ fn main() -> ExitCode {
     if sum.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn tell(scenario: Scenario, report: &Report<Vec<(&str, u64)>>, alone: bool) {
-    let seed = report.seed;
+fn tell(arguments: &Arguments, report: &Report<Vec<(&str, u64)>>) {
+    let (seed, alone) = (report.seed, arguments.seed.is_some());
     if alone {
         say(format_args!("seed {seed}: trace {:016x}, {} events", report.hash, report.events));
     }
@@ -122,8 +131,10 @@ fn tell(scenario: Scenario, report: &Report<Vec<(&str, u64)>>, alone: bool) {
         say(format_args!("seed {seed} FAILED: {violation}"));
     }
     if !report.violations.is_empty() && !alone {
-        let flag = scenario.flag();
-        say(format_args!("    replay: cargo run --release -p ringhold-sim --{flag} --seed {seed} --trace"));
+        let scenario = arguments.scenario.flag();
+        let bias = arguments.bias.and_then(|bias| Some(format!(" --bias {}", bias.to_possible_value()?.get_name())));
+        let flags = format!("{scenario}{}", bias.unwrap_or_default());
+        say(format_args!("    replay: cargo run --release -p ringhold-sim --{flags} --seed {seed} --trace"));
     }
 }
 

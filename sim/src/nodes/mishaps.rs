@@ -139,9 +139,17 @@ pub async fn move_shards(world: Arc<World>, moves: Moves) {
         sleep(Duration::from_micros(pause_us)).await;
         let Some(state) = world.newest() else { continue };
         let devices: Vec<DeviceNumber> = state.devices.keys().copied().collect();
-        let (from, to) = (random.pick(&devices), random.pick(&devices));
+        let from = random.pick(&devices);
+        let near = |device: &DeviceNumber| {
+            !world.plan.moves_within_nodes || state.devices[device].node == state.devices[&from].node
+        };
+        let others: Vec<DeviceNumber> = devices.into_iter().filter(|device| *device != from && near(device)).collect();
+        if others.is_empty() {
+            continue;
+        }
+        let to = random.pick(&others);
         let shards: Vec<u32> = state.shards_of(from).filter(|_| random.per_mille(moves.shards_per_mille)).collect();
-        if from != to && !shards.is_empty() {
+        if !shards.is_empty() {
             world.migrate(&client, shards, to).await;
         }
     }

@@ -22,7 +22,7 @@ use ringhold_kernels::outbox::SHARDS;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, timeout};
 
-use self::plan::Plan;
+use self::plan::{Bias, Plan};
 use self::site::{Order, Running, Site};
 use crate::network::{Machine, Net};
 use crate::observed;
@@ -43,6 +43,8 @@ pub struct Options {
     pub print: bool,
     /// Make a mistake on purpose, to see that it is noticed.
     pub plant: Option<Plant>,
+    /// Make a situation likely.
+    pub bias: Option<Bias>,
 }
 
 /// A mistake made on purpose.
@@ -133,7 +135,7 @@ pub fn run(seed: u64, options: Options) -> Report<Figures> {
 async fn simulate(seed: u64, options: Options) -> Report<Figures> {
     let trace = Trace::new(options.print);
     let _logs = trace.take_logs();
-    let plan = Plan::new(seed);
+    let plan = Plan::new(seed, options.bias);
     trace.event(format_args!("plan {plan:?}"));
     observed::begin(&trace, None);
     let net = Net::start(seed, plan.weather, trace.clone());

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use ringhold::config::{self, Config};
 use ringhold_cluster::control::lease::DRIFT_PER_MILLE;
 use ringhold_kernels::id::TypeId;
@@ -31,6 +32,8 @@ pub struct Plan {
     pub newcomer: Client,
     /// How shards move between all devices, where they do.
     pub moves: Option<Moves>,
+    /// They move only between the devices of a node: more than one where others have died.
+    pub moves_within_nodes: bool,
     /// Out of a thousand starts of a node, so many have a device with mishaps of its own.
     pub unlucky_per_mille: u64,
     pub pause_per_mille: u64,
@@ -58,8 +61,70 @@ pub enum Mishap {
     Drain { node: u64, span: Duration },
 }
 
+/// What a run makes likely, where all troubles together would leave little of what one of them shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bias {
+    /// Nodes die one after the other, each for longer than its lease, while clients send all the time; nothing else goes wrong.
+    Deaths,
+    /// The same of nodes that are cut off.
+    Cuts,
+    /// Deaths, and shards move all the time between the devices of each node: what a dead node had, and what was there before.
+    Moves,
+}
+
+impl Bias {
+    fn apply(self, plan: &mut Plan, r: &mut Random) {
+        let ms = Duration::from_millis;
+        plan.moves = None;
+        plan.unlucky_per_mille = 0;
+        plan.failover = None;
+        plan.one_by_one = true;
+        plan.weather = Weather { loss_per_mille: 0, duplicate_per_mille: 0, straggle_per_mille: 0, ..plan.weather };
+        plan.config.node.lease = ms(300);
+        plan.config.actors.committed = vec!["journal".to_owned()];
+        let streaming = |client: &Client| Client {
+            operations: 150,
+            pause_per_mille: 800,
+            pause_max: ms(30),
+            asks_max: 20,
+            ..client.clone()
+        };
+        plan.clients.resize(3, plan.clients[0].clone());
+        plan.clients.iter_mut().for_each(|client| *client = streaming(client));
+        plan.newcomer.operations = 60;
+        if self == Bias::Moves {
+            (plan.nodes, plan.devices) = (3, 1);
+            plan.clocks.resize(3, (0, 0));
+            plan.config.devices.0.truncate(1);
+            plan.moves = Some(Moves { pause_max: ms(r.pick(&[5, 30])), shards_per_mille: 300 });
+            plan.moves_within_nodes = true;
+            // Quick moves, and clients that hear late of them.
+            (plan.weather.delay_min, plan.weather.delay_max) = (ms(5), ms(10));
+            plan.job_max = Duration::ZERO;
+            (plan.config.checkpoints.interval, plan.config.checkpoints.committed_interval) = (ms(10), ms(10));
+        }
+        let mut mishap = |_| {
+            let (node, span) = (r.word(), ms(1_500));
+            let mishap = match self {
+                Bias::Deaths | Bias::Moves => Mishap::Crash { node, write: None, down: span },
+                Bias::Cuts => Mishap::CutOff { node, deaf: true, mute: true, clients: false, span },
+            };
+            (ms(r.between(50, 300)), mishap)
+        };
+        plan.mishaps = (0..3).map(&mut mishap).collect();
+    }
+}
+
 impl Plan {
-    pub fn new(seed: u64) -> Plan {
+    pub fn new(seed: u64, bias: Option<Bias>) -> Plan {
+        let mut plan = Plan::of(seed);
+        if let Some(bias) = bias {
+            bias.apply(&mut plan, &mut Random::new(seed, Stream::Plan, 4));
+        }
+        plan
+    }
+
+    fn of(seed: u64) -> Plan {
         let mut random = Random::new(seed, Stream::Plan, 3);
         let r = &mut random;
         let ms = Duration::from_millis;
@@ -143,6 +208,7 @@ impl Plan {
             clients,
             newcomer,
             moves,
+            moves_within_nodes: false,
             unlucky_per_mille: r.pick(&[0, 0, 300]),
             pause_per_mille: r.pick(&[0, 50, 300]),
             pause_max: ms(r.between(1, 20)),
