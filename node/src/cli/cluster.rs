@@ -20,6 +20,7 @@ use super::exit::{self, Failure};
 use super::output::{Output, Table, bytes, counted, fine_span, number, span, utc};
 use super::{ClusterCommand, Globals, backup, config};
 use crate::config::Config;
+use crate::device::topology;
 use crate::node::{Storage, found};
 use crate::progress::{Progress, Unit};
 
@@ -186,7 +187,8 @@ fn devices_json(status: &Status) -> Value {
 }
 
 fn devices_text(status: &Status) -> String {
-    let mut table = Table::new([">DEVICE", "NAME", "NODE", "KIND", ">WORKERS", ">MEMORY", ">SHARDS", "REPLICAS"]);
+    let mut table =
+        Table::new([">DEVICE", "NAME", "NODE", "KIND", ">WORKERS", ">MEMORY", "PLACE", ">SHARDS", "REPLICAS"]);
     for device in &status.devices {
         let node = status.nodes.iter().find(|node| node.number == device.node);
         table.row([
@@ -196,10 +198,12 @@ fn devices_text(status: &Status) -> String {
             device.kind.clone(),
             device.workers.to_string(),
             device.memory_bytes.map(bytes).unwrap_or_default(),
+            topology::words(&device.place),
             number(u64::from(device.shards)),
             replicas(device),
         ]);
     }
+    table.drop_if_empty("PLACE");
     table.text()
 }
 
