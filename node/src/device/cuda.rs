@@ -132,8 +132,7 @@ fn one(
         let blocks = probed.gpus.get(gpu as usize).map_or(0, |gpu| gpu.multiprocessors) / sharers.max(1);
         if blocks == 0 { WORKERS_UNSEEN } else { blocks.saturating_sub(BLOCKS_BESIDE).max(1) }
     };
-    let mut planned =
-        Planned { device: device.clone(), unusable: None, fallbacks: Vec::new(), place: cpus.clone() };
+    let mut planned = Planned { device: device.clone(), unusable: None, fallbacks: Vec::new(), place: cpus.clone() };
     if device.kind == DeviceKind::Cuda {
         let (number, count) = (device.gpu, probed.gpus.len());
         planned.unusable = match (probed.gpus.get(number as usize), &probed.no_gpus) {

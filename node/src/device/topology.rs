@@ -17,12 +17,7 @@ pub const SYSTEM: &str = "/sys";
 pub fn of_gpu(system: &Path, pci_bus_id: &str, nvlinks: BTreeSet<String>) -> Place {
     let Some(address) = pci::address(pci_bus_id) else { return Place::default() };
     let folder = system.join("bus/pci/devices").join(&address);
-    Place {
-        numa_node: numa_node(system, &folder),
-        pcie_switch: pcie_switch(&folder),
-        pci: Some(address),
-        nvlinks,
-    }
+    Place { numa_node: numa_node(system, &folder), pcie_switch: pcie_switch(&folder), pci: Some(address), nvlinks }
 }
 
 /// Where threads are that may run on these CPUs, which are written as the system writes them: `0-3,8`. Those that may run next to
@@ -30,7 +25,8 @@ pub fn of_gpu(system: &Path, pci_bus_id: &str, nvlinks: BTreeSet<String>) -> Pla
 pub fn of_cpus(system: &Path, allowed: &str) -> Place {
     let numa_node = list(allowed).and_then(|allowed| {
         let nodes = nodes(system)?;
-        let near = |cpus: &Cpus| cpus.iter().any(|a| allowed.iter().any(|b| a.start() <= b.end() && b.start() <= a.end()));
+        let near =
+            |cpus: &Cpus| cpus.iter().any(|a| allowed.iter().any(|b| a.start() <= b.end() && b.start() <= a.end()));
         only(nodes.into_iter().filter(|(_, cpus)| near(cpus)))
     });
     Place { numa_node, ..Place::default() }
@@ -186,7 +182,11 @@ mod tests {
             let place = system.gpu(apart);
             assert_eq!((place.numa_node, switch(&place)), (Some(1), None), "{apart}");
         }
-        assert_eq!(switch(&system.gpu("10000:e2:01.0")), None, "another bus begins there: what is above that is no bridge");
+        assert_eq!(
+            switch(&system.gpu("10000:e2:01.0")),
+            None,
+            "another bus begins there: what is above that is no bridge"
+        );
     }
 
     #[test]
