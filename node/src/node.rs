@@ -10,7 +10,6 @@ use std::time::Duration;
 use ringhold_cluster::control::Dismissed;
 use ringhold_cluster::control::state::AboutDevice;
 use ringhold_cluster::network::{Network, RealNetwork};
-use ringhold_cluster::placement::Place;
 use ringhold_cluster::tls::{self, Authority, Files, Identity, Role};
 use ringhold_cluster::transport;
 use ringhold_cluster::wire::NodeName;
@@ -237,7 +236,7 @@ impl Node {
             }
         }
         // The port before all else: when it is taken, nothing has happened yet.
-        let cluster = member(config, &registry, &storage, &network);
+        let cluster = member(config, &planned, &registry, &storage, &network);
         let sessions = Arc::new(Sessions::default());
         let options = server::Options {
             listen: config.node.listen,
@@ -566,14 +565,20 @@ pub fn found(config: &Config, storage: &Storage, network: &dyn Network) -> Resul
 }
 
 /// The node as a member of a cluster, where it is one.
-fn member(config: &Config, registry: &Registry, storage: &Storage, network: &Arc<dyn Network>) -> Option<Arc<Cluster>> {
+fn member(
+    config: &Config,
+    planned: &[Planned],
+    registry: &Registry,
+    storage: &Storage,
+    network: &Arc<dyn Network>,
+) -> Option<Arc<Cluster>> {
     let log = storage.control.clone()?;
-    let devices = config.devices.0.iter().enumerate().map(|(index, device)| AboutDevice {
+    let devices = planned.iter().enumerate().map(|(index, Planned { device, place, .. })| AboutDevice {
         name: config.device_name(index),
         kind: device.kind.word().into(),
         workers: workers(device.workers) as u32,
         memory_bytes: device.memory_bytes,
-        place: Place::default(),
+        place: place.clone(),
     });
     Some(Cluster::new(cluster::Options {
         id: storage.node_id.parse::<uuid::Uuid>().map(uuid::Uuid::into_bytes).unwrap_or_default(),

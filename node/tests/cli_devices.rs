@@ -150,6 +150,7 @@ fn every_gpu_is_listed_with_what_keeps_it_from_running_a_device() {
     assert_eq!(first["capability"], json!({"major": 9, "minor": 0}));
     assert_eq!((first["memory_bytes"].as_u64(), first["memory_free_bytes"].as_u64()), (Some(80 << 30), Some(79 << 30)));
     assert_eq!((&first["multiprocessors"], &first["pci_bus_id"]), (&json!(132), &json!("0000:3b:00.0")));
+    assert_eq!((&first["place"]["pci"], &first["place"]["nvlinks"]), (&json!("0000:3b:00.0"), &json!([])));
     let second = &found["gpus"][1];
     assert_eq!((&second["usable"], &second["memory_free_bytes"]), (&json!(false), &Value::Null));
     let kinds: Vec<_> = second["unmet"].as_array().unwrap().iter().map(|unmet| &unmet["kind"]).collect();
@@ -195,6 +196,24 @@ fn errors_of_a_gpus_memory_are_told_with_what_to_do() {
 }
 
 #[test]
+fn where_nvlinks_end_is_told_of_those_that_are_up() {
+    let linked = Machine::new().driver(&[]).compiler(&[]).nvml(&[]);
+    let found = linked.json();
+    let (first, second) = (&found["gpus"][0], &found["gpus"][1]);
+    assert_eq!(first["place"]["nvlinks"], json!(["0000:05:00.0", "0000:af:00.0"]));
+    assert_eq!((&second["place"]["pci"], &second["place"]["nvlinks"]), (&json!("0000:af:00.0"), &json!([])));
+    assert_eq!((&first["no_nvlinks"], &second["no_nvlinks"]), (&Value::Null, &Value::Null));
+    let text = linked.run(&[]);
+    assert!(text.contains("cuda:0: its NVLinks end at 0000:05:00.0, 0000:af:00.0\n"), "{text}");
+    assert!(!text.contains("cuda:1: its NVLinks"), "{text}");
+
+    let nowhere = Machine::new().driver(&[]).compiler(&[]).nvml(&["SWITCH=\"0000:00:00.0\""]).json();
+    assert_eq!(nowhere["gpus"][0]["place"]["nvlinks"], json!(["0000:af:00.0"]), "all zeros are no address");
+    let older = Machine::new().driver(&[]).compiler(&[]).nvml(&["nvmlDeviceGetNvLinkState=old"]).json();
+    assert_eq!((&older["gpus"][0]["place"]["nvlinks"], &older["gpus"][0]["no_nvlinks"]), (&json!([]), &Value::Null));
+}
+
+#[test]
 fn an_nvml_of_no_use_costs_no_gpu() {
     let usable = |machine: Machine, why: &str| {
         let found = machine.json();
@@ -216,6 +235,7 @@ fn an_nvml_of_no_use_costs_no_gpu() {
     let stranger = machine().nvml(&["nvmlDeviceGetHandleByPciBusId_v2=old"]).json();
     let said = "nvmlDeviceGetHandleByPciBusId_v2 failed with 13 (the library has no such function)";
     assert_eq!((&stranger["gpus"][0]["health"], &stranger["gpus"][0]["no_health"]), (&Value::Null, &json!(said)));
+    assert_eq!(stranger["gpus"][0]["no_nvlinks"], json!(said));
     let older = machine().nvml(&["nvmlDeviceGetRemappedRows=old"]).json();
     assert_eq!(older["gpus"][1]["health"]["repair_pending"], json!(false));
 }

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ringhold::client::{Client, Options};
+use ringhold::device::topology;
 use ringhold::shipped::counter;
 use ringhold_cluster::network::RealNetwork;
 use ringhold_cluster::tls::{Files, Identity, Role};
@@ -492,6 +493,9 @@ fn what_is_committed_is_on_another_node_which_is_waited_for_until_the_cluster_ha
     assert_eq!(status["devices"][0]["replicas"], serde_json::json!([2]));
     let devices = a.json(&["cluster", "devices"]);
     assert_eq!(devices["devices"][0]["in_sync"], serde_json::json!([1, 2]), "{devices}");
+    // Its device's threads run wherever this process may, on a machine with several memory nodes too.
+    let numa_node = topology::of_this_process().numa_node;
+    assert_eq!(devices["devices"][0]["place"]["numa_node"], serde_json::json!(numa_node), "{devices}");
     let add = r#"{"Add": {"amount": 5}}"#;
     assert_eq!(a.json(&["actor", "ask", "counter", "7", add])["Count"]["count"], 5);
     // The type is `committed`: who was answered has it on both.

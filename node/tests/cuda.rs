@@ -284,6 +284,10 @@ fn a_gpu_that_falls_off_the_bus_is_followed_by_the_cpu_and_is_back_when_somebody
         "retry_ms": null,
     });
     assert_eq!(device["backends"][0], own);
+    // The cluster knows it where its own GPU is, as the probe found that when the node started.
+    let place = &node.json(&["cluster", "devices"])["devices"][0]["place"];
+    let (pci, nvlinks) = (json!("0000:3b:00.0"), json!(["0000:05:00.0", "0000:af:00.0"]));
+    assert_eq!((&place["pci"], &place["nvlinks"]), (&pci, &nvlinks), "{place}");
 
     machine.report(31);
     assert_eq!(node.json(&["devices", "retry", "cuda0"]), json!({"device": "cuda0", "backends": ["cuda:0"]}));

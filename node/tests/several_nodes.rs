@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use ringhold::client::{Client, Options};
 use ringhold::config::{self, Config};
-use ringhold::device::host::RealDevices;
+use ringhold::device::host::{DeviceHost, Devices, Planned, RealDevices};
 use ringhold::device::keeper::Blocking;
 use ringhold::node::{Environment, Node, Storage};
 use ringhold::shards::{ELSEWHERE, ShardSet};
 use ringhold::{Key, Registry};
 use ringhold_cluster::control::state::{Command, ranges};
 use ringhold_cluster::network::RealNetwork;
+use ringhold_cluster::placement;
 use ringhold_cluster::tls::{Authority, Role};
 use ringhold_kernels::outbox::{SHARDS, shard_of};
 use ringhold_storage::blocks::InMemory;
@@ -68,6 +69,10 @@ impl Place {
     }
 
     async fn start(&self, authority: &Authority, join: Option<&Node>) -> Node {
+        self.start_with(Arc::new(RealDevices::default()), authority, join).await
+    }
+
+    async fn start_with(&self, devices: Arc<dyn Devices>, authority: &Authority, join: Option<&Node>) -> Node {
         let (kind, host) = (config::DeviceKind::Cpu, config::Host::InProcess);
         let device = config::Device { kind, workers: Some(1), host, ..Default::default() };
         let mut config = Config { devices: config::Devices(vec![device]), ..Config::default() };
@@ -89,8 +94,29 @@ impl Place {
             control: Some(Arc::new(RaftLog::open(self.log.clone(), Path::new("log")).unwrap())),
             folder: None,
         };
-        let (network, devices) = (Arc::new(RealNetwork), Arc::new(RealDevices::default()));
+        let network = Arc::new(RealNetwork);
         Node::start(&config, registry, Environment { network, devices, storage }).await.unwrap()
+    }
+}
+
+/// A machine that says where its devices are.
+struct Slot(&'static str);
+
+impl Devices for Slot {
+    fn plan(&self, devices: &config::Devices) -> Result<Vec<Planned>, ringhold::device::Error> {
+        let place = placement::Place { pci: Some(self.0.into()), ..Default::default() };
+        let planned = RealDevices::default().plan(devices)?;
+        Ok(planned.into_iter().map(|planned| Planned { place: place.clone(), ..planned }).collect())
+    }
+
+    fn host(
+        &self,
+        config: &config::Device,
+        sharers: u32,
+        workers: usize,
+        registry: &Arc<Registry>,
+    ) -> std::io::Result<Box<dyn DeviceHost>> {
+        RealDevices::default().host(config, sharers, workers, registry)
     }
 }
 
@@ -168,4 +194,18 @@ async fn a_client_that_knows_one_node_reaches_the_actors_of_both_and_follows_sha
     client.close().await.unwrap();
     other.close().await.unwrap();
     drop((a, b));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_device_that_was_put_into_another_slot_is_the_same_and_the_cluster_knows_where_it_is() {
+    let authority = Authority::in_memory(&RealNetwork).unwrap();
+    let kept = Place::new("00000000-0000-4000-8000-00000000000a", "a");
+    for slot in ["0000:3b:00.0", "0000:af:00.0"] {
+        let node = kept.start_with(Arc::new(Slot(slot)), &authority, None).await;
+        let state = node.cluster().unwrap().control().state();
+        let known: Vec<_> = state.devices.values().map(|device| device.about.place.pci.as_deref()).collect();
+        assert_eq!(known, [Some(slot)]);
+        assert_eq!(state.shard_counts()[&0], SHARDS as u32);
+        node.drain().await;
+    }
 }

@@ -157,7 +157,8 @@ impl Devices for SimDevices {
             let device = config::Device { kind: config::DeviceKind::Cpu, gpu: OWN, workers, ..device.clone() };
             let workers = plan.fallback.iter().map(|fallback| Some(fallback.workers));
             let other = |workers| config::Device { workers, gpu: FALLBACK, ..device.clone() };
-            Planned { fallbacks: workers.map(other).collect(), unusable: None, device: device.clone() }
+            let fallbacks = workers.map(other).collect();
+            Planned { device: device.clone(), unusable: None, fallbacks, place: Default::default() }
         });
         Ok(planned.collect())
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::state::{DeviceNumber, NodeNumber};
-use crate::placement::Plan;
+use crate::placement::{Place, Plan};
 use crate::wire;
 
 /// A question about the cluster, or a change to it.
@@ -135,6 +135,8 @@ pub struct Device {
     pub kind: String,
     pub workers: u32,
     pub memory_bytes: Option<u64>,
+    /// Where in its node's machine it is, as far as that is known.
+    pub place: Place,
     pub shards: u32,
     /// Grows with each change of the node that runs it.
     pub term: u64,

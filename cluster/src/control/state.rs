@@ -130,6 +130,12 @@ impl Device {
         }
     }
 
+    /// Where it is in the machine of the node that runs it. Of one that has begun on another node nothing is known: what it said of
+    /// itself is of the machine that it came from.
+    pub fn place(&self) -> Option<&placement::Place> {
+        (!self.adopted).then_some(&self.about.place)
+    }
+
     /// Nothing but what its own node has counts: its copies are of something else.
     fn begin_anew(&mut self) {
         self.term += 1;

@@ -60,7 +60,7 @@ pub fn near(state: &State, a: DeviceNumber, b: DeviceNumber) -> Near {
         let same = zone(a.node).is_some_and(|of_a| zone(b.node) == Some(of_a));
         return if same { Near::Zone } else { Near::Apart };
     }
-    let (a, b) = (&a.about.place, &b.about.place);
+    let (Some(a), Some(b)) = (a.place(), b.place()) else { return Near::Node };
     let ends = |links: &Place, at: &Place| at.pci.as_ref().is_some_and(|pci| links.nvlinks.contains(pci));
     if ends(a, b) || ends(b, a) || !a.nvlinks.is_disjoint(&b.nvlinks) {
         Near::Nvlink

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt;
 use std::mem::{ManuallyDrop, transmute};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cudarc::driver::sys::{self, CUcomputemode, CUdevice, CUdevice_attribute as Attribute, CUresult};
 use libloading::Library;
@@ -79,8 +79,6 @@ pub struct Gpu {
     pub multiprocessors: u32,
     /// `0000:3b:00.0`
     pub pci_bus_id: String,
-    /// The memory node of the machine that it is next to; `None` where the machine has one or does not tell.
-    pub numa_node: Option<u32>,
     /// The newest CUDA that its driver runs code of.
     pub driver: Version,
     /// Whether all blocks of a kernel can be made to run at once.
@@ -224,7 +222,6 @@ impl Driver {
             },
             memory_bytes: memory_bytes as u64,
             multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32,
-            numa_node: numa_node(Path::new("/sys/bus/pci/devices"), &pci_bus_id),
             pci_bus_id,
             driver: self.version,
             cooperative_launch: attribute(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0,
@@ -294,19 +291,6 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..end]).trim().to_string()
 }
 
-/// `devices` is `/sys/bus/pci/devices`, which names domains by four digits where some drivers write eight.
-fn numa_node(devices: &Path, pci_bus_id: &str) -> Option<u32> {
-    let (domain, rest) = pci_bus_id.split_once(':')?;
-    let fine = |text: &str| text.chars().all(|c| c.is_ascii_hexdigit() || ".:".contains(c));
-    if !(fine(domain) && fine(rest)) {
-        return None;
-    }
-    let domain = u32::from_str_radix(domain, 16).ok()?;
-    let node = std::fs::read_to_string(devices.join(format!("{domain:04x}:{rest}")).join("numa_node")).ok()?;
-    // It is -1 where there are no nodes.
-    node.trim().parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,21 +301,5 @@ mod tests {
         assert_eq!(version_of(13000).to_string(), "13.0");
         assert_eq!(version_of(-5).to_string(), "0.0");
         assert_eq!(Capability { major: 12, minor: 1 }.architecture(), 121);
-    }
-
-    #[test]
-    fn the_numa_node_is_the_one_the_system_tells() {
-        let devices = std::env::temp_dir().join(format!("ringhold-numa-{}", std::process::id()));
-        for (device, node) in [("0000:3b:00.0", "1\n"), ("000a:01:00.0", "-1\n")] {
-            std::fs::create_dir_all(devices.join(device)).unwrap();
-            std::fs::write(devices.join(device).join("numa_node"), node).unwrap();
-        }
-        assert_eq!(numa_node(&devices, "00000000:3b:00.0"), Some(1));
-        assert_eq!(numa_node(&devices, "0000:3b:00.0"), Some(1));
-        assert_eq!(numa_node(&devices, "000a:01:00.0"), None);
-        assert_eq!(numa_node(&devices, "0000:99:00.0"), None);
-        assert_eq!(numa_node(&devices, "0000:../0000:3b:00.0"), None);
-        assert_eq!(numa_node(&devices, ""), None);
-        std::fs::remove_dir_all(devices).unwrap();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`driver`] says which GPUs there are, or why there are none; [`needs`] says what keeps a GPU from running a device;
 //! [`compile`] makes a device's [`program`] into machine code; [`launch`] runs that; [`class`] says what its errors are about;
-//! [`nvml`] tells what the GPU itself reports.
+//! [`nvml`] tells what the GPU itself reports; [`pci`] is how all of them say where it is.
 //!
 //! The libraries are loaded when they are asked for, so one binary runs with and without them. What is called of them, with
 //! which arguments, types and constants, `cudarc` says, which is generated from NVIDIA's headers. Two things are ours
@@ -19,5 +19,6 @@ pub mod launch;
 mod library;
 pub mod needs;
 pub mod nvml;
+pub mod pci;
 pub mod program;
 pub mod xid;

@@ -175,7 +175,6 @@ mod tests {
             memory_bytes: 80 << 30,
             multiprocessors: 132,
             pci_bus_id: "0000:3b:00.0".into(),
-            numa_node: Some(0),
             driver: CUDA_13_0,
             cooperative_launch: true,
             kernel_timeout: false,

@@ -1,8 +1,9 @@
-//! NVIDIA's management library, NVML: how a GPU's memory does, and what the driver reports of the GPU.
+//! NVIDIA's management library, NVML: how a GPU's memory does, what it is linked to, and what the driver reports of it.
 //!
 //! A device runs without it. Declarations are those of `nvml-wrapper-sys`, whose results are plain numbers and in which
 //! each function is there or is not; so no library makes a call of it panic.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_uint};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use nvml_wrapper_sys::bindings::NvmlLib;
 use serde::{Deserialize, Serialize};
 
 use super::library::{NotFound, said};
+use super::pci;
 use super::xid::Xid;
 
 /// What the loader is asked for: the driver's installer puts it beside libcuda.so.1.
@@ -115,6 +117,37 @@ impl Nvml {
         Ok(health)
     }
 
+    /// Where on the PCI bus the GPU with this PCI bus id is, as this library has it and the system writes it.
+    pub fn address(&self, pci_bus_id: &str) -> Result<Option<String>, Error> {
+        let device = self.device(pci_bus_id)?;
+        let mut info = no_info();
+        call!(self, nvmlDeviceGetPciInfo_v3(device, &mut info)).map(|()| address(&info))
+    }
+
+    /// Where on the PCI bus those NVLinks of the GPU with this PCI bus id end that are up: at other GPUs, or NVLink switches. None
+    /// of a GPU that has none, or where the library is too old to tell. An end that it has no address for is left out.
+    pub fn nvlinks(&self, pci_bus_id: &str) -> Result<BTreeSet<String>, Error> {
+        let device = self.device(pci_bus_id)?;
+        let mut ends = BTreeSet::new();
+        for link in 0..sys::NVML_NVLINK_MAX_LINKS {
+            let mut state = sys::nvmlEnableState_enum_NVML_FEATURE_DISABLED;
+            let answer = call!(self, nvmlDeviceGetNvLinkState(device, link, &mut state));
+            // Also what says that a GPU has not so many.
+            let no_such_link = |e: &Error| e.code == sys::nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT;
+            if answer.as_ref().is_err_and(no_such_link) || !supported(answer)? {
+                break;
+            }
+            if state != sys::nvmlEnableState_enum_NVML_FEATURE_ENABLED {
+                continue;
+            }
+            let mut end = no_info();
+            if supported(call!(self, nvmlDeviceGetNvLinkRemotePciInfo_v2(device, link, &mut end)))? {
+                ends.extend(address(&end));
+            }
+        }
+        Ok(ends)
+    }
+
     /// The Xids of the GPU with this PCI bus id.
     ///
     /// # Errors
@@ -149,6 +182,17 @@ impl Nvml {
         });
         Err(Error { call, code, said: said.unwrap_or_default() })
     }
+}
+
+fn no_info() -> sys::nvmlPciInfo_t {
+    // SAFETY: numbers and texts: all zeros are a value of it.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+/// `None` where there is none, or all zeros, where no GPU and no NVLink switch can be.
+fn address(info: &sys::nvmlPciInfo_t) -> Option<String> {
+    let text: Vec<u8> = info.busId.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0).collect();
+    pci::address(&String::from_utf8_lossy(&text)).filter(|address| address != "0000:00:00.0")
 }
 
 /// Whether there is what was asked for.

@@ -20,6 +20,11 @@
 #define FAILED 0
 #endif
 
+/* Where the first GPU's second NVLink ends: its NVLink switch. */
+#ifndef SWITCH
+#define SWITCH "00000000:05:00.0"
+#endif
+
 static int devices[2], set;
 
 int nvmlInit_v2(void) { return INIT; }
@@ -44,6 +49,24 @@ int nvmlDeviceGetRemappedRows(void* device, unsigned* corrected, unsigned* uncor
 int nvmlDeviceGetRetiredPagesPendingStatus(void* device, int* pending) {
     *pending = 0;
     return device == &devices[1] ? 0 : 3;
+}
+
+typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char at[32]; } Pci;
+
+int nvmlDeviceGetPciInfo_v3(void* device, Pci* info) {
+    strcpy(info->at, device == &devices[0] ? "00000000:3B:00.0" : "00000000:AF:00.0");
+    return 0;
+}
+/* The first GPU has four NVLinks, of which the third is down and the fourth ends nobody knows where; the second has none. */
+int nvmlDeviceGetNvLinkState(void* device, unsigned link, int* up) {
+    if (device != &devices[0]) return 3;
+    *up = link != 2;
+    return link < 4 ? 0 : 2;
+}
+int nvmlDeviceGetNvLinkRemotePciInfo_v2(void* device, unsigned link, Pci* info) {
+    static const char* ends[4] = {"00000000:AF:00.0", SWITCH, "00000000:06:00.0", "FFFFFFFF:FF:FF.0"};
+    strcpy(info->at, ends[link]);
+    return device == &devices[0] ? 0 : 3;
 }
 
 typedef struct { void* device; unsigned long long type, data; unsigned gpu, compute; } Event;

@@ -20,6 +20,7 @@ use super::exit::{self, Failure};
 use super::output::{Output, Table, bytes, counted, fine_span, number, span, utc};
 use super::{ClusterCommand, Globals, backup, config};
 use crate::config::Config;
+use crate::device::topology;
 use crate::node::{Storage, found};
 use crate::progress::{Progress, Unit};
 
@@ -186,7 +187,8 @@ fn devices_json(status: &Status) -> Value {
 }
 
 fn devices_text(status: &Status) -> String {
-    let mut table = Table::new([">DEVICE", "NAME", "NODE", "KIND", ">WORKERS", ">MEMORY", ">SHARDS", "REPLICAS"]);
+    let mut table =
+        Table::new([">DEVICE", "NAME", "NODE", "KIND", ">WORKERS", ">MEMORY", "PLACE", ">SHARDS", "REPLICAS"]);
     for device in &status.devices {
         let node = status.nodes.iter().find(|node| node.number == device.node);
         table.row([
@@ -196,10 +198,12 @@ fn devices_text(status: &Status) -> String {
             device.kind.clone(),
             device.workers.to_string(),
             device.memory_bytes.map(bytes).unwrap_or_default(),
+            topology::words(&device.place),
             number(u64::from(device.shards)),
             replicas(device),
         ]);
     }
+    table.drop_if_empty("PLACE");
     table.text()
 }
 
@@ -470,4 +474,29 @@ pub async fn enrol(config: &Config, file: &Path) -> Result<(), Failure> {
         .await
         .map(|_| ())
         .map_err(|e| Failure::new(exit::REFUSED, e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use ringhold_cluster::placement::Place;
+
+    use super::*;
+
+    #[test]
+    fn where_devices_are_is_shown_where_it_is_known_of_any() {
+        let place = Place { numa_node: Some(1), pci: Some("0000:3b:00.0".into()), ..Place::default() };
+        let device = |number, place| Device { number, kind: "cuda".into(), place, ..Device::default() };
+        let status = |devices| Status { devices, ..Status::default() };
+        let known = status(vec![device(0, Place::default()), device(1, place)]);
+        let text = devices_text(&known);
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0], ["DEVICE", "NAME", "NODE", "KIND", "WORKERS", "MEMORY", "PLACE", "SHARDS", "REPLICAS"]);
+        assert_eq!(lines[1], ["0", "0", "cuda", "0", "0"]);
+        assert_eq!(lines[2], ["1", "0", "cuda", "0", "0000:3b:00.0,", "NUMA", "1", "0"]);
+        let json = &devices_json(&known)["devices"][1]["place"];
+        let all = json!({"numa_node": 1, "pci": "0000:3b:00.0", "pcie_switch": null, "nvlinks": []});
+        assert_eq!(*json, all);
+        let text = devices_text(&status(vec![device(0, Place::default())]));
+        assert!(!text.contains("PLACE"), "{text}");
+    }
 }

@@ -100,7 +100,8 @@ fn machine_text(machine: &Machine) -> String {
     let mut fact = |name: &str, value: String| facts.row([name.into(), value]);
     let cores = machine.cpu.cores;
     let cores = format!("{cores} core{}", if cores == 1 { "" } else { "s" });
-    fact("CPU", machine.cpu.name.iter().cloned().chain([cores]).collect::<Vec<_>>().join(", "));
+    let numa = machine.cpu.numa_node.map(|node| format!("NUMA {node}"));
+    fact("CPU", machine.cpu.name.iter().cloned().chain([cores]).chain(numa).collect::<Vec<_>>().join(", "));
     if let Some(driver) = &machine.driver {
         let release = driver.release.as_ref().map(|release| format!("{release}, ")).unwrap_or_default();
         fact("driver", format!("{release}runs CUDA up to {}", driver.cuda));
@@ -135,14 +136,14 @@ fn gpus_table(machine: &Machine) -> Table {
         Table::new(["GPU", "NAME", ">COMPUTE", ">MEMORY", ">FREE", ">SMS", ">NUMA NODE", "PCI BUS", "ECC", "USABLE"]);
     for found in &machine.gpus {
         match found {
-            Found::Gpu { gpu, memory_free_bytes, usable, health, .. } => table.row([
+            Found::Gpu { gpu, memory_free_bytes, usable, health, place, .. } => table.row([
                 format!("cuda:{}", gpu.number),
                 gpu.name.clone(),
                 gpu.capability.to_string(),
                 bytes(gpu.memory_bytes),
                 memory_free_bytes.map(bytes).unwrap_or_default(),
                 gpu.multiprocessors.to_string(),
-                gpu.numa_node.map(|node| node.to_string()).unwrap_or_default(),
+                place.numa_node.map(|node| node.to_string()).unwrap_or_default(),
                 gpu.pci_bus_id.clone(),
                 health.as_ref().map(Health::summary).unwrap_or_default(),
                 if *usable { "yes" } else { "no" }.into(),
@@ -157,13 +158,18 @@ fn gpus_table(machine: &Machine) -> Table {
     table
 }
 
-/// Why a GPU is not usable, and what somebody should see to.
+/// Why a GPU is not usable, what somebody should see to, and what it is near to.
 fn reasons(found: &Found) -> String {
     match found {
-        Found::Gpu { gpu, unmet, health, no_health, .. } => {
+        Found::Gpu { gpu, unmet, health, no_health, place, no_nvlinks, .. } => {
             let unknown = no_health.as_ref().map(|why| format!("errors of its memory are not known: {why}"));
             let notes = health.iter().flat_map(Health::notes).chain(unknown);
-            let lines = unmet.iter().map(ToString::to_string).chain(notes);
+            let switch = place.pcie_switch.iter().map(|switch| format!("it is behind the PCIe switch {switch}"));
+            let ends = place.nvlinks.iter().cloned().collect::<Vec<_>>().join(", ");
+            let links = (!ends.is_empty()).then(|| format!("its NVLinks end at {ends}"));
+            let no_links = no_nvlinks.as_ref().map(|why| format!("where its NVLinks end is not known: {why}"));
+            let near = switch.chain(links).chain(no_links);
+            let lines = unmet.iter().map(ToString::to_string).chain(notes).chain(near);
             lines.map(|line| format!("cuda:{}: {line}\n", gpu.number)).collect()
         }
         Found::Broken { number, error } => format!("cuda:{number}: it does not answer: {error}\n"),

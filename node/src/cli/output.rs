@@ -81,6 +81,15 @@ impl Table {
         self.rows.push(cells.map(|cell| printable(&cell)).to_vec());
     }
 
+    /// Leaves a column out in which no row has anything.
+    pub fn drop_if_empty(&mut self, heading: &str) {
+        let column = self.rows[0].iter().position(|cell| cell == heading).expect("a column of the table");
+        if self.rows[1..].iter().all(|row| row[column].is_empty()) {
+            self.rows.iter_mut().for_each(|row| drop(row.remove(column)));
+            self.right.remove(column);
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.rows.len() == 1
     }

@@ -153,6 +153,7 @@ fn devices(state: &State) -> Vec<Device> {
         kind: device.about.kind.clone(),
         workers: device.about.workers,
         memory_bytes: device.about.memory_bytes,
+        place: device.place().cloned().unwrap_or_default(),
         shards: counts[number],
         term: device.term,
         replicas: device.replicas.clone(),

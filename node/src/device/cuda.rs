@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use ringhold_cluster::placement;
 use ringhold_kernels::bell::Bell;
 use ringhold_kernels::gpu::class::Class;
 use ringhold_kernels::gpu::compile::{self, Compiler, options};
@@ -28,6 +29,7 @@ use tracing::{error, info, warn};
 
 use super::ending::Ending;
 use super::host::Planned;
+use super::topology;
 use super::watch::Watch;
 use crate::config::{self, DeviceKind, Fallback, Host};
 
@@ -68,6 +70,7 @@ struct ProbedGpu {
     /// Why it does not answer.
     error: Option<String>,
     health: Option<Health>,
+    place: placement::Place,
 }
 
 #[derive(Debug, Deserialize)]
@@ -90,13 +93,14 @@ pub fn plan(devices: &config::Devices) -> Vec<Planned> {
         kind => kind == DeviceKind::Cuda,
     };
     let probed = if devices.0.iter().any(on_a_gpu) { probe() } else { Probed::default() };
-    decide(devices, &probed)
+    decide(devices, &probed, &topology::of_this_process())
 }
 
 /// Workers on a GPU that cannot be looked at: few enough for any that Ringhold runs on.
 const WORKERS_UNSEEN: u32 = 32;
 
-fn decide(devices: &config::Devices, probed: &Probed) -> Vec<Planned> {
+/// `cpus` is where devices are that have no GPU.
+fn decide(devices: &config::Devices, probed: &Probed, cpus: &placement::Place) -> Vec<Planned> {
     let usable = || (0..).zip(&probed.gpus).filter(|(_, gpu)| gpu.usable).map(|(number, _)| number);
     let mut planned = Vec::new();
     for device in &devices.0 {
@@ -114,15 +118,21 @@ fn decide(devices: &config::Devices, probed: &Probed) -> Vec<Planned> {
     }
     let planned = config::Devices(planned);
     let idle = usable().filter(|gpu| sharers(&planned, *gpu) == 0).collect::<Vec<u32>>();
-    planned.0.iter().map(|device| one(device, &planned, &idle, probed)).collect()
+    planned.0.iter().map(|device| one(device, &planned, &idle, probed, cpus)).collect()
 }
 
-fn one(device: &config::Device, all: &config::Devices, idle: &[u32], probed: &Probed) -> Planned {
+fn one(
+    device: &config::Device,
+    all: &config::Devices,
+    idle: &[u32],
+    probed: &Probed,
+    cpus: &placement::Place,
+) -> Planned {
     let workers = |gpu: u32, sharers: u32| {
         let blocks = probed.gpus.get(gpu as usize).map_or(0, |gpu| gpu.multiprocessors) / sharers.max(1);
         if blocks == 0 { WORKERS_UNSEEN } else { blocks.saturating_sub(BLOCKS_BESIDE).max(1) }
     };
-    let mut planned = Planned { device: device.clone(), unusable: None, fallbacks: Vec::new() };
+    let mut planned = Planned { device: device.clone(), unusable: None, fallbacks: Vec::new(), place: cpus.clone() };
     if device.kind == DeviceKind::Cuda {
         let (number, count) = (device.gpu, probed.gpus.len());
         planned.unusable = match (probed.gpus.get(number as usize), &probed.no_gpus) {
@@ -131,6 +141,7 @@ fn one(device: &config::Device, all: &config::Devices, idle: &[u32], probed: &Pr
             (None, None) => Some(format!("this machine has {count}, numbered from 0")),
         };
         planned.device.workers.get_or_insert(workers(number, sharers(all, number)));
+        planned.place = probed.gpus.get(number as usize).map(|gpu| gpu.place.clone()).unwrap_or_default();
     }
     let on_a_gpu = matches!(device.kind, DeviceKind::Cuda | DeviceKind::Emulated);
     if device.kind == DeviceKind::Cuda && device.fallback == Fallback::Auto {
@@ -422,9 +433,13 @@ mod tests {
         config::Device { kind, ..config::Device::default() }
     }
 
+    fn cpus() -> placement::Place {
+        placement::Place { numa_node: Some(3), ..Default::default() }
+    }
+
     fn decided(devices: Vec<config::Device>, gpus: Vec<ProbedGpu>) -> Vec<Planned> {
         let no_gpus = gpus.is_empty().then(|| "there is no driver".to_string());
-        decide(&config::Devices(devices), &Probed { gpus, no_gpus })
+        decide(&config::Devices(devices), &Probed { gpus, no_gpus }, &cpus())
     }
 
     fn planned(devices: Vec<config::Device>, gpus: Vec<ProbedGpu>) -> Vec<(String, u32, Option<u32>)> {
@@ -453,6 +468,20 @@ mod tests {
         assert_eq!(planned(two, vec![usable(132)]), expected);
         let few = config::Device { workers: Some(3), ..device(DeviceKind::Cuda) };
         assert_eq!(planned(vec![few], vec![usable(132)]), [("cuda0".into(), 0, Some(3))]);
+    }
+
+    #[test]
+    fn a_device_is_where_the_gpu_is_that_it_is_configured_for_and_otherwise_where_the_cpus_are() {
+        let at = |pci: &str| placement::Place { pci: Some(pci.into()), ..Default::default() };
+        let gone = ProbedGpu { usable: false, place: at("0000:af:00.0"), ..usable(132) };
+        let gpus = vec![ProbedGpu { place: at("0000:3b:00.0"), ..usable(132) }, gone];
+        let on = |gpu| config::Device { gpu, ..device(DeviceKind::Cuda) };
+        let devices = vec![device(DeviceKind::Cpu), on(1), on(0), device(DeviceKind::Emulated), on(7)];
+        let planned = decided(devices, gpus);
+        assert_eq!(planned[1].fallbacks.last().map(|last| last.kind), Some(DeviceKind::Cpu));
+        let places: Vec<_> = planned.into_iter().map(|planned| planned.place).collect();
+        let unknown = placement::Place::default();
+        assert_eq!(places, [cpus(), at("0000:af:00.0"), at("0000:3b:00.0"), cpus(), unknown]);
     }
 
     #[test]

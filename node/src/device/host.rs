@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::time::Duration;
 
 use ringhold_cluster::network::BoxFuture;
+use ringhold_cluster::placement;
 use ringhold_kernels::bell::{Bell, EventBell};
 use ringhold_kernels::clock::Clock;
 use ringhold_kernels::cpu;
@@ -64,6 +65,8 @@ pub struct Planned {
     pub unusable: Option<String>,
     /// What it goes on with where it fails, in this order.
     pub fallbacks: Vec<config::Device>,
+    /// Where it is, as far as that is known: of its own GPU, though it may go on with something else.
+    pub place: placement::Place,
 }
 
 /// Makes device hosts: chosen once, in `main` or by the simulator.
@@ -77,6 +80,7 @@ pub trait Devices: Send + Sync {
             },
             unusable: None,
             fallbacks: Vec::new(),
+            place: placement::Place::default(),
         };
         Ok(devices.0.iter().map(decided).collect())
     }

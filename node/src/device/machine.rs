@@ -1,12 +1,16 @@
 //! What devices this machine can have: its cores and its GPUs.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
+use ringhold_cluster::placement::Place;
 use ringhold_kernels::gpu::compile::Compiler;
 use ringhold_kernels::gpu::driver::{Driver, Error, Gpu, Version};
 use ringhold_kernels::gpu::needs::{self, MEMORY_BYTES_MIN, Needs, Toolchain, Unmet};
 use ringhold_kernels::gpu::nvml::{self, Health, Nvml};
 use serde::Serialize;
+
+use super::topology;
 
 /// A machine, as far as devices are concerned.
 #[derive(Clone, Debug, Serialize)]
@@ -21,7 +25,7 @@ pub struct Machine {
     pub no_gpus: Option<String>,
     /// Why there is no compiler, where there is none.
     pub no_compiler: Option<String>,
-    /// Why nobody tells how the GPUs' memory does, where nobody does.
+    /// Why nobody tells how the GPUs' memory does and where their NVLinks end, where nobody does.
     pub no_nvml: Option<String>,
 }
 
@@ -31,6 +35,8 @@ pub struct Cpu {
     pub name: Option<String>,
     /// Those that this process may use.
     pub cores: usize,
+    /// The memory node that all of these are next to.
+    pub numa_node: Option<u32>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -49,6 +55,8 @@ pub struct CompilerFacts {
 }
 
 /// A GPU that the driver counts.
+// A machine has few of them, and nobody keeps them.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum Found {
@@ -65,6 +73,10 @@ pub enum Found {
         health: Option<Health>,
         /// Why not, where NVML could not for this GPU.
         no_health: Option<String>,
+        /// Where it is, as far as that is known.
+        place: Place,
+        /// Why nobody knows where its NVLinks end, where NVML could not tell for this GPU.
+        no_nvlinks: Option<String>,
     },
     /// One that does not answer.
     Broken { number: usize, error: String },
@@ -103,7 +115,7 @@ impl Machine {
             (None, Ok(_)) => unreachable!("only a driver knows GPUs"),
         };
         Machine {
-            cpu: Cpu { name: cpu_name(), cores },
+            cpu: Cpu { name: cpu_name(), cores, numa_node: topology::of_this_process().numa_node },
             driver: driver.map(|driver| DriverFacts { cuda: driver.version, release: driver.release }),
             compiler,
             gpus,
@@ -131,7 +143,14 @@ fn found(
                 Some(Err(e)) => (None, Some(e.to_string())),
                 None => (None, None),
             };
-            Found::Gpu { usable: unmet.is_empty(), gpu, memory_free_bytes, unmet, health, no_health }
+            let (nvlinks, no_nvlinks) = match nvml.map(|nvml| nvml.nvlinks(&gpu.pci_bus_id)) {
+                Some(Ok(nvlinks)) => (nvlinks, None),
+                Some(Err(e)) => (BTreeSet::new(), Some(e.to_string())),
+                None => (BTreeSet::new(), None),
+            };
+            let place = topology::of_gpu(Path::new(topology::SYSTEM), &gpu.pci_bus_id, nvlinks);
+            let usable = unmet.is_empty();
+            Found::Gpu { usable, gpu, memory_free_bytes, unmet, health, no_health, place, no_nvlinks }
         }
         Err(error) => Found::Broken { number, error: error.to_string() },
     }

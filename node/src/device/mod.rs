@@ -19,6 +19,7 @@ mod retained;
 pub mod supervise;
 pub mod supervisor;
 pub(crate) mod switch;
+pub mod topology;
 mod watch;
 
 use std::sync::Arc;

@@ -74,6 +74,22 @@ fn a_node_that_comes_back_is_the_same_with_its_devices() {
 }
 
 #[test]
+fn a_device_that_is_in_another_slot_of_its_machine_is_the_same_and_known_to_be_there() {
+    let mut state = founded();
+    let at = |pci: Option<&str>, incarnation| {
+        let mut admission = admission(1, &["a"]);
+        admission.member.incarnation = incarnation;
+        admission.devices[0].place.pci = pci.map(String::from);
+        Command::Admit(admission)
+    };
+    for (incarnation, pci) in (1..).zip([Some("0000:3b:00.0"), Some("0000:af:00.0"), None]) {
+        assert_eq!(state.apply(at(pci, incarnation)), Ok(Outcome::Admitted { node: 1, devices: vec![0] }));
+        assert_eq!(state.devices[&0].place().unwrap().pci.as_deref(), pci);
+        assert_eq!((state.devices[&0].term, state.shard_counts()[&0]), (1, 16), "nothing else of it has changed");
+    }
+}
+
+#[test]
 fn who_does_not_fit_is_refused_and_told_why() {
     let mut state = founded();
     admit(&mut state, 1, &["a"]).unwrap();

@@ -235,6 +235,10 @@ fn shards_go_to_the_nearest_device_that_is_to_have_more() {
         assert_eq!(near(&state, 0, to), expected, "device {to}");
         assert_eq!(near(&state, to, 0), expected, "device {to}");
     }
+    // One that stands in has come from another machine, and with it what it said of where it is.
+    let mut stands_in = state.clone();
+    stands_in.devices.get_mut(&4).unwrap().adopted = true;
+    assert_eq!((near(&stands_in, 0, 4), near(&stands_in, 4, 0)), (Near::Node, Near::Node));
     set(&mut state, "placement", "topology");
     for from in 1..6 {
         let shards = crate::control::state::ranges(state.shards_of(from));

@@ -14,6 +14,7 @@ mod device;
 mod latency;
 mod model;
 mod nodes;
+mod place;
 mod programs;
 mod report;
 mod speed;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use ringhold_cluster::placement::Place;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -75,6 +76,8 @@ impl Figure {
 #[derive(Default)]
 pub struct Report {
     pub device: String,
+    /// Where in its machine it is, as far as that is known.
+    pub place: Place,
     /// Then no figure is a measurement: they show that the measurement runs to its end.
     pub emulated: bool,
     pub checks: Vec<(String, Outcome, String, Duration)>,
@@ -153,7 +156,9 @@ impl Report {
                 })
             })
             .collect();
-        let all = json!({"device": self.device, "emulated": self.emulated, "checks": checks, "figures": figures});
+        let all = json!({
+            "device": self.device, "place": self.place, "emulated": self.emulated, "checks": checks, "figures": figures,
+        });
         let file = folder.join("gpu-suite.json");
         std::fs::create_dir_all(folder)
             .and_then(|()| std::fs::write(&file, format!("{all}\n")))

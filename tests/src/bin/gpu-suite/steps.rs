@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::device::{Failed, Machine};
 use super::report::{Figure, Outcome, Report};
-use super::{Suite, Which, ceilings, correctness, latency, nodes, programs, speed};
+use super::{Suite, Which, ceilings, correctness, latency, nodes, place, programs, speed};
 
 /// What a step has found: in words, and in figures.
 pub type Found = Result<(String, Vec<Figure>), Failed>;
@@ -35,7 +35,8 @@ macro_rules! step {
 }
 
 /// Correctness first.
-const STEPS: [Step; 27] = [
+const STEPS: [Step; 28] = [
+    step!(check "where the GPU is", 30, place::is_known),
     step!(check "compile the ring kernels", 120, correctness::compile),
     step!(check "ordering and spill", 90, correctness::ordering_and_spill),
     step!(check "cyclic saturation", 60, correctness::cyclic_saturation),
@@ -80,7 +81,7 @@ pub fn run_all(which: Which, report: &mut Report) {
         STEPS.iter().for_each(|step| report.check(step.name, Outcome::Skipped, why.into(), Duration::ZERO));
     };
     match machine {
-        Ok(machine) => report.device = machine.name(),
+        Ok(machine) => (report.device, report.place) = (machine.name(), place::of(&machine)),
         Err(why) => return skip_all(report, &why),
     }
     report.emulated = matches!(which, Which::Emulated);
