@@ -391,9 +391,8 @@ impl Control {
         let Some(term) = halves.serving.filter(|_| !self.0.tenure.ending.load(SeqCst)) else { return Vec::new() };
         // Itself it cannot: without a majority it decides nothing, and with one it has its lease.
         let nodes = state.nodes.keys().map(|node| u64::from(*node)).filter(|node| *node != self.number());
-        // The times are by the leader's clock, and the oldest is not older than its term: before, it knew nobody's.
         let heard = self.heard();
-        let shows_life = |node| heard.contains_key(&node);
+        let shows_life = |node| heard.get(&node).is_some_and(|heard| *heard < self.0.timing.election_max);
         let given_up: Vec<_> =
             halves.grantor.give_up(now_us, nodes, shows_life).into_iter().map(|node| node as NodeNumber).collect();
         let mut live: BTreeSet<_> = halves.grantor.holders(now_us).into_iter().map(|node| node as NodeNumber).collect();

@@ -257,6 +257,8 @@ pub struct Nodes {
     /// By index: the hash of the state that the entry left, and the node where that was first seen.
     states: BTreeMap<u64, (u64, u64)>,
     leaders: BTreeMap<u64, u64>,
+    /// The last term of each device that there ever was.
+    terms_of: BTreeMap<DeviceNumber, u64>,
     pub violations: Vec<String>,
 }
 
@@ -276,6 +278,19 @@ impl Nodes {
         if first != number {
             self.note(format!("nodes {first} and {number} both lead in term {term}"));
         }
+    }
+
+    /// Takes in what devices there are.
+    pub fn devices(&mut self, state: &State) {
+        for (device, about) in &state.devices {
+            let term = self.terms_of.entry(*device).or_default();
+            *term = about.term.max(*term);
+        }
+    }
+
+    /// How often a device has begun on another node.
+    pub fn failovers(&self) -> u64 {
+        self.terms_of.values().map(|term| term - 1).sum()
     }
 
     /// Terms in which somebody led.

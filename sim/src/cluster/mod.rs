@@ -378,7 +378,7 @@ impl World {
     /// Everything is well again: all nodes come to the same, and that is what clients were told.
     async fn end(self: &Arc<World>, start: &Seen) {
         let (last, failovers) = match self.come_together().await {
-            Ok(state) => (Some(Seen::of(&state)), state.devices.values().map(|device| device.term - 1).sum()),
+            Ok(state) => (Some(Seen::of(&state)), self.nodes.lock().failovers()),
             Err(violation) => {
                 self.violation(violation);
                 (None, u64::MAX / 2)

@@ -231,6 +231,7 @@ async fn watch(site: Arc<Site>, world: Arc<World>, node: Control) {
                     .trace
                     .event(format_args!("node {} applied {index}: {hash:016x}, {role:?} in {term}", site.number));
                 nodes.applied(site.number, index, hash);
+                nodes.devices(&state);
             }
             nodes.role(site.number, role, term);
             drop(nodes);
