@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::lease::{Event, Grantor, Holder, LOOKS_PER_LEASE, Verdict};
 use super::mistake::{self, Mistake};
-use super::network::{Answer, Renewal, Request};
+use super::network::{Answer, Renewal, Request, Start};
 use super::state::{Command, DeviceNumber, NodeNumber};
 use super::types::{LogId, Types};
 use super::{Control, Role, Timing, failover};
@@ -89,15 +89,15 @@ pub enum Dismissed {
 pub(super) struct Tenure {
     lease: Lease,
     /// The node is about to end: that others do not reach it any more says nothing of them.
-    ending: AtomicBool,
-    halves: Mutex<Halves>,
+    pub(super) ending: AtomicBool,
+    pub(super) halves: Mutex<Halves>,
 }
 
-struct Halves {
+pub(super) struct Halves {
     holder: Holder,
-    grantor: Grantor,
+    pub(super) grantor: Grantor,
     /// The term in which this node leads and has applied all that was left by leaders before.
-    serving: Option<u64>,
+    pub(super) serving: Option<u64>,
     /// Others are about to vote: that is being agreed on.
     joining: bool,
     /// Others were to vote beside these members, and whether they may elect another is not known as long as no other members are.
@@ -112,7 +112,7 @@ impl Tenure {
         Tenure { lease: Lease::new(network), ending: AtomicBool::new(false), halves: Mutex::new(halves) }
     }
 
-    fn now_us(&self) -> u64 {
+    pub(super) fn now_us(&self) -> u64 {
         self.lease.0.network.steady_us()
     }
 }
@@ -146,9 +146,9 @@ impl Control {
         self.0.tenure.lease.clone()
     }
 
-    /// Keeps this node's lease, until the node must end, because it was given up or removed. `given_up` is how often it had been given
-    /// up in the state by which it has its devices.
-    pub async fn keep_lease(&self, given_up: u64) -> Dismissed {
+    /// Keeps the lease of this start of the node, until the node must end, because it was given up or removed.
+    pub async fn keep_lease(&self, start: Start) -> Dismissed {
+        let given_up = start.given_up;
         let own = self.number() as NodeNumber;
         let mut asks = FuturesUnordered::new();
         let mut due = interval(self.0.timing.lease / ASKS_PER_LEASE);
@@ -166,7 +166,7 @@ impl Control {
             if !alone && (is_due || leader != asked) && asks.len() < ASKS_MAX {
                 (is_due, asked) = (false, leader);
                 if let Some(leader) = leader {
-                    asks.push(self.renew(leader, own, given_up));
+                    asks.push(self.renew(leader, own, start));
                 }
             }
             tokio::select! {
@@ -196,13 +196,14 @@ impl Control {
     }
 
     /// Asks for this node's lease; says when, and what it was answered.
-    async fn renew(&self, leader: u64, node: NodeNumber, given_up: u64) -> (u64, Renewal) {
+    pub(super) async fn renew(&self, leader: u64, node: NodeNumber, start: Start) -> (u64, Renewal) {
         let sent_us = self.0.tenure.now_us();
+        let ends = self.0.tenure.ending.load(SeqCst);
         if leader == self.number() {
-            return (sent_us, self.renew_here(node, given_up));
+            return (sent_us, self.renew_here(node, start, ends));
         }
         let Some(peer) = self.peer(leader) else { return (sent_us, Renewal::NotNow) };
-        let request = Request::Renew { node, given_up };
+        let request = Request::Renew { node, start, ends };
         match self.0.links.ask(leader, &peer.address, &request, self.0.timing.lease).await {
             Ok(Answer::Renewed(renewal)) => (sent_us, renewal),
             _ => (sent_us, Renewal::NotNow),
@@ -210,7 +211,8 @@ impl Control {
     }
 
     /// Answers a node that asks for its lease.
-    pub(super) fn renew_here(&self, node: NodeNumber, given_up: u64) -> Renewal {
+    pub(super) fn renew_here(&self, node: NodeNumber, start: Start, ends: bool) -> Renewal {
+        let Start { run, given_up } = start;
         let mut halves = self.0.tenure.halves.lock();
         let now_us = self.0.tenure.now_us();
         let age = self.metrics(|metrics| halves.age(metrics));
@@ -224,10 +226,14 @@ impl Control {
         if state.was_removed(node) {
             return Renewal::Removed;
         }
-        if times < given_up || !state.nodes.contains_key(&node) {
+        // Nor does one that has been started again since hold anything.
+        if times < given_up || state.nodes.get(&node).is_none_or(|member| member.incarnation != run) {
             return Renewal::NotNow;
         }
-        match halves.grantor.asked(now_us, node.into(), age.as_micros() as u64) {
+        if ends {
+            halves.grantor.ends(node.into(), run);
+        }
+        match halves.grantor.asked(now_us, (node.into(), run), age.as_micros() as u64) {
             Verdict::Granted { span_us } => Renewal::Granted { span_us },
             Verdict::NotNow => Renewal::NotNow,
         }
@@ -249,7 +255,7 @@ impl Control {
         Event::Joined { lease_us: self.0.timing.lease.as_micros() as u64 }
     }
 
-    fn take_in(&self, halves: &mut Halves, event: Event) {
+    pub(super) fn take_in(&self, halves: &mut Halves, event: Event) {
         halves.holder.step(self.0.tenure.now_us(), event);
         self.0.tenure.lease.show(halves.holder.until_us());
     }
@@ -297,11 +303,6 @@ impl Control {
         }
     }
 
-    /// From now on this node gives no other up, though it may still lead: it is about to end.
-    pub fn give_nobody_up(&self) {
-        self.0.tenure.ending.store(true, SeqCst);
-    }
-
     fn serves(&self, term: Option<u64>) {
         let mut halves = self.0.tenure.halves.lock();
         halves.serving = term;
@@ -343,16 +344,12 @@ impl Control {
         let nodes = state.nodes.keys().map(|node| u64::from(*node)).filter(|node| *node != self.number());
         let given_up: Vec<_> =
             halves.grantor.give_up(now_us, nodes).into_iter().map(|node| node as NodeNumber).collect();
-        let mut live: BTreeSet<_> = halves.grantor.holders(now_us).into_iter().map(|node| node as NodeNumber).collect();
-        // Who votes alone asks nobody for its lease.
-        if self.0.tenure.lease.holds() {
-            live.insert(self.number() as NodeNumber);
-        }
+        let live = self.live(&halves, now_us);
         silent.retain(|node| !live.contains(node));
         let mut decided = Vec::new();
         for node in given_up {
             let devices = failover::choose(&state, node, &live);
-            if silent.insert(node) {
+            if silent.insert(node) && !halves.grantor.is_ending(node.into()) {
                 let (all, shards) = state.devices_of(node).fold((0, 0), |(devices, shards), (device, _)| {
                     (devices + 1, shards + state.shards_of(device).count())
                 });
@@ -368,6 +365,16 @@ impl Control {
             }
         }
         decided
+    }
+
+    /// Nodes to which something can be given.
+    pub(super) fn live(&self, halves: &Halves, now_us: u64) -> BTreeSet<NodeNumber> {
+        let mut live: BTreeSet<_> = halves.grantor.holders(now_us).into_iter().map(|node| node as NodeNumber).collect();
+        // Who votes alone asks nobody for its lease.
+        if self.0.tenure.lease.holds() && !self.0.tenure.ending.load(SeqCst) {
+            live.insert(self.number() as NodeNumber);
+        }
+        live
     }
 
     /// Has the cluster agree on it. Resolves once it is known what became of that, or that this node does not lead in the term any

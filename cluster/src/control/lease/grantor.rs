@@ -34,12 +34,36 @@ struct Leads {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Note {
+    /// Which start of the node it is of which the rest tells.
+    run: u64,
+    parting: Parting,
     /// Until when it may hold its lease.
     until_us: u64,
     /// When it last asked.
     asked_us: u64,
     /// It was given up, and it is not known yet what became of that.
     failing: bool,
+}
+
+/// What a start of a node has said of its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Parting {
+    #[default]
+    Stays,
+    /// It is about to end: it takes nothing on.
+    Ends,
+    /// It runs nothing, and holds no lease. What it has asked for before counts no more, when it comes late.
+    Ended,
+}
+
+impl Note {
+    /// Another start of the node has said nothing yet. What the one before holds it may hold still.
+    fn of(&mut self, run: u64) -> &mut Note {
+        if self.run != run {
+            (self.run, self.parting) = (run, Parting::Stays);
+        }
+        self
+    }
 }
 
 /// What a node is answered that asks for its lease.
@@ -73,11 +97,14 @@ impl Grantor {
         self.leads = None;
     }
 
-    /// A node asks for its lease. `age_us`: so long ago, by this node's clock, it sent the last thing by which a majority has
-    /// acknowledged that it leads.
-    pub fn asked(&mut self, now_us: u64, node: u64, age_us: u64) -> Verdict {
+    /// A node asks for its lease, in the start of it that has this number, and that is the last one of which the cluster knows.
+    /// `age_us`: so long ago, by this node's clock, it sent the last thing by which a majority has acknowledged that it leads.
+    pub fn asked(&mut self, now_us: u64, (node, run): (u64, u64), age_us: u64) -> Verdict {
         let Some(leads) = &mut self.leads else { return Verdict::NotNow };
-        let note = leads.nodes.entry(node).or_default();
+        let note = leads.nodes.entry(node).or_default().of(run);
+        if note.parting == Parting::Ended {
+            return Verdict::NotNow;
+        }
         note.asked_us = now_us;
         let span_us = self.lease_us.saturating_sub(at_least(age_us));
         if note.failing || span_us == 0 {
@@ -85,6 +112,29 @@ impl Grantor {
         }
         note.until_us = note.until_us.max(now_us + at_least(span_us));
         Verdict::Granted { span_us }
+    }
+
+    /// A node is about to end, as it says itself in this start of it: nothing is given to it any more.
+    pub fn ends(&mut self, node: u64, run: u64) {
+        self.parts(node, run, Parting::Ends);
+    }
+
+    /// A node says that this start of it runs nothing any more, holds no lease, and will ask for none: it is granted nothing.
+    pub fn ended(&mut self, node: u64, run: u64) {
+        self.parts(node, run, Parting::Ended);
+    }
+
+    fn parts(&mut self, node: u64, run: u64, parting: Parting) {
+        if let Some(leads) = &mut self.leads {
+            let note = leads.nodes.entry(node).or_default().of(run);
+            note.parting = note.parting.max(parting);
+        }
+    }
+
+    /// Whether a node has said that it ends.
+    pub fn is_ending(&self, node: u64) -> bool {
+        let note = self.leads.as_ref().and_then(|leads| leads.nodes.get(&node));
+        note.is_some_and(|note| note.parting != Parting::Stays)
     }
 
     /// Which of these nodes surely hold no lease any more, and have been silent for too long. They are granted nothing until
@@ -131,9 +181,10 @@ impl Grantor {
         }
     }
 
-    /// Nodes to which something can be given: they hold leases, as far as is known here.
+    /// Nodes to which something can be given: they hold leases, as far as is known here, and go on.
     pub fn holders(&self, now_us: u64) -> BTreeSet<u64> {
         let nodes = self.leads.iter().flat_map(|leads| &leads.nodes);
-        nodes.filter(|(_, note)| !note.failing && note.until_us > now_us).map(|(node, _)| *node).collect()
+        let goes_on = |note: &Note| !note.failing && note.parting == Parting::Stays && note.until_us > now_us;
+        nodes.filter(|(_, note)| goes_on(note)).map(|(node, _)| *node).collect()
     }
 }
