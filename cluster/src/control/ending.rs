@@ -15,7 +15,7 @@ use super::{Control, Error, Role, failover};
 /// How long a node that is about to end waits until the leader knows.
 const TOLD_WITHIN: Duration = Duration::from_millis(200);
 /// A leader may just have been elected. It waits so long to hear of nodes that could go on with what is another's.
-const MEETS_WITHIN: Duration = Duration::from_millis(500);
+const MEETS_WITHIN: Duration = Duration::from_secs(1);
 /// From one look for them to the next.
 const MEETS_AGAIN: Duration = Duration::from_millis(10);
 
@@ -76,7 +76,7 @@ impl Control {
     /// Answers a node that has ended. The answer may be asked for once more, and what was begun for it dropped at any time.
     pub(super) async fn ended_here(&self, node: NodeNumber, start: Start) -> Answer {
         let (began, mut unknown) = (Instant::now(), String::new());
-        while began.elapsed() < self.0.timing.append {
+        while began.elapsed() < MEETS_WITHIN + self.0.timing.append {
             let meets = began.elapsed() < MEETS_WITHIN;
             let devices = match self.others_go_on(node, start, meets) {
                 Next::Agree(devices) => devices,

@@ -12,7 +12,7 @@ use openraft::metrics::RaftMetrics;
 use openraft::{Instant as _, ServerState};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::lease::{Event, Grantor, Holder, LOOKS_PER_LEASE, Verdict};
 use super::mistake::{self, Mistake};
@@ -26,6 +26,9 @@ use crate::network::Network;
 const ASKS_PER_LEASE: u32 = 4;
 /// Questions that are on their way at a time, at most.
 const ASKS_MAX: usize = 8;
+
+/// Which node is given which device.
+type Given = BTreeMap<DeviceNumber, NodeNumber>;
 
 /// Whether a node may run its devices now. Clones are the same one.
 #[derive(Clone)]
@@ -154,6 +157,8 @@ impl Control {
         let mut due = interval(self.0.timing.lease / ASKS_PER_LEASE);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut is_due, mut asked) = (true, None);
+        // Whoever has just been elected may have to find out first what leaders before it have left.
+        let (mut again, mut is_again) = (Instant::now(), false);
         loop {
             let seen = self.changes();
             if self.state().times_given_up(own) > given_up {
@@ -164,7 +169,7 @@ impl Control {
             // Whoever has just been elected is asked at once.
             let alone = self.is_alone();
             if !alone && (is_due || leader != asked) && asks.len() < ASKS_MAX {
-                (is_due, asked) = (false, leader);
+                (is_due, is_again, asked) = (false, false, leader);
                 if let Some(leader) = leader {
                     asks.push(self.renew(leader, own, start));
                 }
@@ -177,7 +182,7 @@ impl Control {
                         let sent_us = if late { self.0.tenure.now_us() } else { sent_us };
                         self.take_in(&mut self.0.tenure.halves.lock(), Event::Granted { sent_us, span_us });
                     }
-                    Renewal::NotNow => {}
+                    Renewal::NotNow => (again, is_again) = (Instant::now() + self.0.timing.heartbeat, true),
                     Renewal::GivenUp { times } => {
                         tracing::warn!("the node was given up {times} times, and knows of {given_up}");
                         self.0.tenure.lease.show(0);
@@ -190,6 +195,7 @@ impl Control {
                 },
                 // Whoever votes alone asks nobody, and need not wake for it.
                 _ = due.tick(), if !alone => is_due = true,
+                () = sleep_until(again), if !alone && is_again => (is_due, is_again) = (true, false),
                 _ = self.changed(seen) => {}
             }
         }
@@ -285,8 +291,8 @@ impl Control {
             match self.role() {
                 (Role::Leader, term) => {
                     self.serve(term).await;
-                    for (node, devices) in self.give_up(&mut silent) {
-                        decided.push(self.begin_elsewhere(term, node, devices));
+                    for (node, ended, devices) in self.give_up(&mut silent) {
+                        decided.push(self.begin_elsewhere(term, node, ended, devices));
                     }
                 }
                 _ => {
@@ -334,14 +340,16 @@ impl Control {
         }
     }
 
-    /// Who has been silent for too long, and where which of its devices begin. `silent`: of whom that has been said.
-    fn give_up(&self, silent: &mut BTreeSet<NodeNumber>) -> Vec<(NodeNumber, BTreeMap<DeviceNumber, NodeNumber>)> {
+    /// Who has been silent for too long, or which start of it has ended, and where which of its devices begin. `silent`: of whom that has
+    /// been said.
+    fn give_up(&self, silent: &mut BTreeSet<NodeNumber>) -> Vec<(NodeNumber, Option<u64>, Given)> {
         let mut halves = self.0.tenure.halves.lock();
         let now_us = self.0.tenure.now_us();
         let state = self.state();
         let Some(term) = halves.serving.filter(|_| !self.0.tenure.ending.load(SeqCst)) else { return Vec::new() };
         // Itself it cannot: without a majority it decides nothing, and with one it has its lease.
-        let nodes = state.nodes.keys().map(|node| u64::from(*node)).filter(|node| *node != self.number());
+        let nodes = state.nodes.iter().map(|(node, member)| (u64::from(*node), member.incarnation));
+        let nodes = nodes.filter(|(node, _)| *node != self.number());
         let given_up: Vec<_> =
             halves.grantor.give_up(now_us, nodes).into_iter().map(|node| node as NodeNumber).collect();
         let live = self.live(&halves, now_us);
@@ -349,7 +357,8 @@ impl Control {
         let mut decided = Vec::new();
         for node in given_up {
             let devices = failover::choose(&state, node, &live);
-            if silent.insert(node) && !halves.grantor.is_ending(node.into()) {
+            let ended = halves.grantor.has_ended(node.into()).then(|| state.nodes[&node].incarnation);
+            if silent.insert(node) && ended.is_none() {
                 let (all, shards) = state.devices_of(node).fold((0, 0), |(devices, shards), (device, _)| {
                     (devices + 1, shards + state.shards_of(device).count())
                 });
@@ -361,7 +370,7 @@ impl Control {
             match devices.is_empty() {
                 // There is nothing to be done about it.
                 true => halves.grantor.settled(term, node.into()),
-                false => decided.push((node, devices)),
+                false => decided.push((node, ended, devices)),
             }
         }
         decided
@@ -383,9 +392,14 @@ impl Control {
         &self,
         term: u64,
         node: NodeNumber,
-        devices: BTreeMap<DeviceNumber, NodeNumber>,
+        ended: Option<u64>,
+        devices: Given,
     ) -> (u64, NodeNumber) {
-        let command = Command::GiveUp { node, times: self.state().times_given_up(node), devices };
+        let times = self.state().times_given_up(node);
+        let command = match ended {
+            Some(run) => Command::Ended { node, run, times, devices },
+            None => Command::GiveUp { node, times, devices },
+        };
         while self.role() == (Role::Leader, term) {
             // What may have been done already is refused the second time.
             match self.propose_here(command.clone(), self.0.timing.append).await {

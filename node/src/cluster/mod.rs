@@ -130,7 +130,7 @@ const RETIRE_LIMIT: Duration = Duration::from_secs(3);
 /// How long a node that leads has for handing that over as it ends.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
 /// How long a node that has ended has for saying so.
-const ENDED_LIMIT: Duration = Duration::from_secs(1);
+const ENDED_LIMIT: Duration = Duration::from_millis(1_500);
 /// How long another may take to take over until it is asked again.
 const HAND_OVER_PAUSE: Duration = Duration::from_millis(500);
 

@@ -133,38 +133,47 @@ impl Grantor {
 
     /// Whether a node has said that it ends.
     pub fn is_ending(&self, node: u64) -> bool {
-        let note = self.leads.as_ref().and_then(|leads| leads.nodes.get(&node));
-        note.is_some_and(|note| note.parting != Parting::Stays)
+        self.parting_of(node) != Parting::Stays
     }
 
-    /// Which of these nodes surely hold no lease any more, and have been silent for too long. They are granted nothing until
-    /// [`Grantor::settled`] says what became of each. To be asked at least [`LOOKS_PER_LEASE`] times in a lease.
+    /// Whether a node has said that it has ended.
+    pub fn has_ended(&self, node: u64) -> bool {
+        self.parting_of(node) == Parting::Ended
+    }
+
+    fn parting_of(&self, node: u64) -> Parting {
+        let note = self.leads.as_ref().and_then(|leads| leads.nodes.get(&node));
+        note.map_or(Parting::Stays, |note| note.parting)
+    }
+
+    /// Which of these nodes, of each of which this is the last start, surely hold no lease any more, and have been silent for too long
+    /// or have ended. They are granted nothing until [`Grantor::settled`] says what became of each. To be asked at least
+    /// [`LOOKS_PER_LEASE`] times in a lease.
     ///
     /// Who asked lately is not silent, though it may not have been granted anything for want of a majority. And where this node was
     /// silent itself, others may only have waited for it.
-    pub fn give_up(&mut self, now_us: u64, nodes: impl IntoIterator<Item = u64>) -> Vec<u64> {
+    pub fn give_up(&mut self, now_us: u64, nodes: impl IntoIterator<Item = (u64, u64)>) -> Vec<u64> {
         let Some(leads) = &mut self.leads else { return Vec::new() };
         if now_us > leads.looked_us + self.lease_us / LOOKS_PER_LEASE {
             leads.attentive_us = now_us;
         }
         leads.looked_us = now_us;
-        let nodes: Vec<u64> = nodes.into_iter().collect();
+        let nodes: Vec<(u64, u64)> = nodes.into_iter().collect();
         // One that has just come has yet to start its devices.
         let asked_us = if leads.met { now_us + LEASES_TO_COME * self.lease_us } else { 0 };
-        for node in &nodes {
+        for (node, _) in &nodes {
             leads.nodes.entry(*node).or_insert(Note { asked_us, ..Note::default() });
         }
         leads.met = true;
         let lately = self.lease_us / 2;
-        if now_us < leads.attentive_us + lately {
-            return Vec::new();
-        }
+        let is_attentive = now_us >= leads.attentive_us + lately;
         let mut given_up = Vec::new();
-        for node in nodes {
-            let note = leads.nodes.entry(node).or_default();
+        for (node, run) in nodes {
+            let note = leads.nodes.entry(node).or_default().of(run);
             // Of whom this leader has never heard, somebody else has waited for long enough: there was an election.
             let until_us = (note.until_us + self.spare_us).max(leads.before_until_us);
-            if !note.failing && now_us > until_us.max(note.asked_us + lately) {
+            let is_silent = is_attentive && now_us > until_us.max(note.asked_us + lately);
+            if !note.failing && (is_silent || note.parting == Parting::Ended) {
                 note.failing = true;
                 given_up.push(node);
             }

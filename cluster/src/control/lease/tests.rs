@@ -284,9 +284,7 @@ impl World {
                         self.handed_on += usize::from(ended);
                         self.agree(Decision::GivenUp { node, to });
                     }
-                    if !ended {
-                        self.nodes[leader as usize].grantor.settled(term, node);
-                    }
+                    self.nodes[leader as usize].grantor.settled(term, node);
                 }
             }
             Next::Learns { node, agreed } => {
@@ -395,15 +393,18 @@ impl World {
         self.plan(again, Next::Looks(leader));
         let Some((term, _)) = self.nodes[leader as usize].leads else { return };
         let now_us = self.clock(leader);
+        let runs = (0..NODES).map(|node| (node, self.start_of(node, self.nodes[leader as usize].knows).run));
+        let runs: Vec<_> = runs.collect();
         let grantor = &mut self.nodes[leader as usize].grantor;
-        let given_up = grantor.give_up(now_us, 0..NODES);
+        let given_up: Vec<_> =
+            grantor.give_up(now_us, runs).into_iter().map(|node| (node, grantor.has_ended(node))).collect();
         let holders = grantor.holders(now_us);
-        for node in given_up {
+        for (node, ended) in given_up {
             let start = self.start_of(node, self.nodes[leader as usize].knows);
             match holders.iter().next() {
                 Some(to) => {
                     let (delay, to) = (self.delay(), *to);
-                    self.plan(delay, Next::Agreed { term, leader, node, start, ended: false, to });
+                    self.plan(delay, Next::Agreed { term, leader, node, start, ended, to });
                 }
                 None => self.nodes[leader as usize].grantor.settled(term, node),
             }
@@ -531,7 +532,7 @@ fn who_has_ended_holds_no_lease_whatever_comes_late() {
 /// Looks who is silent, as often as one has to, from one moment to another; says who was given up, and when.
 fn look(grantor: &mut Grantor, from_us: u64, until_us: u64) -> Vec<(u64, u64)> {
     let moments = (from_us..=until_us).step_by(10_000);
-    moments.flat_map(|now_us| grantor.give_up(now_us, [1, 2]).into_iter().map(move |node| (node, now_us))).collect()
+    moments.flat_map(|now_us| grantor.give_up(now_us, [(1, 0), (2, 0)]).into_iter().map(move |node| (node, now_us))).collect()
 }
 
 #[test]
@@ -609,4 +610,12 @@ fn what_a_node_says_of_its_end_is_good_for_that_start_of_it() {
     assert!(grantor.is_ending(1) && holders(&grantor, 4) == [2]);
     assert_eq!(grantor.asked(5, (1, 6), 0), Verdict::Granted { span_us: LEASE_US }, "it was started again");
     assert!(!grantor.is_ending(1) && holders(&grantor, 6) == [1, 2]);
+    // What could not be given to others at once is as soon as that can be.
+    grantor.ended(1, 6);
+    assert_eq!(grantor.give_up(7, [(1, 6), (2, 5)]), [1]);
+    assert!(grantor.give_up(8, [(1, 6), (2, 5)]).is_empty(), "that is under way");
+    grantor.settled(7, 1);
+    assert_eq!(grantor.give_up(9, [(1, 6), (2, 5)]), [1]);
+    grantor.settled(7, 1);
+    assert!(grantor.give_up(10, [(1, 7), (2, 5)]).is_empty(), "it was started again");
 }
