@@ -250,7 +250,6 @@ impl Running {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_a_stopped_node_ran_goes_on_elsewhere_without_waiting_for_its_lease() {
     let authority = Authority::in_memory(&RealNetwork).unwrap();
-    ringhold::logs::start(&ringhold::config::Log::default());
     let places = ["a", "b", "c", "d", "e"].map(|name| Place::new(name, LEASE));
     let a = places[0].start(&authority, None).await;
     let thrice = Command::Set { name: "replication_factor".into(), value: "3".into() };
