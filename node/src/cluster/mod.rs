@@ -441,7 +441,9 @@ impl Cluster {
             match said {
                 Ok(()) => tracing::info!("the cluster knows that the node has ended"),
                 Err(why) => {
-                    tracing::info!("its devices begin on other nodes, where there are copies, once its lease has run out: {why}");
+                    tracing::info!(
+                        "its devices begin on other nodes, where there are copies, once its lease has run out: {why}"
+                    );
                 }
             }
         };

@@ -336,8 +336,7 @@ impl World {
             memory_bytes: None,
             place: Default::default(),
         };
-        let admit =
-            Command::Admit(Admission { cluster: CLUSTER, number, member, devices: vec![device], fresh: false });
+        let admit = Command::Admit(Admission { cluster: CLUSTER, number, member, devices: vec![device], fresh: false });
         match self.settle(admit).await? {
             Outcome::Admitted { node, .. } => Some(node.into()),
             Outcome::Done => None,

@@ -177,6 +177,8 @@ impl Site {
                     world.wires.while_awake(self.number, leases::end(&self, world, &node)).await;
                     // What it said is of this start of it, also where nobody has heard it.
                     self.run.fetch_add(1, Relaxed);
+                    // That it has been given up, as it may have heard, is nothing to its next start.
+                    self.state.lock().order = None;
                 }
                 return Some(down);
             }

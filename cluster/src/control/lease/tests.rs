@@ -532,7 +532,9 @@ fn who_has_ended_holds_no_lease_whatever_comes_late() {
 /// Looks who is silent, as often as one has to, from one moment to another; says who was given up, and when.
 fn look(grantor: &mut Grantor, from_us: u64, until_us: u64) -> Vec<(u64, u64)> {
     let moments = (from_us..=until_us).step_by(10_000);
-    moments.flat_map(|now_us| grantor.give_up(now_us, [(1, 0), (2, 0)]).into_iter().map(move |node| (node, now_us))).collect()
+    moments
+        .flat_map(|now_us| grantor.give_up(now_us, [(1, 0), (2, 0)]).into_iter().map(move |node| (node, now_us)))
+        .collect()
 }
 
 #[test]
