@@ -27,6 +27,8 @@ pub struct SimDisk {
     inner: Arc<Mutex<Inner>>,
     /// The power has failed at a write.
     failed: Arc<Notify>,
+    /// It is held no more.
+    goes_on: Arc<Notify>,
 }
 
 /// How a disk behaves.
@@ -56,6 +58,8 @@ struct Inner {
     /// How often the power was there; handles of earlier times are dead.
     life: u64,
     powered: bool,
+    /// It begins no job.
+    held: bool,
     /// So many writes more, and the power fails.
     fails_after: Option<u64>,
     off: Box<dyn Fn() + Send>,
@@ -88,13 +92,14 @@ impl SimDisk {
             before: BTreeMap::new(),
             life: 0,
             powered: false,
+            held: false,
             fails_after: None,
             off,
             epochs: BTreeMap::new(),
             violations: Vec::new(),
             figures: Figures::default(),
         };
-        SimDisk { inner: Arc::new(Mutex::new(inner)), failed: Arc::default() }
+        SimDisk { inner: Arc::new(Mutex::new(inner)), failed: Arc::default(), goes_on: Arc::default() }
     }
 
     /// Gives it power. `fails_after`: at which write from now on the power fails.
@@ -111,6 +116,22 @@ impl SimDisk {
     /// Has the power fail at a write: so many from now on.
     pub fn fail_at_write(&self, writes: u64) {
         self.inner.lock().fails_after = Some(writes);
+    }
+
+    /// Has it do no job, or go on with those that wait.
+    pub fn hold(&self, hold: bool) {
+        self.inner.lock().held = hold;
+        self.goes_on.notify_waiters();
+    }
+
+    async fn goes_on(&self) {
+        loop {
+            let goes_on = self.goes_on.notified();
+            if !self.inner.lock().held {
+                return;
+            }
+            goes_on.await;
+        }
     }
 
     /// Takes its power away.
@@ -392,6 +413,7 @@ impl Jobs for Handle {
                 inner.random.below(most + 1)
             };
             sleep(Duration::from_micros(wait_us)).await;
+            handle.disk.goes_on().await;
             if !handle.has_power() {
                 return std::future::pending().await;
             }

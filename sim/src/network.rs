@@ -52,6 +52,8 @@ struct Inner {
     weather: Weather,
     /// From which machine to which nothing gets through.
     cut: BTreeSet<(IpAddr, IpAddr)>,
+    /// Machines that stand still, each with what comes to it and what it sends meanwhile.
+    held: BTreeMap<IpAddr, Vec<Datagram>>,
     /// What is on its way, by when it arrives and which was sent first.
     flying: BTreeMap<(Instant, u64), Datagram>,
     sent: u64,
@@ -88,6 +90,7 @@ impl Net {
             started: Instant::now(),
             weather,
             cut: BTreeSet::new(),
+            held: BTreeMap::new(),
             flying: BTreeMap::new(),
             sent: 0,
             sockets: BTreeMap::new(),
@@ -134,7 +137,28 @@ impl Net {
     /// Has a machine lose its power: its sockets send and receive nothing any more, though the program that had them may not
     /// know it yet, and others can be bound in their place.
     pub fn power_off(&self, machine: &Machine) {
-        self.0.lock().sockets.retain(|address, _| address.ip() != machine.address);
+        let mut inner = self.0.lock();
+        inner.sockets.retain(|address, _| address.ip() != machine.address);
+        if let Some(held) = inner.held.get_mut(&machine.address) {
+            held.clear();
+        }
+    }
+
+    /// Has a machine stand still, as seen from others: what it sends goes out once it goes on, and what comes to it comes then. Its
+    /// tasks go on meanwhile: all machines share a thread.
+    pub fn hold(&self, machine: &Machine, hold: bool) {
+        let mut inner = self.0.lock();
+        inner.trace.event(format_args!("{} {}", machine.address, if hold { "stands still" } else { "goes on" }));
+        if hold {
+            inner.held.entry(machine.address).or_default();
+        } else if let Some(held) = inner.held.remove(&machine.address) {
+            for datagram in held {
+                match datagram.from.ip() == machine.address {
+                    true => inner.send(datagram.from, datagram.to, &datagram.bytes),
+                    false => inner.arrives(datagram),
+                }
+            }
+        }
     }
 
     /// Datagrams sent so far.
@@ -177,6 +201,9 @@ enum Fate {
 
 impl Inner {
     fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        if let Some(held) = self.held.get_mut(&from.ip()) {
+            return held.push(Datagram { from, to, bytes: bytes.to_vec() });
+        }
         let weather = self.weather;
         let fate = if self.cut.contains(&(from.ip(), to.ip())) {
             Fate::Cut
@@ -214,6 +241,13 @@ impl Inner {
     /// The first datagram on its way reaches its socket, if that is still there.
     fn arrive(&mut self) {
         let Some((_, datagram)) = self.flying.pop_first() else { return };
+        match self.held.get_mut(&datagram.to.ip()) {
+            Some(held) => held.push(datagram),
+            None => self.arrives(datagram),
+        }
+    }
+
+    fn arrives(&mut self, datagram: Datagram) {
         let Some(inbox) = self.sockets.get_mut(&datagram.to) else { return };
         if inbox.arrived.len() < INBOX_DATAGRAMS_MAX {
             inbox.arrived.push_back((datagram.from, datagram.bytes));

@@ -71,8 +71,9 @@ pub struct PinnedDevice {
 /// What the node whose device gives shards asks of others: see `router/away.rs`, and `router/retire.rs` for the last. `id` says which migration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Moving {
-    /// Send nothing more to these shards, and say when all that was sent has arrived. To the target's node: prepare for them.
-    Hold { id: u64, shards: Vec<Range<u32>>, from: DeviceNumber, to: DeviceNumber },
+    /// Send nothing more to these shards, and say when all that was sent has arrived. To the target's node: prepare for them. `run` is
+    /// the incarnation of the node that asks.
+    Hold { id: u64, run: u64, shards: Vec<Range<u32>>, from: DeviceNumber, to: DeviceNumber },
     /// The next part of what is carried.
     Carry { id: u64, at: u64, bytes: Vec<u8>, last: bool },
     /// The shards are the target's: say when they are at work there.

@@ -139,7 +139,7 @@ impl Router {
         movable(&source)?;
         let mut id = [0; 8];
         self.network.random(&mut id);
-        let run = |node| state.nodes.get(&node).map_or(0, |member| member.incarnation);
+        let run = |node| incarnation(&state, node).unwrap_or(0);
         let before = source.door.lock().link().segment().owners();
         let mut giving = Giving {
             id: u64::from_le_bytes(id),
@@ -185,13 +185,13 @@ impl Router {
     /// Answers a node that gives shards, or one that holds for those that this one gives.
     pub(super) async fn answer_moving(self: Arc<Router>, from: NodeNumber, asked: Moving) -> Result<Moves, String> {
         match asked {
-            Moving::Hold { id, shards, from: device, to } => {
+            Moving::Hold { id, run, shards, from: device, to } => {
                 let shards = shards.into_iter().flatten().map(|shard| shard as usize).collect();
                 let router = self.clone();
                 let (done, holds) = oneshot::channel();
                 // Though the other node gives up waiting: what is held is let go of in any case.
                 self.run_with_node(async move {
-                    let _ = done.send(router.hold(from, id, shards, device, to).await);
+                    let _ = done.send(router.hold((from, run), id, shards, device, to).await);
                 });
                 holds.await.map_err(|_| "the node stops".to_string())?
             }
@@ -212,7 +212,7 @@ impl Router {
     /// Holds what is sent to these shards; once it has answered, until they have moved or will not.
     async fn hold(
         self: Arc<Router>,
-        giver: NodeNumber,
+        (giver, run): (NodeNumber, u64),
         id: u64,
         shards: ShardSet,
         from: DeviceNumber,
@@ -230,6 +230,14 @@ impl Router {
             return Err(busy.into());
         }
         let still = self.hold_all_checkpoints().await;
+        // That may have waited for the giver, which has started again since: nobody would ever say what became of this.
+        let until = Instant::now() + BUSY_LIMIT;
+        while incarnation(&cluster.state(), giver) != Some(run) {
+            if Instant::now() >= until {
+                return Err(format!("node {giver} has started again since it asked"));
+            }
+            sleep(POLL_EVERY).await;
+        }
         if let Some(target) = &target {
             movable(target).map_err(|e| e.to_string())?;
             taken(target).await.map_err(|e| e.to_string())?;
@@ -256,21 +264,21 @@ impl Router {
             sleep(POLL_EVERY).await;
         }
         let router = self.clone();
-        self.run_with_node(router.hold_until_decided(cluster, giver, id, shards, (from, to), (alone, still)));
+        let decided = router.hold_until_decided(cluster, (giver, run), id, shards, (from, to), (alone, still));
+        self.run_with_node(decided);
         Ok(Moves::Holds { adoption })
     }
 
     async fn hold_until_decided(
         self: Arc<Router>,
         cluster: Arc<Cluster>,
-        giver: NodeNumber,
+        (giver, run): (NodeNumber, u64),
         id: u64,
         shards: ShardSet,
         (from, to): (DeviceNumber, DeviceNumber),
         guards: (OwnedMutexGuard<()>, Vec<OwnedMutexGuard<()>>),
     ) {
-        let run = |state: &State| state.nodes.get(&giver).map(|member| member.incarnation);
-        let (first_run, mut reached) = (run(&cluster.state()), Instant::now());
+        let mut reached = Instant::now();
         let mut guards = Some(guards);
         loop {
             let (seen, state) = (cluster.changes(), cluster.state());
@@ -278,7 +286,7 @@ impl Router {
             // Of a node that has started again the cluster takes no change that was begun before.
             // Nor of one that does not run the device any more.
             let gives = state.devices.get(&from).is_some_and(|device| device.node == giver);
-            if moved || !gives || !has(&state, &shards, from) || run(&state) != first_run {
+            if moved || !gives || !has(&state, &shards, from) || incarnation(&state, giver) != Some(run) {
                 let still = match &guards {
                     Some(_) => Vec::new(),
                     None => self.hold_all_checkpoints().await,
@@ -431,6 +439,11 @@ impl Router {
     }
 }
 
+/// In which of its lives a node is, as agreed.
+fn incarnation(state: &State, node: NodeNumber) -> Option<u64> {
+    state.nodes.get(&node).map(|member| member.incarnation)
+}
+
 /// Whether a device can give and take shards now.
 fn movable(device: &Device) -> Result<(), Error> {
     if device.serving_kind() != DeviceKind::Cpu {
@@ -572,7 +585,8 @@ impl Giving<'_> {
         let mut holding = JoinSet::new();
         for node in others(state, self.cluster) {
             let shards = ranges(self.shards.iter().map(|shard| shard as u32));
-            let hold = Moving::Hold { id: self.id, shards, from: self.source.number, to: self.to };
+            let (id, run) = (self.id, self.runs.0);
+            let hold = Moving::Hold { id, run, shards, from: self.source.number, to: self.to };
             let cluster = self.cluster.clone();
             holding.spawn(async move { (node, cluster.ask_moving(node, hold, HOLD_LIMIT * 2).await) });
         }

@@ -692,6 +692,11 @@ impl Router {
     fn take_one(&self, envelope: Envelope, header: &Header, payload: &[u8], letters: &mut Vec<Letter>) {
         match envelope.numbered.and_then(|numbered| Some((self.place_of(numbered.to)?, numbered))) {
             Some((place, numbered)) => self.take_numbered(place, numbered, envelope.hops, header, payload, letters),
+            // The device is another node's by now, and who has numbered it for the device keeps it, and gives it to that node too: under
+            // its number it is taken once.
+            None if envelope.numbered.is_some_and(|numbered| self.node_of(numbered.to).is_some()) => {
+                self.send_elsewhere(Envelope { hops: envelope.hops + 1, ..envelope }, header, payload, letters);
+            }
             None => self.pass_on_one(Envelope { numbered: None, ..envelope }, header, payload, letters),
         }
     }

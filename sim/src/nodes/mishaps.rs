@@ -77,6 +77,27 @@ pub async fn happen(world: Arc<World>, mishap: Mishap) {
             site.order(Order::Stop { down });
             site.death(&node).await;
         }
+        Mishap::Pause { node, span } => {
+            let site = world.pick(node);
+            world.figures.lock().pauses += 1;
+            site.pause(&world, true);
+            sleep(span).await;
+            site.pause(&world, false);
+        }
+        Mishap::Blackout { down } => {
+            world.figures.lock().full_stops += 1;
+            let mut dying = Vec::new();
+            for site in &world.sites {
+                let Some(node) = site.node() else { continue };
+                world.figures.lock().power_failures += 1;
+                let down_ms = site.disk.draw(down.as_millis() as u64);
+                site.order(Order::Crash { down: Some(Duration::from_millis(down_ms)) });
+                dying.push((site, node));
+            }
+            for (site, node) in dying {
+                site.death(&node).await;
+            }
+        }
         Mishap::Drain { node, span } => drain(&world, &world.pick(node).name(), span).await,
     }
 }

@@ -16,7 +16,7 @@ use ringhold_cluster::control::admin;
 use ringhold_cluster::control::mistake as about_leases;
 use ringhold_cluster::control::state::{DeviceNumber, NodeNumber, State, ranges};
 use ringhold_cluster::tls::{Authority, Role};
-use ringhold_cluster::wire::{Request, Response};
+use ringhold_cluster::wire::{IDLE_TIMEOUT, Request, Response};
 use ringhold_kernels::message::Reason;
 use ringhold_kernels::outbox::SHARDS;
 use tokio::task::{JoinSet, LocalSet};
@@ -29,8 +29,8 @@ use crate::observed;
 use crate::random::{Random, Stream};
 use crate::recovery::actors::{journal, sketch};
 use crate::recovery::check::{self, Evidence};
-use crate::recovery::clients::{Driver, Log, connect, look, refused};
-use crate::recovery::plan::{self as clients, DELAY_MAX, Operation};
+use crate::recovery::clients::{self, Driver, Log, connect, look};
+use crate::recovery::plan::{self as doing, DELAY_MAX, Operation};
 use crate::scenario::check::Said;
 use crate::scenario::plan::PORT;
 use crate::scenario::{Report, in_runtime};
@@ -64,6 +64,9 @@ pub struct Figures {
     pub power_failures: u64,
     pub stops: u64,
     pub cuts: u64,
+    /// Nodes that stood still for a while, and times that all lost their power at once.
+    pub pauses: u64,
+    pub full_stops: u64,
     /// Nodes that lived and were given up.
     pub given_up: u64,
     /// Devices that began on another node.
@@ -80,13 +83,15 @@ pub struct Figures {
 }
 
 impl Figures {
-    pub fn named(&self) -> [(&'static str, u64); 14] {
+    pub fn named(&self) -> [(&'static str, u64); 16] {
         [
             ("answers", self.answers),
             ("reconnects", self.reconnects),
             ("power_failures", self.power_failures),
             ("stops", self.stops),
             ("cuts", self.cuts),
+            ("pauses", self.pauses),
+            ("full_stops", self.full_stops),
             ("given_up", self.given_up),
             ("failovers", self.failovers),
             ("device_restarts", self.device_restarts),
@@ -314,7 +319,7 @@ impl World {
     }
 
     /// Has one more client do what it wants.
-    fn begin(&self, plan: clients::Client, working: &mut JoinSet<Client>) {
+    fn begin(&self, plan: doing::Client, working: &mut JoinSet<Client>) {
         let mut logs = self.logs.lock();
         let source = logs.len() as u32;
         let log = Log::default();
@@ -446,6 +451,8 @@ impl World {
 
     /// Looks at what there is.
     async fn end(&self, clients: Vec<Client>) {
+        // What a node had taken and has lost with its power comes again, once its client has noticed: it may have heard nothing since.
+        sleep(IDLE_TIMEOUT + Duration::from_secs(1)).await;
         for client in &clients {
             match timeout(SETTLE_BUDGET, client.flush()).await {
                 Ok(Ok(())) => {}
@@ -486,9 +493,13 @@ impl World {
         let newest = self.newest();
         figures.failovers = newest.iter().flat_map(|state| state.devices.values()).map(|device| device.term - 1).sum();
         *self.figures.lock() = figures;
-        let mut refused: BTreeSet<u32> = self.sites.iter().flat_map(|site| refused(&*site.letters)).collect();
+        let mut refused: BTreeSet<u32> = BTreeSet::new();
+        // What had not been let in by a node that stopped in good order was refused.
+        for reason in [Reason::Overloaded, Reason::Stopping] {
+            refused.extend(self.sites.iter().flat_map(|site| clients::refused(&*site.letters, reason)));
+        }
         let told = |(operation, said): &(Operation, Said)| {
-            (*said == Said::Error(Reason::Overloaded)).then_some(operation.what)
+            matches!(said, Said::Error(Reason::Overloaded | Reason::Stopping)).then_some(operation.what)
         };
         refused.extend(operations.iter().flatten().filter_map(told));
         let evidence = Evidence {
@@ -497,6 +508,7 @@ impl World {
             operations,
             refused,
             states,
+            stops: figures.stops > 0,
             failures: figures.power_failures + figures.stops + figures.given_up + figures.failovers,
             crashed: devices.iter().flat_map(|devices| devices.crashed()).any(|crashed| crashed),
         };

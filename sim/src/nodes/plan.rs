@@ -59,6 +59,10 @@ pub enum Mishap {
     Stop { node: u64, down: Duration },
     /// Nothing more is given to it for a while, and what it has is moved away.
     Drain { node: u64, span: Duration },
+    /// It stands still for a while, and then goes on as if nothing had been.
+    Pause { node: u64, span: Duration },
+    /// The power of all fails at once, and comes back to each after up to so long.
+    Blackout { down: Duration },
 }
 
 /// What a run makes likely, where all troubles together would leave little of what one of them shows.
@@ -197,7 +201,15 @@ impl Plan {
             .collect();
         let newcomer =
             Client { operations: 12, asks_per_mille: 900, pause_per_mille: 0, pause_max: Duration::ZERO, asks_max: 12 };
-        let mishaps = (0..r.between(1, 4)).map(|_| (ms(r.between(0, 1_500)), mishap(r))).collect();
+        let mut mishaps: Vec<_> = (0..r.between(1, 4)).map(|_| (ms(r.between(0, 1_500)), mishap(r))).collect();
+        // These came later: the other seeds go on standing for what they stood for.
+        if seed % 5 == 1 {
+            let later = &mut Random::new(seed, Stream::Plan, 5);
+            for _ in 0..later.between(1, 2) {
+                let at = later.below(mishaps.len() as u64 + 1) as usize;
+                mishaps.insert(at, (ms(later.between(0, 1_500)), later_mishap(later)));
+            }
+        }
         Plan {
             nodes,
             devices,
@@ -282,5 +294,13 @@ fn mishap(r: &mut Random) -> Mishap {
         7 | 8 => Mishap::Flap { node, other: r.word(), times: r.between(2, 6) as u32, span: ms(r.pick(&[50, 300])) },
         9 | 10 => Mishap::Stop { node, down: ms(r.pick(&[50, 1_000])) },
         _ => Mishap::Drain { node, span: ms(r.between(100, 2_000)) },
+    }
+}
+
+fn later_mishap(r: &mut Random) -> Mishap {
+    let ms = Duration::from_millis;
+    match r.below(2) {
+        0 => Mishap::Pause { node: r.word(), span: ms(r.pick(&[100, 1_200, 4_000])) },
+        _ => Mishap::Blackout { down: ms(r.pick(&[50, 500, 3_000])) },
     }
 }

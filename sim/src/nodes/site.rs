@@ -112,6 +112,14 @@ impl Site {
         self.ordered.notify_one();
     }
 
+    /// Has the node stand still, or go on: see [`Net::hold`] and [`SimDisk::hold`].
+    ///
+    /// [`Net::hold`]: crate::network::Net::hold
+    pub fn pause(&self, world: &World, paused: bool) {
+        world.net.hold(&self.machine, paused);
+        self.disk.hold(paused);
+    }
+
     /// Those of each start of the node.
     pub fn devices(&self) -> Vec<Arc<SimDevices>> {
         self.state.lock().devices.clone()

@@ -27,6 +27,8 @@ pub struct Evidence {
     pub states: Vec<(ActorId, Option<Vec<u8>>)>,
     /// How often a node's power failed, and whether a device's host died.
     pub failures: u64,
+    /// Nodes were stopped in good order while clients went on: each refuses what it cannot let in within its time.
+    pub stops: bool,
     pub crashed: bool,
 }
 
@@ -188,6 +190,8 @@ impl Judge<'_> {
             let committed = evidence.committed.contains(&operation.to.type_id);
             let (at, trail) = match said {
                 Said::Told | Said::NotSent | Said::Error(Reason::Overloaded) => continue,
+                // It had not been let in, or was on its way to another node, which may have it.
+                Said::Error(Reason::Stopping) if evidence.stops => continue,
                 Said::Reply(bytes) => match journal::Reply::from_bytes(bytes) {
                     Some(journal::Reply::Put { at, trail }) => (at as usize, trail),
                     None => {

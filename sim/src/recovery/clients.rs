@@ -25,15 +25,17 @@ use crate::scenario::check::Said;
 use crate::scenario::{ask_node, said};
 use crate::trace::Trace;
 
+/// How often an actor is looked at whose shard moves at that very time.
+const LOOKS_MAX: u32 = 20;
 /// How long an ask waits.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What a client has done and heard.
 pub type Log = Arc<Mutex<Vec<(Operation, Said)>>>;
 
-/// What became a dead letter because a node was short of something.
-pub fn refused(letters: &dyn DeadLetters) -> BTreeSet<u32> {
-    let filter = dead_letters::Filter { reason: Some(Reason::Overloaded), ..dead_letters::Filter::default() };
+/// What became a dead letter for this reason.
+pub fn refused(letters: &dyn DeadLetters, reason: Reason) -> BTreeSet<u32> {
+    let filter = dead_letters::Filter { reason: Some(reason), ..dead_letters::Filter::default() };
     let listed = letters.list(&filter, usize::MAX).expect("letters in memory can be read");
     let what = |payload: &[u8]| {
         // Both types have the same messages.
@@ -54,7 +56,21 @@ pub async fn look(client: &Client, clients: u64) -> Vec<Result<(ActorId, Option<
     let mut states = Vec::new();
     for id in keys.flat_map(|key| [journal::id(key), sketch::id(key)]) {
         let request = Request::Inspect { type_id: id.type_id, key: id.key.into() };
-        states.push(match ask_node(client, request).await {
+        let mut tries = 0;
+        let answer = loop {
+            tries += 1;
+            match ask_node(client, request.clone()).await {
+                // Its shard has just moved, or is about to, until that is called off.
+                Err(Error::Failed(failed))
+                    if matches!(failed.reason(), Some(Reason::NoDevice | Reason::DeadlineExceeded))
+                        && tries < LOOKS_MAX =>
+                {
+                    sleep(Duration::from_millis(50)).await;
+                }
+                answer => break answer,
+            }
+        };
+        states.push(match answer {
             Ok(Response::Inspected(found)) => Ok((id, Some(found.state))),
             Err(Error::Failed(failed)) if failed.reason() == Some(Reason::NoActor) => Ok((id, None)),
             other => Err(format!("{id:?} could not be looked at: {other:?}")),

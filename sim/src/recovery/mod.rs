@@ -444,14 +444,14 @@ impl World {
         let operations: Vec<Vec<(Operation, Said)>> = self.logs.iter().map(|log| log.lock().clone()).collect();
         let answered = |(_, said): &&(Operation, Said)| matches!(said, Said::Reply(_));
         self.figures.answers = operations.iter().flatten().filter(answered).count() as u64;
-        let mut refused = refused(&*site.letters);
+        let mut refused = refused(&*site.letters, Reason::Overloaded);
         let told = |(operation, said): &(Operation, Said)| {
             (*said == Said::Error(Reason::Overloaded)).then_some(operation.what)
         };
         refused.extend(operations.iter().flatten().filter_map(told));
         let devices = self.plan.moves.is_none().then_some(self.plan.config.devices.0.len());
         let committed = self.plan.committed();
-        let evidence = Evidence { committed, devices, operations, refused, states, failures, crashed };
+        let evidence = Evidence { committed, devices, operations, refused, states, failures, crashed, stops: false };
         self.violations.extend(check::check(&evidence));
     }
 
