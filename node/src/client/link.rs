@@ -507,11 +507,13 @@ fn join(
             }
             let learnt = outbox.routes.begin_anew(link.index, welcome.number);
             driven.extend(outbox.deal(&learnt, &asks));
-        } else if welcome.resumed == Resumed::Forgotten {
-            let waiting = said.waiting().collect();
-            wakers = give_up_written(shared, &outbox.routes, &mut asks, link, &waiting, &lost_for_good);
         }
+        // What is other nodes' by now is not this one's to have forgotten.
         driven.extend(outbox.learn(&welcome.owners, &asks));
+        if at_home && welcome.resumed == Resumed::Forgotten {
+            let waiting = said.waiting().collect();
+            wakers.extend(give_up_written(shared, &outbox.routes, &mut asks, link, &waiting, &lost_for_good));
+        }
         outbox.links[link.index].learn(welcome);
         let mut retained = link.retained.lock();
         let joined = retained.generation() == generation;

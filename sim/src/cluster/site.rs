@@ -178,7 +178,7 @@ impl Site {
                     // What it said is of this start of it, also where nobody has heard it.
                     self.run.fetch_add(1, Relaxed);
                     // That it has been given up, as it may have heard, is nothing to its next start.
-                    self.state.lock().order = None;
+                    self.state.lock().order.take_if(|order| matches!(order, Order::Crash { .. }));
                 }
                 return Some(down);
             }
