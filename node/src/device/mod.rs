@@ -16,6 +16,7 @@ pub mod places;
 mod poison;
 mod rate;
 mod retained;
+pub(crate) mod still;
 pub mod supervise;
 pub mod supervisor;
 pub(crate) mod switch;
@@ -44,6 +45,7 @@ use door::{Door, Keeping, Outcome};
 use host::NodeBell;
 use keeper::Keeper;
 use rate::Rate;
+use still::Still;
 use supervise::Backend;
 
 use crate::config;
@@ -85,6 +87,9 @@ pub struct Device {
     /// Somebody has seen to what was wrong with it.
     retry: Notify,
     leave_backend: Notify,
+    /// Whether it stands still while its shards move: locked behind the door, where both are.
+    still: Mutex<Still>,
+    still_changed: Notify,
     ended: AtomicBool,
     retired: AtomicBool,
     over: Notify,
@@ -95,6 +100,8 @@ struct Serving {
     /// For people: `cuda:0`.
     name: String,
     kind: config::DeviceKind,
+    /// See [`host::DeviceHost::switches`].
+    switches: bool,
     bell: Arc<dyn NodeBell>,
 }
 
@@ -187,6 +194,7 @@ impl Device {
             serving: Mutex::new(Serving {
                 name: backend.name.clone(),
                 kind: backend.kind,
+                switches: backend.host.switches(),
                 bell: backend.host.bells().node,
             }),
             registry: registry.clone(),
@@ -206,6 +214,8 @@ impl Device {
             stop: Notify::new(),
             retry: Notify::new(),
             leave_backend: Notify::new(),
+            still: Mutex::default(),
+            still_changed: Notify::new(),
             ended: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             over: Notify::new(),
@@ -426,11 +436,6 @@ impl Device {
         self.keeper.as_ref().expect("only devices that keep give and take shards")
     }
 
-    /// Of what kind the backend is that runs it now.
-    pub(crate) fn serving_kind(&self) -> config::DeviceKind {
-        self.serving.lock().kind
-    }
-
     /// Whether its host is up and not known to have ended.
     pub(crate) fn has_running_host(&self) -> bool {
         let mut door = self.door.lock();
@@ -450,7 +455,8 @@ impl Device {
 
     /// How short it is of room.
     pub fn signals(&self) -> DeviceSignals {
-        let running = self.is_running();
+        // What waits for one that stands still is not turned away.
+        let running = self.is_running() || self.stands_still();
         let (shape, waiting, retained, retained_max) = {
             let mut door = self.door.lock();
             // What waits for a device that runs is on its way.
