@@ -190,22 +190,30 @@ async fn stream(client: Client, number: u32, until: Instant) -> [Vec<u32>; 2] {
 }
 
 /// Every actor has what was sent to it, once and in order.
-async fn compare(client: &Client, sent: &[[Vec<u32>; 2]]) {
+async fn compare(client: &Client, sent: &Arc<Vec<[Vec<u32>; 2]>>) {
+    let mut actors: JoinSet<()> = JoinSet::new();
     for key in 0..ACTORS {
-        let mut told = 0;
-        for (number, sent) in sent.iter().enumerate() {
-            let asked = client.ask(Key(key), jotter::Message::Read { client: number as u32 });
-            let jotter::Reply::Next { number: next, out_of_order } = asked.await.unwrap();
-            assert_eq!((next, out_of_order), (sent[0][key as usize], 0), "jotter {key}, client {number}");
-            told += next;
-            let asked = client.ask(Key(key), ledger::Message::Read { client: number as u32 });
-            let ledger::Reply::Next { number: next, out_of_order } = asked.await.unwrap();
-            assert_eq!((next, out_of_order), (sent[1][key as usize], 0), "ledger {key}, client {number}");
-        }
-        let asked = client.ask(Key(key + 7), ledger::Message::Read { client: 3 });
-        let ledger::Reply::Next { number, out_of_order } = asked.await.unwrap();
-        assert_eq!((number, out_of_order), (told, 0), "what jotter {key} told a ledger");
+        let (client, sent) = (client.clone(), sent.clone());
+        actors.spawn(async move { compare_actors(&client, key, &sent).await });
     }
+    actors.join_all().await;
+}
+
+/// Of one key.
+async fn compare_actors(client: &Client, key: u64, sent: &[[Vec<u32>; 2]]) {
+    let mut told = 0;
+    for (number, sent) in sent.iter().enumerate() {
+        let asked = client.ask(Key(key), jotter::Message::Read { client: number as u32 });
+        let jotter::Reply::Next { number: next, out_of_order } = asked.await.unwrap();
+        assert_eq!((next, out_of_order), (sent[0][key as usize], 0), "jotter {key}, client {number}");
+        told += next;
+        let asked = client.ask(Key(key), ledger::Message::Read { client: number as u32 });
+        let ledger::Reply::Next { number: next, out_of_order } = asked.await.unwrap();
+        assert_eq!((next, out_of_order), (sent[1][key as usize], 0), "ledger {key}, client {number}");
+    }
+    let asked = client.ask(Key(key + 7), ledger::Message::Read { client: 3 });
+    let ledger::Reply::Next { number, out_of_order } = asked.await.unwrap();
+    assert_eq!((number, out_of_order), (told, 0), "what jotter {key} told a ledger");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -246,6 +254,7 @@ async fn move_under_clients(kinds: &[DeviceKind], lasts: Duration, at_least: usi
     for stream in streams {
         sent.push(stream.await.unwrap());
     }
+    let sent = Arc::new(sent);
     let looker = client(&node, &authority).await;
     let all: u32 = devices(&looker).await.iter().map(|device| device.shards).sum();
     assert_eq!(all as usize, SHARDS);
