@@ -29,7 +29,7 @@ use crate::config::{self, Config, DeviceKind};
 use crate::device::host::{Devices, Planned, RealDevices};
 use crate::device::keeper::{Blocking, Jobs};
 use crate::device::places::NoPlace;
-use crate::device::{self, Outlet, leave_timeout};
+use crate::device::{self, LEAVE_TIMEOUT, Outlet};
 use crate::health::http::{self, Http};
 use crate::make::{self, Made, Maker, Tasks, start_timeout, workers};
 use crate::router::begin::Beginner;
@@ -493,7 +493,7 @@ impl Node {
         let in_order = timeout(left(self.drain_timeout).max(Duration::from_secs(1)), ended()).await.is_ok();
         // Workers that hold a message for ever do not end by themselves; they are killed with the tasks.
         if !in_order && self.router.devices().iter().filter(|device| device.leave()).count() > 0 {
-            let _ = timeout(leave_timeout(DeviceKind::Cuda), ended()).await;
+            let _ = timeout(LEAVE_TIMEOUT, ended()).await;
         }
         self.tasks.shutdown().await;
         self.router.give_up_lanes();

@@ -126,14 +126,9 @@ pub trait Outlet: Send + Sync {
     fn committed(&self, device: &Device);
 }
 
-/// How long a device has to end by itself before its host is killed. A ring kernel can leave, unless a handler does not come
-/// back; a worker of a CPU device that holds a message for too long cannot.
-pub fn leave_timeout(kind: config::DeviceKind) -> Duration {
-    match kind {
-        config::DeviceKind::Auto | config::DeviceKind::Cpu => Duration::ZERO,
-        config::DeviceKind::Cuda | config::DeviceKind::Emulated => Duration::from_secs(1),
-    }
-}
+/// How long a host of a ring kernel, which can leave unless a handler does not come back, has to end by itself before it is killed.
+/// A worker of a CPU device that holds a message for too long cannot.
+pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a device could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -253,7 +248,7 @@ impl Device {
     /// Asks a device that can to end at once, with what it has in hand: before its host is killed, which can leave a GPU in
     /// disorder. False if it cannot.
     pub fn leave(&self) -> bool {
-        let can = !leave_timeout(self.serving.lock().kind).is_zero();
+        let can = !self.serving.lock().switches;
         if can {
             self.door.lock().link().stop_at_once();
         }

@@ -191,6 +191,7 @@ impl Plan {
             pause_max: self.pause_max,
             mishaps: [].into(),
             fallback: None,
+            stands: false,
         }
     }
 }
