@@ -298,9 +298,14 @@ impl Life {
         }
     }
 
-    /// It ends because its node has asked it to.
+    /// It ends because its node has asked it to: so that the device stands still, or because it hangs, which is as if it had died.
     fn leave(&self) {
-        self.inner.lock().death.get_or_insert_with(|| LEFT.into());
+        let mut inner = self.inner.lock();
+        inner.death.get_or_insert_with(|| LEFT.into());
+        if matches!(inner.mishap, Mishap::Hang { .. }) {
+            self.shared.lock().crashed[usize::from(self.device)] = true;
+        }
+        drop(inner);
         self.trace.event(format_args!("device {} term {} left", self.device, self.term));
         self.died.notify_one();
     }
