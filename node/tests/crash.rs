@@ -200,7 +200,7 @@ async fn askers_under_kills(toml: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_though_a_host_of_a_ring_kernel_is_killed_while_its_shards_move() {
     let folder = tempfile::tempdir().unwrap();
-    let toml = format!("{EMULATED}fallback = []\n[[devices]]\nname = \"two\"\nkind = \"cpu\"\nworkers = 1\n");
+    let toml = format!("{EMULATED}fallback = \"none\"\n[[devices]]\nname = \"two\"\nkind = \"cpu\"\nworkers = 1\n");
     let node = Node::start_with(folder.path(), &toml);
     let client = node.client(folder.path()).await;
     let stop = Arc::new(AtomicBool::new(false));
