@@ -21,7 +21,7 @@ use crate::device::host::{Devices, Planned};
 use crate::device::keeper::{self, Jobs};
 use crate::device::supervise::Backend;
 use crate::device::supervisor::Limits;
-use crate::device::{self, Device, Outlet, breaker, leave_timeout};
+use crate::device::{self, Device, LEAVE_TIMEOUT, Outlet, breaker};
 use crate::node::Error;
 use crate::shards::Shards;
 use crate::vital::Vital;
@@ -134,6 +134,8 @@ impl Maker {
         let workers = workers(backend.workers);
         let sharers = sharers(&self.config.devices, backend.gpu).max(1);
         let host = self.makers.host(backend, sharers, workers, &self.registry);
+        let host = host.map_err(|e| device::Error::Bells(name.into(), e))?;
+        let leave_timeout = if host.switches() { Duration::ZERO } else { LEAVE_TIMEOUT };
         let supervision = &self.config.supervision;
         Ok(Backend {
             name: match backend.kind {
@@ -142,12 +144,12 @@ impl Maker {
             },
             kind: backend.kind,
             shape: self.shape(backend.kind, workers),
-            host: host.map_err(|e| device::Error::Bells(name.into(), e))?,
+            host,
             limits: Limits {
                 stalled_after: supervision.stalled_after,
                 deadlines: self.deadlines.clone(),
                 start_timeout: start_timeout(backend.kind),
-                leave_timeout: leave_timeout(backend.kind),
+                leave_timeout,
                 backoff_min: supervision.restart_backoff_min,
                 backoff_max: supervision.restart_backoff_max,
             },

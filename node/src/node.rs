@@ -28,7 +28,7 @@ use crate::config::{self, Config, DeviceKind};
 use crate::device::host::{Devices, Planned, RealDevices};
 use crate::device::keeper::{Blocking, Jobs};
 use crate::device::places::NoPlace;
-use crate::device::{self, Outlet, leave_timeout};
+use crate::device::{self, LEAVE_TIMEOUT, Outlet};
 use crate::health::http::{self, Http};
 use crate::make::{self, Made, Maker, Tasks, start_timeout, workers};
 use crate::router::begin::Beginner;
@@ -496,7 +496,7 @@ impl Node {
         let mut nothing_runs = in_order;
         // Workers that hold a message for ever do not end by themselves; they are killed with the tasks.
         if !in_order && self.router.devices().iter().filter(|device| device.leave()).count() > 0 {
-            nothing_runs = timeout(leave_timeout(DeviceKind::Cuda), ended()).await.is_ok();
+            nothing_runs = timeout(LEAVE_TIMEOUT, ended()).await.is_ok();
         }
         self.tasks.shutdown().await;
         self.router.give_up_lanes();

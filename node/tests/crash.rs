@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use ringhold::Key;
 use ringhold::client::{AskError, Client, Options};
 use ringhold::shipped::{counter, rod};
+use ringhold_cluster::control::admin;
 use ringhold_cluster::wire::{BreakerState, DeviceState, DeviceStatus, Request, Response};
 use ringhold_kernels::message::Reason;
+use ringhold_kernels::outbox::SHARDS;
 
 struct Node {
     process: Child,
@@ -191,6 +193,61 @@ async fn askers_under_kills(toml: &str) {
         client.close().await.unwrap();
         assert_eq!(node.terminate().0, Some(0));
     }
+}
+
+/// Moves shards back and forth between a ring kernel and a CPU, whatever befalls the ring kernel's process: killed while it is cut,
+/// while it stands still, and while the next one begins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_though_a_host_of_a_ring_kernel_is_killed_while_its_shards_move() {
+    let folder = tempfile::tempdir().unwrap();
+    let toml = format!("{EMULATED}fallback = \"none\"\n[[devices]]\nname = \"two\"\nkind = \"cpu\"\nworkers = 1\n");
+    let node = Node::start_with(folder.path(), &toml);
+    let client = node.client(folder.path()).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let askers: Vec<_> = (0..8u64)
+        .map(|key| {
+            let (client, stop) = (client.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut asked = 0;
+                while !stop.load(SeqCst) {
+                    let added = client.ask(Key(key), counter::Message::Add { amount: 1 }).await.unwrap();
+                    asked += 1;
+                    assert_eq!(added, counter::Reply::Count { count: asked }, "all before was handled, and once");
+                }
+                asked
+            })
+        })
+        .collect();
+    // Those of the ring kernel, to begin with.
+    let shards: Vec<_> = (0..SHARDS as u32).step_by(2).map(|shard| shard..shard + 1).collect();
+    let (mut at, mut moved, mut killed) = (0, 0, 0);
+    for round in 0..10u64 {
+        let own = runs_on(&client, "emulated").await;
+        let request = Request::Cluster(admin::Request::Migrate { shards: shards.clone(), to: 1 - at });
+        let (done, ()) = tokio::join!(client.request(request, Duration::from_secs(60)), async {
+            if round % 2 == 1 {
+                tokio::time::sleep(Duration::from_millis(9 * round)).await;
+                // Of a device that stands still there is none, and this one may just have ended.
+                let pid = device(&client).await.pid.or(own.pid).unwrap();
+                let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+                killed += u32::from(rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok());
+            }
+        });
+        // Where it was called off they are where they were.
+        if done.is_ok() {
+            (at, moved) = (1 - at, moved + 1);
+        }
+        assert!(done.is_ok() || round % 2 == 1, "{done:?}");
+    }
+    runs_on(&client, "emulated").await;
+    stop.store(true, SeqCst);
+    for asker in askers {
+        assert!(asker.await.unwrap() > 0);
+    }
+    println!("{moved} moves went to their end, and {killed} hosts were killed");
+    assert!(moved >= 5 && killed > 0);
+    client.close().await.unwrap();
+    assert_eq!(node.terminate().0, Some(0));
 }
 
 /// Waits until the device runs on this.

@@ -1,11 +1,13 @@
 //! Shards move between the devices of a node while clients stream to their actors.
 
+mod ring;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ring::RingDevices;
 use ringhold::client::{Client, Options};
-use ringhold::config::{self, Config};
-use ringhold::device::host::RealDevices;
+use ringhold::config::{self, Config, DeviceKind};
 use ringhold::device::keeper::Blocking;
 use ringhold::node::{Environment, Node, Storage};
 use ringhold::router::migrate;
@@ -96,15 +98,18 @@ pub mod jotter {
 const ACTORS: u64 = 500;
 const CLIENTS: u32 = 3;
 
-/// A node of so many CPU devices in this process.
-async fn start(blocks: Option<Arc<dyn Blocks>>, authority: &Authority, devices: usize) -> Node {
-    let device = config::Device {
-        kind: config::DeviceKind::Cpu,
+use DeviceKind::{Cpu, Emulated};
+
+/// A node of these devices in this process.
+async fn start(blocks: Option<Arc<dyn Blocks>>, authority: &Authority, devices: &[DeviceKind]) -> Node {
+    let device = |kind: &DeviceKind| config::Device {
+        kind: *kind,
         workers: Some(2),
         host: config::Host::InProcess,
         ..Default::default()
     };
-    let mut config = Config { devices: config::Devices(vec![device; devices]), ..Config::default() };
+    let devices = config::Devices(devices.iter().map(device).collect());
+    let mut config = Config { devices, ..Config::default() };
     config.node.listen = "127.0.0.1:0".parse().unwrap();
     config.actors.committed = vec!["ledger".into()];
     let mut registry = Registry::new();
@@ -120,7 +125,7 @@ async fn start(blocks: Option<Arc<dyn Blocks>>, authority: &Authority, devices: 
         control: None,
         folder: None,
     };
-    let (network, devices) = (Arc::new(RealNetwork), Arc::new(RealDevices::default()));
+    let (network, devices) = (Arc::new(RealNetwork), Arc::new(RingDevices::default()));
     Node::start(&config, registry, Environment { network, devices, storage }).await.unwrap()
 }
 
@@ -185,30 +190,48 @@ async fn stream(client: Client, number: u32, until: Instant) -> [Vec<u32>; 2] {
 }
 
 /// Every actor has what was sent to it, once and in order.
-async fn compare(client: &Client, sent: &[[Vec<u32>; 2]]) {
+async fn compare(client: &Client, sent: &Arc<Vec<[Vec<u32>; 2]>>) {
+    let mut actors: JoinSet<()> = JoinSet::new();
     for key in 0..ACTORS {
-        let mut told = 0;
-        for (number, sent) in sent.iter().enumerate() {
-            let asked = client.ask(Key(key), jotter::Message::Read { client: number as u32 });
-            let jotter::Reply::Next { number: next, out_of_order } = asked.await.unwrap();
-            assert_eq!((next, out_of_order), (sent[0][key as usize], 0), "jotter {key}, client {number}");
-            told += next;
-            let asked = client.ask(Key(key), ledger::Message::Read { client: number as u32 });
-            let ledger::Reply::Next { number: next, out_of_order } = asked.await.unwrap();
-            assert_eq!((next, out_of_order), (sent[1][key as usize], 0), "ledger {key}, client {number}");
-        }
-        let asked = client.ask(Key(key + 7), ledger::Message::Read { client: 3 });
-        let ledger::Reply::Next { number, out_of_order } = asked.await.unwrap();
-        assert_eq!((number, out_of_order), (told, 0), "what jotter {key} told a ledger");
+        let (client, sent) = (client.clone(), sent.clone());
+        actors.spawn(async move { compare_actors(&client, key, &sent).await });
     }
+    actors.join_all().await;
+}
+
+/// Of one key.
+async fn compare_actors(client: &Client, key: u64, sent: &[[Vec<u32>; 2]]) {
+    let mut told = 0;
+    for (number, sent) in sent.iter().enumerate() {
+        let asked = client.ask(Key(key), jotter::Message::Read { client: number as u32 });
+        let jotter::Reply::Next { number: next, out_of_order } = asked.await.unwrap();
+        assert_eq!((next, out_of_order), (sent[0][key as usize], 0), "jotter {key}, client {number}");
+        told += next;
+        let asked = client.ask(Key(key), ledger::Message::Read { client: number as u32 });
+        let ledger::Reply::Next { number: next, out_of_order } = asked.await.unwrap();
+        assert_eq!((next, out_of_order), (sent[1][key as usize], 0), "ledger {key}, client {number}");
+    }
+    let asked = client.ask(Key(key + 7), ledger::Message::Read { client: 3 });
+    let ledger::Reply::Next { number, out_of_order } = asked.await.unwrap();
+    assert_eq!((number, out_of_order), (told, 0), "what jotter {key} told a ledger");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shards_move_back_and_forth_under_clients_and_nothing_is_lost_or_done_twice_or_overtakes() {
+    move_under_clients(&[Cpu, Cpu, Cpu], Duration::from_secs(4), 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_move_from_and_to_ring_kernels_under_clients_and_nothing_is_lost_or_done_twice_or_overtakes() {
+    move_under_clients(&[Emulated, Cpu, Emulated], Duration::from_secs(6), 6).await;
+}
+
+/// Moves shards between these devices, at least so often.
+async fn move_under_clients(kinds: &[DeviceKind], lasts: Duration, at_least: usize) {
     let authority = Authority::in_memory(&RealNetwork).unwrap();
     let blocks: Arc<dyn Blocks> = Arc::new(InMemory::default());
-    let node = start(Some(blocks.clone()), &authority, 3).await;
-    let until = Instant::now() + Duration::from_secs(4);
+    let node = start(Some(blocks.clone()), &authority, kinds).await;
+    let until = Instant::now() + lasts;
     let mut streams = Vec::new();
     for number in 0..CLIENTS {
         streams.push(tokio::spawn(stream(client(&node, &authority).await, number, until)));
@@ -231,14 +254,15 @@ async fn shards_move_back_and_forth_under_clients_and_nothing_is_lost_or_done_tw
     for stream in streams {
         sent.push(stream.await.unwrap());
     }
+    let sent = Arc::new(sent);
     let looker = client(&node, &authority).await;
     let all: u32 = devices(&looker).await.iter().map(|device| device.shards).sum();
     assert_eq!(all as usize, SHARDS);
-    assert!(moves > 10, "{moves}");
+    assert!(moves > at_least, "{moves}");
     stood.sort_unstable();
     let messages: u32 = sent.iter().flatten().flatten().sum();
     println!(
-        "{moves} migrations under {messages} messages; shards stood for {:?} at p50, {:?} at most",
+        "{moves} migrations between {kinds:?} under {messages} messages; shards stood for {:?} at p50, {:?} at most",
         stood[moves / 2],
         stood[moves - 1]
     );
@@ -247,7 +271,7 @@ async fn shards_move_back_and_forth_under_clients_and_nothing_is_lost_or_done_tw
     looker.close().await.unwrap();
     node.drain().await;
     // Where they went, they are when the node starts again.
-    let node = start(Some(blocks), &authority, 3).await;
+    let node = start(Some(blocks), &authority, kinds).await;
     let looker = client(&node, &authority).await;
     compare(&looker, &sent).await;
     looker.close().await.unwrap();
@@ -259,7 +283,7 @@ async fn a_shard_of_a_thousand_actors_stands_still_for_a_moment() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::in_memory(&RealNetwork).unwrap();
     let blocks: Arc<dyn Blocks> = Arc::new(Sled::open(folder.path()).unwrap());
-    let node = start(Some(blocks), &authority, 2).await;
+    let node = start(Some(blocks), &authority, &[Cpu, Cpu]).await;
     let client = client(&node, &authority).await;
     let keys: Vec<u64> = (0..).filter(|key| shard_of(Key(*key)) == 4).take(1_000).collect();
     for key in &keys {
@@ -289,7 +313,7 @@ async fn a_shard_of_a_thousand_actors_stands_still_for_a_moment() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_move_is_refused_and_says_why() {
     let authority = Authority::in_memory(&RealNetwork).unwrap();
-    let node = start(Some(Arc::new(InMemory::default())), &authority, 2).await;
+    let node = start(Some(Arc::new(InMemory::default())), &authority, &[Cpu, Cpu]).await;
     let refused = async |shards: &[usize], to: &str| {
         let moved = node.migrate(shards.iter().copied().collect(), to).await;
         moved.expect_err("it cannot be moved").to_string()
@@ -300,7 +324,7 @@ async fn what_cannot_move_is_refused_and_says_why() {
     let mixed = refused(&[0, 1], "cpu1").await;
     assert!(mixed.contains("move those of one device at a time"), "{mixed}");
     node.drain().await;
-    let node = start(None, &authority, 2).await;
+    let node = start(None, &authority, &[Cpu, Cpu]).await;
     let refused = node.migrate([0].into_iter().collect(), "cpu1").await;
     assert!(matches!(refused, Err(migrate::Error::NoCheckpoints)), "{refused:?}");
     node.drain().await;

@@ -1,13 +1,15 @@
 //! Actors that send to actors of another node: in this process, over the machine's loopback.
 
+mod ring;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use ring::RingDevices;
 use ringhold::client::{Client, Options};
-use ringhold::config::{self, Config};
-use ringhold::device::host::RealDevices;
+use ringhold::config::{self, Config, DeviceKind};
 use ringhold::device::keeper::Blocking;
 use ringhold::node::{Environment, Error, Node, Storage};
 use ringhold::shards::ShardSet;
@@ -130,6 +132,8 @@ struct Kept {
 
 struct Cluster {
     authority: Authority,
+    /// What runs the device of each node.
+    kinds: [DeviceKind; 2],
     kept: [Kept; 2],
     nodes: [Option<Node>; 2],
 }
@@ -137,6 +141,10 @@ struct Cluster {
 impl Cluster {
     /// Two nodes, of which each has half of the shards.
     async fn new() -> Cluster {
+        Cluster::of([DeviceKind::Cpu; 2]).await
+    }
+
+    async fn of(kinds: [DeviceKind; 2]) -> Cluster {
         let authority = Authority::in_memory(&RealNetwork).unwrap();
         let kept = [1, 2].map(|id| Kept {
             id,
@@ -145,7 +153,7 @@ impl Cluster {
             letters: Arc::new(dead_letters::InMemory::new(10_000)),
             listen: "127.0.0.1:0".into(),
         });
-        let mut cluster = Cluster { authority, kept, nodes: [None, None] };
+        let mut cluster = Cluster { authority, kinds, kept, nodes: [None, None] };
         for node in 0..2 {
             cluster.start(node).await;
             cluster.kept[node].listen = cluster.node(node).address().to_string();
@@ -184,7 +192,7 @@ impl Cluster {
     async fn try_start(&self, node: usize) -> Result<Node, Error> {
         let Kept { id, blocks, log, letters, listen } = self.kept[node].clone();
         let device = config::Device {
-            kind: config::DeviceKind::Cpu,
+            kind: self.kinds[node],
             workers: Some(1),
             host: config::Host::InProcess,
             ..Default::default()
@@ -213,7 +221,7 @@ impl Cluster {
             control: Some(Arc::new(RaftLog::open(log, Path::new("in memory")).unwrap())),
             folder: None,
         };
-        let (network, devices) = (Arc::new(RealNetwork), Arc::new(RealDevices::default()));
+        let (network, devices) = (Arc::new(RealNetwork), Arc::new(RingDevices::default()));
         Node::start(&config, registry, Environment { network, devices, storage }).await
     }
 
@@ -383,11 +391,20 @@ async fn what_a_node_out_of_reach_was_sent_becomes_dead_letters_but_for_what_is_
     assert!(listed().iter().all(|(_, letter)| letter.reason == Reason::Stopping));
 }
 
-/// Of what moves, and of what does not: with the client of the node that has them now, all is counted, once and in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shards_move_between_nodes_while_actors_of_both_send_to_them_and_they_to_those() {
+    move_between_nodes([DeviceKind::Cpu; 2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_move_between_a_ring_kernel_and_another_node_while_actors_of_both_send_to_them_and_they_to_those() {
+    move_between_nodes([DeviceKind::Emulated, DeviceKind::Cpu]).await;
+}
+
+/// Of what moves, and of what does not: with the client of the node that has them now, all is counted, once and in order.
+async fn move_between_nodes(kinds: [DeviceKind; 2]) {
     const MOVES: usize = 6;
-    let cluster = Cluster::new().await;
+    let cluster = Cluster::of(kinds).await;
     let clients = [cluster.client(0).await, cluster.client(1).await];
     // Three of each: those that stay at the one node, those that stay at the other, and those that move between them.
     let mut even = keys(false);

@@ -19,7 +19,7 @@ use ringhold::device::supervisor::{Over, Remedy};
 use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_kernels::bell::Bell;
 use ringhold_kernels::registry::Registry;
-use ringhold_kernels::segment::{Pulse, Segment};
+use ringhold_kernels::segment::{Pulse, STOP_AT_ONCE, Segment};
 use ringhold_kernels::worker::{Bells, Worker, workers};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -39,6 +39,8 @@ pub struct Plan {
     /// What befalls each host in turn; hosts after the last are spared.
     pub mishaps: VecDeque<Mishap>,
     pub fallback: Option<Fallback>,
+    /// Its own hosts do not go on by another shard table, as those of a ring kernel: it stands still while its shards move.
+    pub stands: bool,
 }
 
 /// What a device goes on with where its own hosts fail.
@@ -188,6 +190,7 @@ impl Devices for SimDevices {
         *self.fallback.lock() = plan.fallback.clone().map(|fallback| Plan {
             mishaps: fallback.mishaps,
             fallback: None,
+            stands: false,
             pause_per_mille: plan.pause_per_mille,
             pause_max: plan.pause_max,
         });
@@ -255,6 +258,9 @@ struct Counts {
     death: Option<String>,
 }
 
+/// How a host ended that was asked to.
+const LEFT: &str = "left";
+
 /// What a worker is unwound with when its host dies under it.
 struct Died;
 
@@ -291,6 +297,18 @@ impl Life {
         if self.mishap() == Mishap::Crash(Point::Ring(rings)) {
             self.die_here("at a bell");
         }
+    }
+
+    /// It ends because its node has asked it to: so that the device stands still, or because it hangs, which is as if it had died.
+    fn leave(&self) {
+        let mut inner = self.inner.lock();
+        inner.death.get_or_insert_with(|| LEFT.into());
+        if matches!(inner.mishap, Mishap::Hang { .. }) {
+            self.shared.lock().crashed[usize::from(self.device)] = true;
+        }
+        drop(inner);
+        self.trace.event(format_args!("device {} term {} left", self.device, self.term));
+        self.died.notify_one();
     }
 
     fn die_here(&self, how: &str) -> ! {
@@ -371,6 +389,18 @@ impl DeviceHost for SimHost {
                 }
             });
         }
+        if self.plan.stands {
+            let (segment, life) = (segment.clone(), life.clone());
+            tasks.spawn(async move {
+                let asked = || segment.node().stop.load(Acquire);
+                while asked() == 0 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                if asked() == STOP_AT_ONCE {
+                    life.leave();
+                }
+            });
+        }
         if mishap != Mishap::DiesStarting && segment.node().restores.load(Relaxed) == 0 {
             // Workers with nothing to load are up when they are there: one that hangs from then on is stalled.
             let (segment, node) = (segment.clone(), self.node.clone());
@@ -392,7 +422,7 @@ impl DeviceHost for SimHost {
                 let death = running.life.inner.lock().death.clone();
                 if let Some(how) = death {
                     // A device that has not been up begins nowhere else.
-                    if running.was_up() && std::mem::take(&mut self.untrusted) {
+                    if how != LEFT && running.was_up() && std::mem::take(&mut self.untrusted) {
                         remedy = Remedy::GiveUp;
                     }
                     break how;
@@ -418,6 +448,10 @@ impl DeviceHost for SimHost {
         if let Some(running) = &self.running {
             running.life.die("killed");
         }
+    }
+
+    fn switches(&self) -> bool {
+        !self.plan.stands
     }
 }
 

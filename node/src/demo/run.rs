@@ -57,7 +57,7 @@ pub struct Options {
 impl Options {
     /// How many nodes there are to be.
     fn count(&self) -> Result<usize, Error> {
-        // A ring kernel neither takes shards nor gives any away while it runs, and chaos is done to a node in this process.
+        // Several nodes have a CPU device each, and chaos is done to a node in this process.
         let alone = match self.device {
             _ if self.chaos => Some("--chaos"),
             Some(DeviceKind::Auto | DeviceKind::Cuda | DeviceKind::Emulated) => Some("--device with anything but cpu"),

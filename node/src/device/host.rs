@@ -55,6 +55,12 @@ pub trait DeviceHost: Send {
 
     /// Ends the host at once, if that is possible. `over` resolves when it has ended.
     fn kill(&mut self);
+
+    /// Whether its workers go on by another shard table when they are asked to. Those of a ring kernel read theirs once, as they
+    /// begin.
+    fn switches(&self) -> bool {
+        true
+    }
 }
 
 /// A device, with everything decided that the configuration leaves to the node.
@@ -247,6 +253,13 @@ impl DeviceHost for ProcessHost {
         if let Some(child) = &mut self.child {
             // It fails only when the process is gone already.
             let _ = child.start_kill();
+        }
+    }
+
+    fn switches(&self) -> bool {
+        match self.kind {
+            DeviceKind::Auto | DeviceKind::Cpu => true,
+            DeviceKind::Cuda | DeviceKind::Emulated => false,
         }
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ringhold_cluster::network::BoxFuture;
 use ringhold_cluster::wire::RecoveryStatus;
-use ringhold_kernels::checkpoint::{self, Cut, Record, Splitter};
+use ringhold_kernels::checkpoint::{self, Cut, Kind as RecordKind, Record, Splitter};
+use ringhold_kernels::message::Kind as MessageKind;
 use ringhold_kernels::registry::Registry;
 use ringhold_storage::checkpoints::{self, About, Checkpoints, Draft, Part, Type};
 use tokio::sync::{Notify, OwnedMutexGuard, mpsc};
@@ -212,7 +213,9 @@ const CHUNK_BYTES: usize = 256 << 10;
 
 /// Reads a checkpoint for a device of so many lanes, of which `lane_of` says where each record goes. What a lane begins with is
 /// passed on in order, as it is read; it ends with a cut's record. What the device is to take in beside it goes behind what it
-/// has. Returns how many actors there are, and whether there are others of which no lane is.
+/// has; and behind that what its actors had sent to such as were another device's then and are its own now, for earlier messages
+/// of the same senders may be in what it takes in. Returns how many actors there are, and whether there are others of which no
+/// lane is.
 ///
 /// # Errors
 /// That the checkpoint cannot be read, or that nobody wants it any more.
@@ -228,6 +231,14 @@ fn read(
     pass_on: impl Fn(usize, Vec<u8>) -> Result<(), Error>,
 ) -> Result<(u64, bool), Error> {
     let (mut first, mut then) = (vec![Vec::new(); lanes], vec![Vec::new(); lanes]);
+    let mut last = vec![Vec::new(); lanes];
+    let mut comes_back = |record: &Record<'_>| {
+        let Record::Out { header, payload } = *record else { return false };
+        let lane = lane_of(&Record::Queued { phase: 1, header, payload });
+        let Some(lane) = lane.filter(|_| header.is(MessageKind::Tell)) else { return false };
+        checkpoint::push_message(&mut last[lane], RecordKind::Queued, 1, &header, payload);
+        true
+    };
     let (mut actors, mut hlc, mut stale) = (0, 0, false);
     if epoch > 0 {
         let made_us = store.chain(device, epoch)?.first().map_or(0, |manifest| manifest.at_us);
@@ -238,7 +249,7 @@ fn read(
                 Record::Actor { .. } => actors += 1,
                 _ => {}
             }
-            let Some(lane) = lane_of(&record) else { return Ok(()) };
+            let Some(lane) = lane_of(&record).filter(|_| !comes_back(&record)) else { return Ok(()) };
             // What must go behind all that was ahead of it, whichever lane that was in.
             if matches!(record, Record::Queued { phase: 1.., .. }) {
                 then[lane].extend_from_slice(bytes);
@@ -262,7 +273,7 @@ fn read(
             if let Record::Cut(cut) = record {
                 hlc = hlc.max(cut.hlc);
             }
-            let Some(lane) = lane_of(record) else { return Ok(()) };
+            let Some(lane) = lane_of(record).filter(|_| !comes_back(record)) else { return Ok(()) };
             match *record {
                 Record::Queued { .. } => then[lane].extend_from_slice(bytes),
                 Record::Timer { due_us, header, payload } => {
@@ -273,10 +284,11 @@ fn read(
             Ok(())
         })?;
     }
-    for (lane, (mut last, then)) in first.into_iter().zip(then).enumerate() {
-        last.extend(then);
-        checkpoint::push_cut(&mut last, &Cut { epoch, lane: lane as u32, ingress: 0, egress: 0, hlc });
-        pass_on(lane, last)?;
+    for (lane, ((mut rest, then), last)) in first.into_iter().zip(then).zip(last).enumerate() {
+        rest.extend(then);
+        rest.extend(last);
+        checkpoint::push_cut(&mut rest, &Cut { epoch, lane: lane as u32, ingress: 0, egress: 0, hlc });
+        pass_on(lane, rest)?;
     }
     Ok((actors, stale))
 }
@@ -382,7 +394,11 @@ impl Device {
     /// Makes a checkpoint at which the device goes on with other shards. No other is being made.
     pub(crate) async fn switch(&self, outlet: &dyn Outlet, switch: &mut Switch) -> Result<(), Error> {
         let keeper = self.keeper.as_ref().expect("only a device that keeps gives and takes shards");
-        self.checkpoint_alone(keeper, outlet, Some(switch)).await
+        let switches = self.serving.lock().switches;
+        match switches {
+            true => self.checkpoint_alone(keeper, outlet, Some(switch)).await,
+            false => self.switch_still(keeper, outlet, switch).await,
+        }
     }
 
     /// Makes the checkpoint from which the device is to go on elsewhere, while that is `wanted`, and holds back whatever it sends
@@ -406,7 +422,7 @@ impl Device {
         Ok(one)
     }
 
-    async fn checkpoint_alone(
+    pub(super) async fn checkpoint_alone(
         &self,
         keeper: &Keeper,
         outlet: &dyn Outlet,
@@ -450,7 +466,10 @@ impl Device {
 
     async fn make(&self, keeper: &Keeper, outlet: &dyn Outlet, mut switch: Option<&mut Switch>) -> Result<(), Error> {
         let began = Instant::now();
-        let whole = *keeper.whole_next.lock() || keeper.stale.load(SeqCst);
+        // Of workers that do not switch, what leaves is found in a cut that has all.
+        let switches = self.serving.lock().switches;
+        let leaves = switch.as_ref().is_some_and(|switch| switch.leaving.is_some());
+        let whole = *keeper.whole_next.lock() || keeper.stale.load(SeqCst) || (leaves && !switches);
         let (epoch, base, lanes, mut down) = {
             let mut door = self.door.lock();
             if !door.has_host() || !door.link().is_running() {
@@ -460,11 +479,11 @@ impl Device {
             let epoch = keeper.next_epoch.fetch_add(1, SeqCst);
             let whole = whole || base == 0;
             let down = match &switch {
-                Some(switch) => {
+                Some(switch) if switches => {
                     door.link().ask_switch(epoch, whole, &switch.owners);
                     switch.down(door.link(), epoch)
                 }
-                None => {
+                _ => {
                     door.link().ask_cut(epoch, whole);
                     VecDeque::new()
                 }

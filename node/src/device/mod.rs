@@ -16,6 +16,7 @@ pub mod places;
 mod poison;
 mod rate;
 mod retained;
+pub(crate) mod still;
 pub mod supervise;
 pub mod supervisor;
 pub(crate) mod switch;
@@ -45,6 +46,7 @@ use door::{Door, Keeping, Outcome};
 use host::NodeBell;
 use keeper::Keeper;
 use rate::Rate;
+use still::Still;
 use supervise::Backend;
 
 use crate::config;
@@ -86,6 +88,9 @@ pub struct Device {
     /// Somebody has seen to what was wrong with it.
     retry: Notify,
     leave_backend: Notify,
+    /// Whether it stands still while its shards move: locked behind the door, where both are.
+    still: Mutex<Still>,
+    still_changed: Notify,
     ended: AtomicBool,
     retired: AtomicBool,
     over: Notify,
@@ -96,6 +101,8 @@ struct Serving {
     /// For people: `cuda:0`.
     name: String,
     kind: config::DeviceKind,
+    /// See [`host::DeviceHost::switches`].
+    switches: bool,
     bell: Arc<dyn NodeBell>,
 }
 
@@ -120,14 +127,9 @@ pub trait Outlet: Send + Sync {
     fn committed(&self, device: &Device);
 }
 
-/// How long a device has to end by itself before its host is killed. A ring kernel can leave, unless a handler does not come
-/// back; a worker of a CPU device that holds a message for too long cannot.
-pub fn leave_timeout(kind: config::DeviceKind) -> Duration {
-    match kind {
-        config::DeviceKind::Auto | config::DeviceKind::Cpu => Duration::ZERO,
-        config::DeviceKind::Cuda | config::DeviceKind::Emulated => Duration::from_secs(1),
-    }
-}
+/// How long a host of a ring kernel, which can leave unless a handler does not come back, has to end by itself before it is killed.
+/// A worker of a CPU device that holds a message for too long cannot.
+pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a device could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -188,6 +190,7 @@ impl Device {
             serving: Mutex::new(Serving {
                 name: backend.name.clone(),
                 kind: backend.kind,
+                switches: backend.host.switches(),
                 bell: backend.host.bells().node,
             }),
             registry: registry.clone(),
@@ -207,6 +210,8 @@ impl Device {
             stop: Notify::new(),
             retry: Notify::new(),
             leave_backend: Notify::new(),
+            still: Mutex::default(),
+            still_changed: Notify::new(),
             ended: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             over: Notify::new(),
@@ -244,7 +249,7 @@ impl Device {
     /// Asks a device that can to end at once, with what it has in hand: before its host is killed, which can leave a GPU in
     /// disorder. False if it cannot.
     pub fn leave(&self) -> bool {
-        let can = !leave_timeout(self.serving.lock().kind).is_zero();
+        let can = !self.serving.lock().switches;
         if can {
             self.door.lock().link().stop_at_once();
         }
@@ -427,11 +432,6 @@ impl Device {
         self.keeper.as_ref().expect("only devices that keep give and take shards")
     }
 
-    /// Of what kind the backend is that runs it now.
-    pub(crate) fn serving_kind(&self) -> config::DeviceKind {
-        self.serving.lock().kind
-    }
-
     /// Whether its host is up and not known to have ended.
     pub(crate) fn has_running_host(&self) -> bool {
         let mut door = self.door.lock();
@@ -451,7 +451,8 @@ impl Device {
 
     /// How short it is of room.
     pub fn signals(&self) -> DeviceSignals {
-        let running = self.is_running();
+        // What waits for one that stands still is not turned away.
+        let running = self.is_running() || self.stands_still();
         let (shape, waiting, retained, retained_max) = {
             let mut door = self.door.lock();
             // What waits for a device that runs is on its way.

@@ -25,6 +25,7 @@ use super::breaker::{self, Breakers, Verdict};
 use super::door::Outcome;
 use super::host::DeviceHost;
 use super::looks::Looks;
+use super::still::Still;
 use super::supervisor::{Beat, Effect, Event, Limits, Over, PROVEN_AFTER, Remedy, State, Supervisor};
 use super::{Device, Error, Outlet, keeper};
 use crate::config::DeviceKind;
@@ -77,6 +78,8 @@ enum Happened {
     Retry,
     /// Somebody wants it to leave the backend that runs it.
     Leave,
+    /// Its shards move: it is to stand still.
+    Stand,
 }
 
 /// How the device came to its present host, step by step.
@@ -106,6 +109,8 @@ struct Care {
     has_been: bool,
     origin: Instant,
     restored: u64,
+    /// How the last host ended.
+    ended_how: String,
 }
 
 impl Device {
@@ -135,6 +140,7 @@ impl Device {
             recovering: None,
             origin: Instant::now(),
             restored: 0,
+            ended_how: String::new(),
         };
         care.begin_where_it_can();
         care.run().await;
@@ -165,19 +171,21 @@ impl Care {
     }
 
     async fn run(&mut self) {
-        let mut effects = vec![Effect::Launch];
+        let (mut effects, mut stood) = (vec![Effect::Launch], false);
         loop {
             let mut event = None;
-            // What a host begins with is known once no checkpoint is under way.
+            // What a host begins with is known once no checkpoint is under way. None is while the device stands still, and who moves
+            // its shards waits for the host.
             let device = self.device.clone();
             let no_checkpoint = match &device.keeper {
-                Some(keeper) if effects.contains(&Effect::Launch) => Some(keeper.one.lock().await),
+                Some(keeper) if effects.contains(&Effect::Launch) && !stood => Some(keeper.one.lock().await),
                 _ => None,
             };
             for effect in effects {
                 event = self.apply(effect).or(event);
             }
             drop(no_checkpoint);
+            self.has_gone_on();
             self.publish();
             if self.device.ended.load(SeqCst) {
                 self.abandon_trial().await;
@@ -201,6 +209,10 @@ impl Care {
                         self.leave();
                         Event::Tick
                     }
+                    Happened::Stand => {
+                        self.stand().await;
+                        Event::Tick
+                    }
                 },
             };
             if let (Event::Up, State::Starting { since }) = (&event, self.supervisor.state()) {
@@ -210,6 +222,7 @@ impl Care {
                 self.recovered();
             }
             let event = self.judge(event);
+            stood = matches!(event, Event::GoOn);
             effects = self.supervisor.step(self.looks.look(self.now()), event);
             if matches!(self.supervisor.state(), State::Running { .. }) {
                 self.look_after_trial().await;
@@ -218,8 +231,11 @@ impl Care {
     }
 
     async fn happens(&mut self) -> Happened {
+        if let Some(happened) = self.look_whether_still() {
+            return happened;
+        }
         let pause = match (self.supervisor.state(), &self.trial) {
-            (State::Running { .. } | State::GivenUp { .. }, None) => BEAT_EVERY,
+            (State::Running { .. } | State::Still | State::GivenUp { .. }, None) => BEAT_EVERY,
             _ => UP_EVERY,
         };
         let current = self.breakers.current();
@@ -234,6 +250,7 @@ impl Care {
                     () = self.device.stop.notified() => Some(Happened::Event(Event::Stop)),
                     () = self.device.retry.notified() => Some(Happened::Retry),
                     () = self.device.leave_backend.notified() => Some(Happened::Leave),
+                    () = self.device.still_changed.notified() => None,
                     () = sleep(pause) => None,
                 }
             }
@@ -243,10 +260,58 @@ impl Care {
                 () = self.device.stop.notified() => Some(Happened::Event(Event::Stop)),
                 () = self.device.retry.notified() => Some(Happened::Retry),
                 () = self.device.leave_backend.notified() => Some(Happened::Leave),
+                () = self.device.still_changed.notified() => None,
                 () = sleep(pause) => None,
             },
         };
         over.unwrap_or_else(|| Happened::Event(self.look()))
+    }
+
+    /// What is to be done about a device whose shards move.
+    fn look_whether_still(&self) -> Option<Happened> {
+        let device = &self.device;
+        let mut still = device.still.lock();
+        match (*still, self.supervisor.state()) {
+            (Still::Wanted, State::Running { .. } | State::Starting { .. }) => Some(Happened::Stand),
+            (Still::GoesOn, State::Still) => Some(Happened::Event(Event::GoOn)),
+            // Who moved its shards has let go of it, and has not said so.
+            (Still::Stands, State::Still) if !device.is_making_checkpoint() => {
+                *still = Still::GoesOn;
+                Some(Happened::Event(Event::GoOn))
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends the host, of which there is a checkpoint with all that anybody has seen, and starts no other until one is asked for.
+    async fn stand(&mut self) {
+        let device = self.device.clone();
+        let backend = &mut self.backends[self.breakers.current()];
+        end(backend, || _ = device.leave()).await;
+        let mut out = Outcome::default();
+        {
+            let _carry = device.carry.lock();
+            let mut door = device.door.lock();
+            door.lose(&mut out);
+            *device.still.lock() = Still::Stands;
+            drop(door);
+            self.outlet.carry(&device, &mut out);
+        }
+        self.abandon_trial().await;
+        self.supervisor.stands_still();
+        tracing::info!(device = device.name, "device stands still while shards move");
+    }
+
+    /// Takes in that a device which stood still runs again, or that its host ended before it was up.
+    fn has_gone_on(&self) {
+        let mut still = self.device.still.lock();
+        let begins = matches!(
+            self.supervisor.state(),
+            State::Still | State::Starting { .. } | State::Leaving { .. } | State::Killed { .. }
+        );
+        if *still == Still::GoesOn && !begins {
+            *still = Still::No;
+        }
     }
 
     /// What a look at the host says.
@@ -390,6 +455,7 @@ impl Care {
         let mut serving = self.device.serving.lock();
         let bell = std::mem::replace(&mut serving.bell, backend.host.bells().node);
         (serving.kind, serving.name) = (backend.kind, backend.name.clone());
+        serving.switches = backend.host.switches();
         bell.ring();
     }
 
@@ -588,7 +654,7 @@ impl Care {
     async fn end_trial(&mut self) {
         self.call_off_cut();
         let Some(Trial { backend, mut link, .. }) = self.trial.take() else { return };
-        end(&mut self.backends[backend], &mut link).await;
+        end(&mut self.backends[backend], || link.stop_at_once()).await;
     }
 
     /// The same where it is no fault of the backend.
@@ -638,7 +704,7 @@ impl Care {
         });
         self.publish();
         // It serves a segment that nobody looks at any more.
-        end(&mut self.backends[from], &mut left).await;
+        end(&mut self.backends[from], || left.stop_at_once()).await;
     }
 
     fn retry(&mut self) {
@@ -660,7 +726,7 @@ impl Care {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let supervisor = &self.supervisor;
         let (state, detail) = match supervisor.state() {
             State::Starting { .. } if supervisor.restarts > 0 => (DeviceState::Restarting, String::new()),
@@ -668,6 +734,7 @@ impl Care {
             State::Running { .. } => (DeviceState::Running, String::new()),
             State::Leaving { why, .. } | State::Killed { why } => (DeviceState::Stalled, why.clone()),
             State::Waiting { why, .. } => (DeviceState::Restarting, why.clone()),
+            State::Still => (DeviceState::Restarting, String::new()),
             State::GivenUp { why } => (DeviceState::Failed, why.clone()),
             State::Stopping { .. } => (DeviceState::Stopping, String::new()),
             State::Stopped => (DeviceState::Stopped, String::new()),
@@ -685,21 +752,26 @@ impl Care {
             BackendStatus { name: backend.name.clone(), breaker, why, retry_ms }
         };
         let backends = self.backends.iter().enumerate().map(backend).collect();
+        let state = if self.device.stands_still() { DeviceState::Restarting } else { state };
         let mut known = self.device.known.lock();
         (known.state, known.backends) = (state, backends);
         known.restarts = supervisor.restarts;
         // How the last host ended is worth knowing as long as this one runs.
         if !detail.is_empty() {
-            known.detail = detail;
+            self.ended_how = detail;
         }
+        known.detail = match self.device.stands_still() {
+            true => "it stands still while shards move".into(),
+            false => self.ended_how.clone(),
+        };
     }
 }
 
-/// Ends a host whose segment nobody looks at any more: asked first, where it can be.
-async fn end(backend: &mut Backend, link: &mut Link) {
+/// Ends a host of which nothing counts any more: asked first, where it can be.
+async fn end(backend: &mut Backend, ask: impl FnOnce()) {
     let leave = backend.limits.leave_timeout;
     if !leave.is_zero() {
-        link.stop_at_once();
+        ask();
         if timeout(leave, backend.host.over()).await.is_ok() {
             return;
         }

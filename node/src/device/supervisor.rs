@@ -51,6 +51,8 @@ pub enum Event {
     /// Every worker's heartbeat, looked at now and then.
     Beats(Vec<Beat>),
     Over(Over),
+    /// The device is not to stand still any more.
+    GoOn,
     /// The node wants to end.
     Stop,
     /// Time has passed.
@@ -143,6 +145,8 @@ pub enum State {
         until: Duration,
         why: String,
     },
+    /// Ended, because the device is to stand still; the next start is asked for.
+    Still,
     /// Gone, and there will be no other.
     GivenUp {
         why: String,
@@ -206,6 +210,11 @@ impl Supervisor {
         self.state = State::Starting { since: now };
     }
 
+    /// Takes in that the host was ended so that the device stands still: it has not failed.
+    pub fn stands_still(&mut self) {
+        self.state = State::Still;
+    }
+
     /// Takes an event in, at a time since any fixed point, and says what to do.
     pub fn step(&mut self, now: Duration, event: Event) -> Vec<Effect> {
         match (&mut self.state, event) {
@@ -214,8 +223,13 @@ impl Supervisor {
                 self.state = State::Stopping { kill_at: None };
                 vec![Effect::AskToEnd]
             }
-            (State::Waiting { .. } | State::GivenUp { .. }, Event::Stop) => self.end(),
+            (State::Waiting { .. } | State::Still | State::GivenUp { .. }, Event::Stop) => self.end(),
             (State::GivenUp { .. }, _) => vec![],
+            (State::Still, Event::GoOn) => {
+                self.state = State::Starting { since: now };
+                vec![Effect::Launch]
+            }
+            (State::Still, _) => vec![],
             // What it was to die for still holds; its end is near.
             (State::Leaving { until, .. }, Event::Stop) => {
                 self.state = State::Stopping { kill_at: Some(*until) };
@@ -283,7 +297,7 @@ impl Supervisor {
                 | State::Stopping { .. },
                 Event::Tick | Event::Beats(_) | Event::Up | Event::Restoring,
             )
-            | (_, Event::Launched)
+            | (_, Event::Launched | Event::GoOn)
             | (State::Waiting { .. }, Event::Over(_))
             | (
                 State::Running { .. } | State::Leaving { .. } | State::Killed { .. } | State::Waiting { .. },
@@ -511,6 +525,23 @@ mod tests {
         }
         assert_eq!(*s.state(), State::GivenUp { why: "it fell off the bus".into() });
         assert_eq!(s.step(at(90_000_000), Event::Stop), vec![Effect::Ended]);
+    }
+
+    #[test]
+    fn a_device_that_stands_still_begins_again_when_it_is_to_and_has_not_failed() {
+        let mut s = running();
+        assert_eq!(s.step(at(5), Event::GoOn), vec![], "it runs");
+        s.stands_still();
+        for event in [Event::Tick, beats(true, 1), Event::Over("late".into()), Event::Up] {
+            assert_eq!(s.step(at(60_000), event), vec![]);
+        }
+        assert_eq!(s.step(at(60_001), Event::GoOn), vec![Effect::Launch]);
+        s.step(at(60_002), Event::Up);
+        s.step(at(60_003), Event::Over("crash".into()));
+        assert_eq!(s.step(at(60_003), Event::Tick), vec![Effect::Launch], "the first failure");
+        assert_eq!(s.restarts, 1, "a device that stood still was not restarted");
+        s.stands_still();
+        assert_eq!(s.step(at(60_004), Event::Stop), vec![Effect::Ended]);
     }
 
     #[test]

@@ -34,7 +34,6 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep};
 
 use super::Router;
-use crate::config::DeviceKind;
 use crate::device::door::{Door, Left, Outcome};
 use crate::device::keeper;
 use crate::device::switch::{Carried, LeftLane, Switch};
@@ -75,10 +74,6 @@ pub enum Error {
         "the node makes no checkpoints, and shards that move would be lost if it ended meanwhile: set checkpoints.enabled"
     )]
     NoCheckpoints,
-    #[error(
-        "device `{0}` is run by a ring kernel, which cannot give or take shards while it runs: move them between CPU devices"
-    )]
-    RingKernel(String),
     #[error(
         "device `{0}` does not run now: its shards stay where they are; try again once `ringhold status` says it runs"
     )]
@@ -131,10 +126,6 @@ impl Router {
             still.push(device.hold_checkpoints().await);
         }
         for device in [&source, &target] {
-            // Which it may have become while another was waited for.
-            if device.serving_kind() != DeviceKind::Cpu {
-                return Err(Error::RingKernel(device.name.clone()));
-            }
             if !device.has_running_host() {
                 return Err(Error::NotRunning(device.name.clone()));
             }
@@ -256,20 +247,33 @@ impl Migration<'_> {
         let bytes = carried.0.len() as u64;
         let mut switch = Switch::new(arrived);
         (switch.arriving, switch.opens) = (carried.0, true);
-        if let Err(e) = self.cut(&self.target, &mut switch).await {
-            tracing::warn!(device = self.target.name, "shards have arrived, and {e}");
-        }
-        {
-            let mut door = self.target.door.lock();
-            door.has_adopted(number);
-            // Where its host has ended the next one begins with them, and then with what is let in meanwhile.
-            door.open_shards();
-        }
-        self.router.room();
-        let opened = switch.opened.unwrap_or_else(Instant::now);
-        if let Err(e) = self.cut(&self.source, &mut Switch::new(gone)).await {
-            tracing::warn!(device = self.source.name, "shards have left, and {e}");
-        }
+        let arrives = async {
+            if let Err(e) = self.cut(&self.target, &mut switch).await {
+                tracing::warn!(device = self.target.name, "shards have arrived, and {e}");
+            }
+            {
+                let mut door = self.target.door.lock();
+                door.has_adopted(number);
+                // Where its host has ended the next one begins with them, and then with what is let in meanwhile.
+                door.open_shards();
+            }
+            self.router.room();
+            switch.opened.unwrap_or_else(Instant::now)
+        };
+        let goes_on = async {
+            if let Err(e) = self.cut(&self.source, &mut Switch::new(gone)).await {
+                tracing::warn!(device = self.source.name, "shards have left, and {e}");
+            }
+        };
+        let opened = match self.source.stands_still() {
+            // What it sends to the shards before they are let in for is blocked at the target's door.
+            true => tokio::join!(biased; arrives, goes_on).0,
+            false => {
+                let opened = arrives.await;
+                goes_on.await;
+                opened
+            }
+        };
         // So that what was carried need not be kept for long.
         self.target.hurry();
         let stood = self.closed.map_or(Duration::ZERO, |closed| opened - closed);
@@ -288,10 +292,14 @@ impl Migration<'_> {
             }
         }
         let mut out = Outcome::default();
-        self.source.door.lock().call_off(&mut out);
-        self.router.carry(&self.source, &mut out);
+        {
+            // Behind what the pump has in hand, and before what comes out from now on.
+            let _carry = self.source.carry.lock();
+            self.source.door.lock().call_off(&mut out);
+            self.router.carry(&self.source, &mut out);
+        }
         let away = self.table_of(&self.target, |_| AWAY);
-        if self.target.door.lock().link().segment().owners() != away
+        if (self.target.stands_still() || self.target.door.lock().link().segment().owners() != away)
             && let Err(e) = self.cut(&self.target, &mut Switch::new(away)).await
         {
             tracing::warn!(device = self.target.name, "shards have not arrived, and {e}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringhold_cluster::control::admin::{self, Migrated, NodePlan, NodeStatus};
 use ringhold_cluster::control::state::{DeviceNumber, NodeNumber};
 use ringhold_cluster::placement::{self, DeviceLoad, View, Want};
-use ringhold_cluster::wire::{DeviceKind, DeviceState, DeviceStatus, Failed, Request, Response};
+use ringhold_cluster::wire::{DeviceState, DeviceStatus, Failed, Request, Response};
 use ringhold_kernels::outbox::SHARDS;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -188,8 +188,7 @@ impl Router {
                     ..DeviceLoad::default()
                 };
                 loads.insert(number, load);
-                let moves = status.kind == DeviceKind::Cpu && status.state == DeviceState::Running;
-                if !moves || status.checkpoints.is_none() {
+                if status.state != DeviceState::Running || status.checkpoints.is_none() {
                     cannot.insert(number);
                 }
             }

@@ -269,6 +269,7 @@ impl Plan {
             pause_max: self.pause_max,
             mishaps: [].into(),
             fallback: None,
+            stands: false,
         }
     }
 }

@@ -79,6 +79,9 @@ impl Plan {
             devices = m.pick(&[2, 2, 3]);
             Moves { pause_max: ms(m.pick(&[5, 50, 300])), shards_per_mille: m.pick(&[200, 500, 1_000]) }
         });
+        // Those that stand still for it, as a ring kernel's do.
+        let k = &mut Random::new(seed, Stream::Plan, 3);
+        let stand: Vec<bool> = (0..devices).map(|_| moves.is_some() && k.per_mille(400)).collect();
         let interval = ms(r.pick(&[5, 10, 30, 80, 200]));
         let committed = if r.per_mille(800) { vec!["journal".to_owned()] } else { vec![] };
         let config = Config {
@@ -139,7 +142,7 @@ impl Plan {
                         mishaps: if r.per_mille(300) { other } else { [].into() },
                         untrusted: r.per_mille(300),
                     });
-                    devices::Plan { pause_per_mille, pause_max, mishaps: own, fallback }
+                    devices::Plan { pause_per_mille, pause_max, mishaps: own, fallback, stands: stand[device as usize] }
                 };
                 (0..devices).map(&mut of).collect::<Vec<_>>()
             })

@@ -95,6 +95,7 @@ impl Plan {
                 pause_per_mille,
                 pause_max: Duration::from_millis(r.between(1, 20)),
                 fallback: None,
+                stands: false,
                 mishaps: if !calm && device == unlucky { mishaps(r) } else { [].into() },
             })
             .collect();

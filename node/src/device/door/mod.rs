@@ -62,6 +62,8 @@ pub struct Door {
     /// Whatever comes out is held for the next checkpoint, as that of committed types always is: the device is about to go on
     /// elsewhere from there.
     holds_all: bool,
+    /// The same for another reason: the device is about to stand still.
+    holds_to_stand: bool,
 }
 
 /// How a door keeps what its device may have to do again.
@@ -270,6 +272,7 @@ impl Door {
             }),
             has_host: false,
             holds_all: false,
+            holds_to_stand: false,
             overflow,
             waiting: Queue::default(),
             waiting_max: shape.ingress_slots as usize * shape.workers as usize,
@@ -545,11 +548,11 @@ impl Door {
     /// Takes what the device has sent. Returns how many messages there were.
     pub fn collect(&mut self, out: &mut Outcome) -> usize {
         let first = out.letters.len();
-        let Door { link, kept, desk, holds_all, moving, .. } = self;
-        let moving = moving.as_ref();
+        let Door { link, kept, desk, holds_all, holds_to_stand, moving, .. } = self;
+        let (moving, holds_all) = (moving.as_ref(), *holds_all || *holds_to_stand);
         let collected = link.drain_lanes(COLLECT_MAX, |lane, number, header, payload| match kept {
             Some(kept)
-                if *holds_all || kept.holds(header) || moving.is_some_and(|moving| moving.leaves_with(header)) =>
+                if holds_all || kept.holds(header) || moving.is_some_and(|moving| moving.leaves_with(header)) =>
             {
                 kept.lanes[lane].held.push_back(Held { in_ring: number, header: *header, payload: payload.to_vec() });
             }
@@ -571,7 +574,7 @@ impl Door {
             // What was held is not covered, and will be made again.
             kept.lanes.iter_mut().for_each(|lane| lane.held.clear());
         }
-        self.holds_all = false;
+        (self.holds_all, self.holds_to_stand) = (false, false);
         // Not `finished`, which is ahead while a batch runs: what the batch came to is lost with it.
         let begun: u64 = readings.iter().map(|r| r.accepted + r.sent + r.away_waiting).sum();
         let finished: u64 = readings.iter().map(|r| r.finished_published).sum();

@@ -310,10 +310,40 @@ impl Door {
         Ok(())
     }
 
+    /// Holds whatever comes out from now on for the checkpoint from which the device is to go on: what is sent after the cut is made
+    /// again. Until the host is lost, or this is [called off](Door::hold_no_more).
+    pub fn hold_to_stand(&mut self) {
+        self.holds_to_stand = true;
+    }
+
+    /// The device goes on as it is: what need not wait for a checkpoint goes on at once, before whatever comes out from now on.
+    pub fn hold_no_more(&mut self, out: &mut Outcome) {
+        self.holds_to_stand = false;
+        self.hand_on_held(out);
+    }
+
+    /// Hands on what was held and need not be any more.
+    fn hand_on_held(&mut self, out: &mut Outcome) {
+        let Door { kept, desk, moving, holds_all, holds_to_stand, .. } = self;
+        let Some(kept) = kept.as_mut().filter(|_| !*holds_all && !*holds_to_stand) else { return };
+        let first = out.letters.len();
+        let lanes: Vec<_> = kept.lanes.iter_mut().map(|lane| std::mem::take(&mut lane.held)).collect();
+        for (number, held) in lanes.into_iter().enumerate() {
+            for held in held {
+                let leaves = moving.as_ref().is_some_and(|moving| moving.leaves_with(&held.header));
+                match leaves || kept.holds(&held.header) {
+                    true => kept.lanes[number].held.push_back(held),
+                    false => desk.hand_on(&held.header, &held.payload, out),
+                }
+            }
+        }
+        self.judge(out, first);
+    }
+
     /// The shards stay. If they had left already they are back, and so is what had left with them.
     pub fn call_off(&mut self, out: &mut Outcome) {
         let Some(Moving { outs, .. }) = self.moving.take() else { return };
-        let Door { kept, desk, blocked, transit, .. } = self;
+        let Door { kept, desk, .. } = self;
         let kept = kept.as_mut().expect("only a device that keeps gives shards");
         // What need not wait for a checkpoint goes on at once: what its actors send from now on will, too.
         for (header, payload) in outs {
@@ -322,15 +352,8 @@ impl Door {
                 false => desk.hand_on(&header, &payload, out),
             }
         }
-        let lanes: Vec<_> = kept.lanes.iter_mut().map(|lane| std::mem::take(&mut lane.held)).collect();
-        for (number, held) in lanes.into_iter().enumerate() {
-            for held in held {
-                match kept.holds(&held.header) {
-                    true => kept.lanes[number].held.push_back(held),
-                    false => desk.hand_on(&held.header, &held.payload, out),
-                }
-            }
-        }
+        self.hand_on_held(out);
+        let Door { blocked, transit, .. } = self;
         blocked.drain(|header, payload| {
             transit.push(header, payload);
             true
