@@ -410,10 +410,6 @@ impl Copies {
         let own = self.cluster.number();
         let behind = |device: &&Device| device.node == own && !device.in_sync.contains(&node);
         let Some(device) = state.devices.get(&self.device).filter(behind) else { return };
-        // What it had it may have had before it was gone.
-        if let Err(why) = self.is_there(node).await {
-            return self.update(node, |copy| (copy.has, copy.adopted, copy.why) = (None, None, why.clone()));
-        }
         {
             // Whatever is committed from here on waits for it.
             let mut known = self.known.lock();
@@ -426,15 +422,6 @@ impl Copies {
             tracing::debug!(device = self.name, node, "that a replica is in sync is not agreed on yet: {why}");
         } else {
             tracing::info!(device = self.name, node, "a replica has all of the device's checkpoints, and is in sync");
-        }
-    }
-
-    /// Whether a replica answers that it has what it is known to have.
-    async fn is_there(&self, node: NodeNumber) -> Result<(), String> {
-        let has = self.known.lock().copies.get(&node).and_then(|copy| copy.has);
-        match self.ask(node, Asked::Newest).await? {
-            Copied::Has(newest) if newest.map(|(epoch, at_us)| Mark { epoch, at_us }) == has => Ok(()),
-            _ => Err("it has something else than it had".into()),
         }
     }
 
