@@ -199,7 +199,7 @@ async fn a_client_that_knows_one_node_reaches_the_actors_of_both_and_follows_sha
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_device_that_was_put_into_another_slot_is_the_same_and_the_cluster_knows_where_it_is() {
     let authority = Authority::in_memory(&RealNetwork).unwrap();
-    let kept = Place::new("a", LEASE);
+    let kept = Place::new("00000000-0000-4000-8000-00000000000a", "a");
     for slot in ["0000:3b:00.0", "0000:af:00.0"] {
         let node = kept.start_with(Arc::new(Slot(slot)), &authority, None).await;
         let state = node.cluster().unwrap().control().state();

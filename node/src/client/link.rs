@@ -25,7 +25,7 @@ use super::asks::Asks;
 use super::connect::{Connected, NoneWould, connect_any, open};
 use super::outbox::Outbox;
 use super::retained::{Retained, Written};
-use super::routes::{Routes, frames_numbers};
+use super::routes::{Learnt, Routes, frames_numbers, strays_of};
 use super::{BACKOFF_MAX, BACKOFF_MIN, CLOSE_DEADLINE, Error, Known, Options, Shared};
 
 /// A node that owes an answer and says nothing for so long may be gone.
@@ -253,7 +253,7 @@ fn close(shared: &Shared, link: &Link, lost: Option<&Lost>) -> bool {
         let Some(lost) = lost else { return false };
         outbox.links[link.index].end();
         let mut asks = shared.asks.lock();
-        let mut wakers = give_up_written(shared, &outbox.routes, &mut asks, link, &BTreeSet::new(), lost);
+        let mut wakers = give_up_written(shared, (&outbox.routes, None), &mut asks, link, &BTreeSet::new(), lost);
         give_up_unsent(shared, &mut outbox, link.index, lost);
         wakers.extend(asks.lose(|_, shard| outbox.routes.of_shard(shard) == link.index));
         wakers
@@ -502,17 +502,20 @@ fn join(
             // It is another cluster, or a node that stands alone: nothing that was written counts there, wherever that was.
             let none = BTreeSet::new();
             for out in &outbox.links {
-                let (routes, written) = (&outbox.routes, &out.link);
+                let (routes, written) = ((&outbox.routes, None), &out.link);
                 wakers.extend(give_up_written(shared, routes, &mut asks, written, &none, &lost_for_good));
             }
             let learnt = outbox.routes.begin_anew(link.index, welcome.number);
             driven.extend(outbox.deal(&learnt, &asks));
         }
-        // What is other nodes' by now is not this one's to have forgotten.
-        driven.extend(outbox.learn(&welcome.owners, &asks));
+        // What is other nodes' by now is not this one's to have forgotten, nor has it had what is its own since.
+        let learnt = outbox.routes.learn(&welcome.owners);
         if at_home && welcome.resumed == Resumed::Forgotten {
-            let waiting = said.waiting().collect();
-            wakers.extend(give_up_written(shared, &outbox.routes, &mut asks, link, &waiting, &lost_for_good));
+            let (waiting, routes) = (said.waiting().collect(), (&outbox.routes, learnt.as_ref()));
+            wakers.extend(give_up_written(shared, routes, &mut asks, link, &waiting, &lost_for_good));
+        }
+        if let Some(learnt) = learnt {
+            driven.extend(outbox.deal(&learnt, &asks));
         }
         outbox.links[link.index].learn(welcome);
         let mut retained = link.retained.lock();
@@ -535,12 +538,12 @@ fn join(
     joined
 }
 
-/// Takes in that nobody can know what became of what was written on a link, and of these asks: asks are told, tells are counted.
-/// Returns whom to wake. The outbox is locked.
+/// Takes in that nobody can know what became of what was written on a link, and of these asks: asks are told, tells are counted. What
+/// has just been learnt to be another's stays there, to be dealt out. Returns whom to wake. The outbox is locked.
 #[must_use]
 fn give_up_written(
     shared: &Shared,
-    routes: &Routes,
+    (routes, learnt): (&Routes, Option<&Learnt>),
     asks: &mut Asks,
     link: &Link,
     waiting: &BTreeSet<u64>,
@@ -548,14 +551,17 @@ fn give_up_written(
 ) -> Vec<Waker> {
     let (written, tells) = {
         let mut retained = link.retained.lock();
-        let tells = retained.unconfirmed_tells();
+        let strays = strays_of(&retained, link.index, routes);
+        let stray_tells: u64 = strays.iter().filter(|s| s.end > retained.confirmed()).map(|s| s.tells).sum();
+        let tells = retained.unconfirmed_tells().saturating_sub(stray_tells);
         // It is said before it counts as confirmed.
         report(shared, link, tells, lost);
-        retained.clear();
+        retained.clear_but(strays);
         (retained.written(), tells)
     };
     let is_lost = |number: u64| number <= written || waiting.contains(&number);
-    let wakers = asks.lose(|number, shard| routes.of_shard(shard) == link.index && is_lost(number));
+    let has_come = |shard| learnt.is_some_and(|learnt| learnt.has_moved(routes, shard));
+    let wakers = asks.lose(|number, shard| routes.of_shard(shard) == link.index && !has_come(shard) && is_lost(number));
     tracing::debug!(tells, "what was written is given up");
     wakers
 }
@@ -587,7 +593,7 @@ fn end(shared: &Shared, failed: Error, lost: &Lost) {
         let links: Vec<_> = outbox.links.iter().map(|out| out.link.clone()).collect();
         let mut wakers = Vec::new();
         for link in &links {
-            wakers.extend(give_up_written(shared, &outbox.routes, &mut asks, link, &BTreeSet::new(), lost));
+            wakers.extend(give_up_written(shared, (&outbox.routes, None), &mut asks, link, &BTreeSet::new(), lost));
             give_up_unsent(shared, &mut outbox, link.index, lost);
         }
         wakers.extend(asks.lose(|_, _| true));

@@ -109,6 +109,12 @@ impl Retained {
         self.confirmed = self.confirmed.max(self.written);
     }
 
+    /// The same for everything but these, which are another's.
+    pub fn clear_but(&mut self, strays: Vec<Written>) {
+        self.clear();
+        self.leave(strays);
+    }
+
     /// What it has, to look at or to change: it must be given back, in its order.
     pub fn buffers(&self) -> impl Iterator<Item = &Written> {
         self.buffers.iter()

@@ -223,6 +223,12 @@ fn write<'a>(messages: impl Iterator<Item = (u64, Header, &'a [u8])>) -> Vec<Wri
     buffers
 }
 
+/// What a link has written, and is another's by the routes that there are now.
+pub(super) fn strays_of(retained: &Retained, link: usize, routes: &Routes) -> Vec<Written> {
+    let strays: Vec<Message> = retained.buffers().flat_map(|written| strays(&written.frames, link, routes)).collect();
+    write(strays.iter().map(|message| (message.number, message.header, message.payload.as_slice())))
+}
+
 /// Deals out anew what links keep, to those to which the routes lead now, and has these links begin anew besides. Returns which
 /// links begin anew.
 pub(super) fn deal_out(links: &mut [Kept<'_>], routes: &Routes, anew: BTreeSet<usize>) -> BTreeSet<usize> {

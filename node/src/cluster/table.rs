@@ -52,7 +52,10 @@ impl ShardTable for AgreedTable {
         Box::pin(async move {
             let own = self.cluster.own_devices();
             let (from, to) = (own[usize::from(from)], own[usize::from(to)]);
-            let moved = Command::Move { shards: ranges(shards.iter().map(|shard| shard as u32)), from, to };
+            let shards_moved = ranges(shards.iter().map(|shard| shard as u32));
+            // It may have been given up meanwhile, and both go on elsewhere.
+            let run = self.cluster.incarnation;
+            let moved = Command::MoveBetween { shards: shards_moved, from, to, runs: (run, run) };
             self.cluster.agree_on_move(moved, shards, to).await
         })
     }

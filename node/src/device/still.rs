@@ -17,7 +17,7 @@ use std::time::Duration;
 use ringhold_kernels::outbox::PARKED;
 use tokio::time::{Instant, sleep};
 
-use super::door::Outcome;
+use super::door::{Door, Outcome};
 use super::keeper::{Error, Keeper};
 use super::switch::Switch;
 use super::{Device, Outlet};
@@ -60,6 +60,12 @@ impl Device {
         matches!(*self.still.lock(), Still::Stands | Still::GoesOn)
     }
 
+    /// Whether a host begins that has read its table, and is not up yet. Its door is locked.
+    pub(crate) fn is_beginning(&self, door: &mut Door) -> bool {
+        let begins = door.has_host() && !door.link().is_running() || *self.still.lock() == Still::GoesOn;
+        begins && !self.ended.load(SeqCst)
+    }
+
     /// A switch of a device whose workers cannot switch: one that parks shards has it stand still, one that does not has it go on.
     pub(super) async fn switch_still(
         &self,
@@ -67,6 +73,10 @@ impl Device {
         outlet: &dyn Outlet,
         switch: &mut Switch,
     ) -> Result<(), Error> {
+        // One that goes on by itself does so by the table from before.
+        while *self.still.lock() == Still::GoesOn && !self.ended.load(SeqCst) {
+            sleep(LOOK_EVERY).await;
+        }
         let parks = switch.owners.iter().any(|owner| owner == PARKED);
         match (self.stands_still(), parks) {
             (true, true) => Ok(()),

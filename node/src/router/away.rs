@@ -342,20 +342,31 @@ impl Router {
             ((next - 1) % workers) as Owner
         });
         let (mut letters, mut others) = (Vec::new(), Vec::new());
-        {
-            // All that was held goes before whatever comes from now on.
-            let mut held = self.between.held.lock();
-            let mut door = target.door.lock();
-            let term = |shard: usize| state.shards[shard].term as u32;
-            door.take_over(&shards, target.index, term, adoption, &bytes, arrived.clone());
-            for (envelope, header, payload) in held.take().map(|held| held.messages).unwrap_or_default() {
-                match envelope.numbered {
-                    // The giver, for whose device it was numbered, has yet to take it.
-                    Some(numbered) if numbered.to != target.number => others.push((envelope, header, payload)),
-                    Some(numbered) if !door.takes(numbered.from, numbered.number) => {}
-                    _ => door.pass_on(&header, &payload, &mut letters),
+        loop {
+            let is_beginning = {
+                // All that was held goes before whatever comes from now on.
+                let mut held = self.between.held.lock();
+                let mut door = target.door.lock();
+                // A host that begins goes by the table from before, and has no shards let in for.
+                let is_beginning = target.is_beginning(&mut door);
+                if !is_beginning {
+                    let term = |shard: usize| state.shards[shard].term as u32;
+                    door.take_over(&shards, target.index, term, adoption, &bytes, arrived.clone());
+                    for (envelope, header, payload) in held.take().map(|held| held.messages).unwrap_or_default() {
+                        match envelope.numbered {
+                            // The giver, for whose device it was numbered, has yet to take it.
+                            Some(numbered) if numbered.to != target.number => others.push((envelope, header, payload)),
+                            Some(numbered) if !door.takes(numbered.from, numbered.number) => {}
+                            _ => door.pass_on(&header, &payload, &mut letters),
+                        }
+                    }
                 }
+                is_beginning
+            };
+            if !is_beginning {
+                break;
             }
+            sleep(POLL_EVERY).await;
         }
         for (envelope, header, payload) in others {
             self.send_now(envelope, &header, &payload, &mut letters);
