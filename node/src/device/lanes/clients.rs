@@ -52,8 +52,6 @@ struct ClientLane {
     mark: Mark,
     /// Shards that came from another device with a mark of their own.
     apart: Vec<Apart>,
-    /// All its messages up to the largest mark here have come since the node's start, or need not.
-    caught_up: bool,
     /// Which of its connections is the present one.
     connection: u64,
     /// The last message that came on it. The answers to later ones are only kept: they come again first.
@@ -73,8 +71,9 @@ struct ClientLane {
 /// sends again then is new to one and old to another. A shard that moves before that is over takes the mark along of the
 /// device that it leaves. It is dropped with the first message that is above all marks, for then all below has come.
 ///
-/// A shard that came from another node always has its own: what a client sends to the two comes on two connections. Only once
-/// there is a later one, made by a client that knows where the shard is, does all come in its order again.
+/// A shard that came from another node has its own for longer, as has one of a device that begins while others run: what a client
+/// sends to the two comes on two connections. Only once there is a later one, made by a client that knows where the shard is, does
+/// all come in its order again, and even then the one device has heard of later messages than the other.
 struct Apart {
     shards: ShardSet,
     mark: Mark,
@@ -85,8 +84,8 @@ struct Apart {
 impl ClientLane {
     fn new(client: Client, mark: Mark) -> ClientLane {
         let (answers, given) = (BTreeMap::new(), VecDeque::new());
-        let (apart, caught_up, awaited) = (Vec::new(), mark.taken == 0, BTreeSet::new());
-        ClientLane { client, mark, apart, caught_up, connection: 0, heard: 0, awaited, answers, given, answer_bytes: 0 }
+        let (apart, awaited) = (Vec::new(), BTreeSet::new());
+        ClientLane { client, mark, apart, connection: 0, heard: 0, awaited, answers, given, answer_bytes: 0 }
     }
 
     fn marks(&self) -> impl Iterator<Item = &Mark> {
@@ -117,7 +116,6 @@ impl ClientLane {
 
     /// All messages up to the largest mark have come: one mark does. It covers what all covered.
     fn catch_up(&mut self) {
-        self.caught_up = true;
         let taken = self.newest();
         let covered = self.marks().map(|mark| mark.covered).min().expect("there is one at least");
         let closing = self.marks().map(|mark| mark.closing).min().expect("there is one at least");
@@ -133,7 +131,6 @@ impl ClientLane {
         if taken == self.mark.taken && after == 0 {
             return;
         }
-        self.caught_up = false;
         match self.apart.iter_mut().find(|apart| apart.mark.taken == taken && apart.after == after) {
             Some(apart) => {
                 apart.shards = apart.shards.or(&shards);
@@ -243,7 +240,7 @@ impl ClientLanes {
     /// Takes in that a message was let in, or turned away for good.
     pub fn take(&mut self, client: u32, number: u64, to: Key, now_us: u64) {
         if let Some(lane) = self.lanes.get_mut(&client) {
-            if !lane.caught_up && lane.catches_up(number) {
+            if !lane.apart.is_empty() && lane.catches_up(number) {
                 lane.catch_up();
             }
             lane.mark_for(to).takes(number);
@@ -301,8 +298,8 @@ impl ClientLanes {
             return;
         }
         let unknown = |number: &u32| !from.lanes.contains_key(number);
-        let behind = self.lanes.iter_mut().filter(|(number, lane)| unknown(number) && !lane.caught_up);
-        behind.for_each(|(_, lane)| lane.set_apart(shards.clone(), 0, 0));
+        let unheard = self.lanes.iter_mut().filter(|(number, _)| unknown(number));
+        unheard.for_each(|(_, lane)| lane.set_apart(shards.clone(), 0, 0));
         for (number, theirs) in &from.lanes {
             let new = || ClientLane::new(theirs.client, Mark::default());
             let lane = self.lanes.entry(*number).or_insert_with(new);
@@ -314,13 +311,8 @@ impl ClientLanes {
                 lane.heard = lane.heard.max(theirs.heard);
                 lane.awaited.extend(&theirs.awaited);
             }
-            match lane.caught_up && theirs.caught_up {
-                true => lane.mark.taken = lane.mark.taken.max(theirs.newest()),
-                false => {
-                    let marks = theirs.marks_of(shards).into_iter();
-                    marks.for_each(|(shards, taken, after)| lane.set_apart(shards, taken, after));
-                }
-            }
+            let marks = theirs.marks_of(shards).into_iter();
+            marks.for_each(|(shards, taken, after)| lane.set_apart(shards, taken, after));
             self.moved += 1;
         }
     }

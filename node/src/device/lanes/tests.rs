@@ -6,7 +6,7 @@ use ringhold_kernels::id::{ActorId, Key};
 use ringhold_kernels::message::{Header, Kind};
 use ringhold_kernels::outbox::{SHARDS, shard_of};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::shards::ShardSet;
@@ -356,7 +356,8 @@ impl Owning {
     }
 }
 
-/// Shards move between devices, while a client sends, and while it sends again what was not durable when all of them died.
+/// Shards move between devices, while a client sends, and while it sends again what was not durable when one of them died, and
+/// began beside the others, or when all died.
 #[test]
 fn a_shard_that_moves_hears_of_each_message_once_though_its_node_dies() {
     const DEVICES: usize = 3;
@@ -377,11 +378,15 @@ fn a_shard_that_moves_hears_of_each_message_once_though_its_node_dies() {
             covered as usize
         };
         let mut away = true;
+        // Where the client does not know yet who has these: it sends nothing for them.
+        let mut astray: BTreeSet<u64> = BTreeSet::new();
         for step in 0..500 {
-            match random.below(if step > 460 { 1 } else { 16 }) {
+            away |= step == 450;
+            match random.below(if step > 450 { 1 } else { 17 }) {
                 0..9 => {
                     if std::mem::take(&mut away) {
                         next = connect(&mut devices, &mut connection, covered);
+                        astray.clear();
                     }
                     if next == sent.len() {
                         sent.push(random.below(KEYS));
@@ -390,14 +395,16 @@ fn a_shard_that_moves_hears_of_each_message_once_though_its_node_dies() {
                     }
                     let (key, number) = (sent[next], next as u64 + 1);
                     let device = &mut devices[owner[key as usize]];
-                    if device.lanes.look(CLIENT.number, connection, number, Key(key)) == Seen::New {
+                    if !astray.contains(&key)
+                        && device.lanes.look(CLIENT.number, connection, number, Key(key)) == Seen::New
+                    {
                         device.lanes.take(CLIENT.number, number, Key(key), 1);
                         device.did.entry(key).or_default().push(number);
                     }
                     next += 1;
                 }
                 9 | 10 => devices[random.below(DEVICES as u64) as usize].checkpoint(),
-                11 if away => {}
+                11 if away || !astray.is_empty() => {}
                 11 => {
                     let uncovered = devices.iter().filter_map(|device| device.lanes.uncovered(CLIENT.number)).min();
                     covered = covered.max(uncovered.map_or(next as u64, |first| first - 1).min(next as u64));
@@ -408,6 +415,16 @@ fn a_shard_that_moves_hears_of_each_message_once_though_its_node_dies() {
                         device.die(|key| owner[key as usize] == index);
                     }
                     away = true;
+                }
+                14 => {
+                    let begins = random.below(DEVICES as u64) as usize;
+                    let its: Vec<u64> = (0..KEYS).filter(|key| owner[*key as usize] == begins).collect();
+                    let device = &mut devices[begins];
+                    device.die(|key| its.contains(&key));
+                    device.lanes.detach(CLIENT, connection);
+                    device.lanes.attach(CLIENT.number, next as u64 + 1);
+                    device.lanes.begin_here(&its.iter().map(|key| shard_of(Key(*key))).collect());
+                    astray.extend(its);
                 }
                 _ => {
                     let from = random.below(DEVICES as u64) as usize;
@@ -431,7 +448,7 @@ fn a_shard_that_moves_hears_of_each_message_once_though_its_node_dies() {
                     target.adoptions.push((shards, records, did));
                 }
             }
-            if next == sent.len() && !away {
+            if next == sent.len() && !away && astray.is_empty() {
                 for key in 0..KEYS {
                     let wanted = (1u64..).zip(&sent).filter(|(_, to)| **to == key).map(|(number, _)| number);
                     let did = devices[owner[key as usize]].did.get(&key).map(Vec::as_slice).unwrap_or_default();
