@@ -472,10 +472,13 @@ impl Node {
         let left = |limit: Duration| limit.saturating_sub(started.elapsed());
         self.router.draining.store(true, SeqCst);
         if let Some(cluster) = &self.cluster {
-            // First: once the server is closed, others cannot ask this one for their leases.
             cluster.prepare_to_end().await;
         }
-        let drained = self.server.drain(self.drain_timeout).await;
+        let drained = self.server.finish(self.drain_timeout).await;
+        if let Some(cluster) = &self.cluster {
+            // What is taken from here on would not be in the last checkpoint.
+            cluster.close();
+        }
         let settled = self.router.settled(left(self.drain_timeout)).await;
         for device in self.router.devices() {
             // So that the next start begins with all of it.
@@ -490,15 +493,17 @@ impl Node {
             }
         };
         let in_order = timeout(left(self.drain_timeout).max(Duration::from_secs(1)), ended()).await.is_ok();
+        let mut nothing_runs = in_order;
         // Workers that hold a message for ever do not end by themselves; they are killed with the tasks.
         if !in_order && self.router.devices().iter().filter(|device| device.leave()).count() > 0 {
-            let _ = timeout(LEAVE_TIMEOUT, ended()).await;
+            nothing_runs = timeout(LEAVE_TIMEOUT, ended()).await.is_ok();
         }
         self.tasks.shutdown().await;
         self.router.give_up_lanes();
         if let Some(cluster) = &self.cluster {
-            cluster.end().await;
+            cluster.end(nothing_runs).await;
         }
+        self.server.close().await;
         if let Err(e) = self.storage.dead_letters.flush() {
             tracing::error!("the dead letters could not be flushed: {e}");
         }

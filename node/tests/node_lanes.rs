@@ -154,11 +154,12 @@ impl Cluster {
             listen: "127.0.0.1:0".into(),
         });
         let mut cluster = Cluster { authority, kinds, kept, nodes: [None, None] };
-        for node in 0..2 {
-            cluster.start(node).await;
-            cluster.kept[node].listen = cluster.node(node).address().to_string();
-        }
+        cluster.found(0).await;
         let control = cluster.node(0).cluster().unwrap().control().clone();
+        // Nobody else goes on with a device whose node is away.
+        let alone = Command::Set { name: "replication_factor".into(), value: "1".into() };
+        control.propose(alone, PATIENCE).await.unwrap().unwrap();
+        cluster.found(1).await;
         let shards = ranges((0..SHARDS as u32).filter(|shard| shard % 2 == 1));
         let moved = control.propose(Command::Move { shards, from: 0, to: 1 }, PATIENCE).await;
         moved.unwrap().unwrap();
@@ -170,6 +171,12 @@ impl Cluster {
             cluster.start(node).await;
         }
         cluster
+    }
+
+    /// Starts it for the first time.
+    async fn found(&mut self, node: usize) {
+        self.start(node).await;
+        self.kept[node].listen = self.node(node).address().to_string();
     }
 
     async fn start(&mut self, node: usize) {
@@ -201,7 +208,7 @@ impl Cluster {
         config.node.listen = listen.parse().unwrap();
         config.node.name = Some(format!("n{id}"));
         config.node.drain_timeout = Duration::from_secs(1);
-        // Nobody else goes on with its device while it is away.
+        // It is not given up for having been away.
         config.node.lease = Duration::from_secs(60);
         if node > 0 {
             config.node.join = vec![self.kept[0].listen.clone()];

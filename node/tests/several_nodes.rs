@@ -1,8 +1,9 @@
 //! A client and two real nodes, each with a part of the shards.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringhold::client::{Client, Options};
 use ringhold::config::{self, Config};
@@ -11,7 +12,8 @@ use ringhold::device::keeper::Blocking;
 use ringhold::node::{Environment, Node, Storage};
 use ringhold::shards::{ELSEWHERE, ShardSet};
 use ringhold::{Key, Registry};
-use ringhold_cluster::control::state::{Command, ranges};
+use ringhold_cluster::control::failover;
+use ringhold_cluster::control::state::{Command, NodeNumber, State, ranges};
 use ringhold_cluster::network::RealNetwork;
 use ringhold_cluster::placement;
 use ringhold_cluster::tls::{Authority, Role};
@@ -20,6 +22,7 @@ use ringhold_storage::blocks::InMemory;
 use ringhold_storage::checkpoints::{self, Checkpoints};
 use ringhold_storage::dead_letters;
 use ringhold_storage::raft_log::RaftLog;
+use tokio::task::JoinSet;
 
 /// Counts, and says where messages did not come in their order.
 #[ringhold::actor]
@@ -54,18 +57,23 @@ pub mod tally {
 
 const KEYS: u64 = 40;
 const PATIENCE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_secs(10);
+/// What is done so soon has waited for nobody's lease.
+const SOON: Duration = Duration::from_secs(6);
 
 /// What a node has, though it ends.
 struct Place {
-    id: &'static str,
+    id: String,
     name: &'static str,
+    lease: Duration,
     checkpoints: Arc<InMemory>,
     log: Arc<InMemory>,
 }
 
 impl Place {
-    fn new(id: &'static str, name: &'static str) -> Place {
-        Place { id, name, checkpoints: Arc::default(), log: Arc::default() }
+    fn new(name: &'static str, lease: Duration) -> Place {
+        let id = format!("00000000-0000-4000-8000-0000000000{:02x}", name.as_bytes()[0]);
+        Place { id, name, lease, checkpoints: Arc::default(), log: Arc::default() }
     }
 
     async fn start(&self, authority: &Authority, join: Option<&Node>) -> Node {
@@ -78,14 +86,14 @@ impl Place {
         let mut config = Config { devices: config::Devices(vec![device]), ..Config::default() };
         config.node.listen = "127.0.0.1:0".parse().unwrap();
         config.node.name = Some(self.name.into());
-        // Nobody else goes on with its device while it is away.
-        config.node.lease = Duration::from_secs(60);
+        config.node.lease = self.lease;
+        config.actors.committed = vec!["tally".into()];
         config.node.join = join.map(|node| node.address().to_string()).into_iter().collect();
         let mut registry = Registry::new();
         registry.register::<tally::Actor>().unwrap();
         let checkpoints = Checkpoints::open(self.checkpoints.clone(), checkpoints::Options::default()).unwrap();
         let storage = Storage {
-            node_id: self.id.into(),
+            node_id: self.id.clone(),
             identity: authority.identity(Role::Node, &RealNetwork).unwrap(),
             dead_letters: Arc::new(dead_letters::InMemory::new(100)),
             checkpoints: Some(checkpoints),
@@ -129,11 +137,11 @@ async fn read(client: &Client, key: u64) -> (u32, u32) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_client_that_knows_one_node_reaches_the_actors_of_both_and_follows_shards_from_one_to_the_other() {
     let authority = Authority::in_memory(&RealNetwork).unwrap();
-    let places = [
-        Place::new("00000000-0000-4000-8000-00000000000a", "a"),
-        Place::new("00000000-0000-4000-8000-00000000000b", "b"),
-    ];
+    let places = ["a", "b"].map(|name| Place::new(name, LEASE));
     let a = places[0].start(&authority, None).await;
+    // Nobody else goes on with a device whose node is away.
+    let alone = Command::Set { name: "replication_factor".into(), value: "1".into() };
+    a.cluster().unwrap().control().propose(alone, PATIENCE).await.unwrap().unwrap();
     let b = places[1].start(&authority, Some(&a)).await;
     let identity = authority.identity(Role::Client, &RealNetwork).unwrap();
     let options = |node: &Node| Options::new(node.address().to_string(), identity.clone()).with::<tally::Actor>();
@@ -208,4 +216,120 @@ async fn a_device_that_was_put_into_another_slot_is_the_same_and_the_cluster_kno
         assert_eq!(state.shard_counts()[&0], SHARDS as u32);
         node.drain().await;
     }
+}
+
+/// Nodes that run, by number.
+struct Running {
+    nodes: BTreeMap<NodeNumber, Node>,
+    client: Client,
+    /// How many messages each actor has had.
+    puts: u32,
+}
+
+impl Running {
+    fn state(&self) -> Arc<State> {
+        self.nodes.values().next().unwrap().cluster().unwrap().state()
+    }
+
+    fn leader(&self) -> Option<NodeNumber> {
+        self.nodes.values().next().unwrap().cluster().unwrap().control().leader().map(|leader| leader as NodeNumber)
+    }
+
+    /// The node that has all shards.
+    fn owner(&self) -> NodeNumber {
+        self.state().devices[&0].node
+    }
+
+    /// Waits until all nodes vote and hold their leases, and three have everything of the first device.
+    async fn are_well(&self) {
+        let since = Instant::now();
+        loop {
+            let control = |node: &Node| node.cluster().unwrap().control().clone();
+            let all_vote = |node: &Node| control(node).members().voters.len() == 5 && !control(node).members().changing;
+            if self.state().devices[&0].in_sync.len() == 3
+                && self.nodes.values().all(|node| all_vote(node) && control(node).lease().holds())
+            {
+                return;
+            }
+            assert!(since.elapsed() < PATIENCE, "they are not well: {:#?}", self.state().devices);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Each actor gets a message, and has had all that were before.
+    async fn put(&mut self) {
+        let number = self.puts;
+        self.puts += 1;
+        let asks = (0..KEYS).map(|key| self.client.ask_with(Key(key), tally::Message::Put { number }, PATIENCE));
+        for answer in asks.collect::<JoinSet<_>>().join_all().await {
+            let tally::Reply::Next { number, out_of_order } = answer.unwrap();
+            assert_eq!((number, out_of_order), (self.puts, 0));
+        }
+    }
+
+    /// Stops these at once, in good order, while actors are asked; none of it takes long.
+    async fn stop(&mut self, stopped: &[NodeNumber]) {
+        let since = Instant::now();
+        let ends = stopped.iter().map(|number| self.nodes.remove(number).unwrap().drain());
+        let ended = ends.collect::<JoinSet<_>>();
+        if !self.nodes.is_empty() {
+            self.put().await;
+        }
+        let ended = ended.join_all().await;
+        assert!(ended.iter().all(|drained| drained.complete), "{ended:?}");
+        let (took, ended) = (since.elapsed(), Instant::now());
+        if !self.nodes.is_empty() {
+            self.put().await;
+            println!("all actors have answered {} ms after nodes {stopped:?} had ended", ended.elapsed().as_millis());
+        }
+        println!("nodes {stopped:?} had ended after {} ms", took.as_millis());
+        assert!(since.elapsed() < SOON, "{stopped:?} took {:?}", since.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_stopped_node_ran_goes_on_elsewhere_without_waiting_for_its_lease() {
+    let authority = Authority::in_memory(&RealNetwork).unwrap();
+    let places = ["a", "b", "c", "d", "e"].map(|name| Place::new(name, LEASE));
+    let a = places[0].start(&authority, None).await;
+    let thrice = Command::Set { name: "replication_factor".into(), value: "3".into() };
+    a.cluster().unwrap().control().propose(thrice, PATIENCE).await.unwrap().unwrap();
+    let mut nodes = BTreeMap::from([(1, a)]);
+    for (number, place) in (2..).zip(&places[1..]) {
+        let node = place.start(&authority, nodes.get(&1)).await;
+        nodes.insert(number, node);
+    }
+    let identity = authority.identity(Role::Client, &RealNetwork).unwrap();
+    let mut options = Options::new("", identity).with::<tally::Actor>();
+    options.addresses = nodes.values().map(|node| node.address().to_string()).collect();
+    let client = Client::connect(options).await.unwrap();
+    let mut cluster = Running { nodes, client, puts: 0 };
+    cluster.are_well().await;
+    cluster.put().await;
+
+    // The one that leads, which has everything.
+    assert_eq!((cluster.leader(), cluster.owner()), (Some(1), 1));
+    cluster.stop(&[1]).await;
+    assert_ne!(cluster.owner(), 1);
+
+    // It comes back as a member. The next to be stopped is one that does not lead, and with it the one that would be the first to go on.
+    let a = places[0].start(&authority, None).await;
+    assert_eq!(a.cluster().unwrap().state().times_given_up(1), 1);
+    cluster.nodes.insert(1, a);
+    cluster.are_well().await;
+    cluster.put().await;
+    let (state, owner) = (cluster.state(), cluster.owner());
+    while cluster.leader() == Some(owner) {
+        let _ = cluster.nodes[&owner].cluster().unwrap().control().hand_over().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let (in_sync, term) = (&state.devices[&0].in_sync, state.devices[&0].term);
+    let first = failover::choose(&state, owner, in_sync)[&0];
+    cluster.stop(&[owner, first]).await;
+    assert!(in_sync.contains(&cluster.owner()) && ![owner, first].contains(&cluster.owner()));
+    assert_eq!(cluster.state().devices[&0].term, term + 1, "nothing was given to the other");
+
+    // And all that are left.
+    let left: Vec<NodeNumber> = cluster.nodes.keys().copied().collect();
+    cluster.stop(&left).await;
 }

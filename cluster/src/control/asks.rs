@@ -116,7 +116,8 @@ impl Control {
                 Ok(None) => Answer::NotLeader,
                 Err(e) => failed(e.to_string()),
             },
-            Request::Renew { node, given_up } => Answer::Renewed(self.renew_here(node, given_up)),
+            Request::Renew { node, start, ends } => Answer::Renewed(self.renew_here(node, start, ends)),
+            Request::Ended { node, start } => self.ended_here(node, start).await,
             Request::Who => Answer::Who { number: self.0.number, log: self.0.identity, leader: self.leader() },
         }
     }
@@ -199,7 +200,7 @@ impl Control {
     }
 
     /// Asks another node as the leader. Where it cannot be known whether it got the question, that is [`Error::Unknown`].
-    async fn ask_leader(&self, leader: u64, request: &Request, within: Duration) -> Result<Answer, Error> {
+    pub(super) async fn ask_leader(&self, leader: u64, request: &Request, within: Duration) -> Result<Answer, Error> {
         let Some(peer) = self.metrics(|metrics| metrics.membership_config.membership().get_node(&leader).cloned())
         else {
             return Ok(Answer::NotLeader);
@@ -209,7 +210,7 @@ impl Control {
     }
 
     /// Who leads, by the word of others where this node does not know: they may not know where it is.
-    async fn find_leader(&self, within: Duration) -> Option<u64> {
+    pub(super) async fn find_leader(&self, within: Duration) -> Option<u64> {
         if let Some(leader) = self.leader() {
             return Some(leader);
         }
@@ -231,12 +232,12 @@ impl Control {
     }
 
     /// Waits for a change, and at most for a heartbeat.
-    async fn pause(&self, seen: u64, deadline: Instant) {
+    pub(super) async fn pause(&self, seen: u64, deadline: Instant) {
         let until = deadline.min(Instant::now() + self.0.timing.heartbeat);
         let _ = tokio::time::timeout_at(until, self.changed(seen)).await;
     }
 
-    fn no_leader(&self, within: Duration) -> Error {
+    pub(super) fn no_leader(&self, within: Duration) -> Error {
         let stopped = self.metrics(|metrics| metrics.running_state.as_ref().err().map(|e| e.to_string()));
         if let Some(why) = stopped {
             return Error::Stopped(why);

@@ -32,6 +32,8 @@ pub enum Error {
     Stopped(String),
     #[error("{}", not_leader(*.0))]
     NotLeader(Option<u64>),
+    #[error("this node leads the cluster, and there is no other that could take that over now")]
+    NoOther,
     #[error("node {number} at {address} cannot be reached: {why}")]
     Unreachable { number: u64, address: String, why: String },
     #[error("at {address} is node {found}, and not node {number}: the address of one of the two is wrong")]

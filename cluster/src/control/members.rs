@@ -191,14 +191,17 @@ impl Control {
         Ok(())
     }
 
-    /// Has that one of these lead that votes, was heard of, and has most of the log; false if there is none.
+    /// Has that one of these lead that votes, was heard of, goes on, and has most of the log; false if there is none.
     async fn hand_over_to(&self, voters: &BTreeSet<u64>) -> Result<bool, Error> {
         let heard = self.heard();
+        // One that ends itself would have to hand over again.
+        let ending = self.ending(voters);
         let to = self.metrics(|metrics| {
             let matching = |number: &u64| metrics.replication.as_ref()?.get(number).copied().flatten();
             let live = |number: &u64| heard.get(number).is_some_and(|heard| *heard < self.0.timing.election_min);
             let able = |number: &u64| *number != self.number() && voters.contains(number) && live(number);
-            metrics.membership_config.membership().voter_ids().filter(able).max_by_key(matching)
+            let able = metrics.membership_config.membership().voter_ids().filter(able);
+            able.max_by_key(|number| (!ending.contains(number), matching(number)))
         });
         let Some(to) = to else { return Ok(false) };
         self.0.raft.trigger().transfer_leader(to).await.map_err(|e| Error::Stopped(e.to_string()))?;

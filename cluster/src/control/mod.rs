@@ -14,6 +14,7 @@
 //! | `network.rs` | what nodes say to each other; [`Calls`] carries it |
 //! | `leading.rs` | who leads, as far as a node can tell |
 //! | `lease/` | who may run a node's devices, and until when: pure; `tenure.rs` does it |
+//! | `ending.rs` | what a node says that ends in good order |
 //! | `tasks.rs` | the runtime of openraft's tasks |
 //!
 //! # Who is who
@@ -26,6 +27,7 @@ pub mod admin;
 mod asks;
 mod changes;
 mod disk;
+mod ending;
 mod error;
 pub mod failover;
 mod leading;
@@ -61,6 +63,7 @@ pub use error::Error;
 use leading::Leading;
 use machine::Machine;
 pub use members::Members;
+pub use network::Start;
 use network::{Arriving, Links};
 use state::State;
 use store::Store;

@@ -60,8 +60,20 @@ pub(super) enum Request {
     ReadIndex { within: Duration },
     /// Of anybody.
     Who,
-    /// Of the leader: the lease of this node, which knows to have been given up so often.
-    Renew { node: NodeNumber, given_up: u64 },
+    /// Of the leader: the lease of this node, which says whether it is about to end.
+    Renew { node: NodeNumber, start: Start, ends: bool },
+    /// Of the leader: to have others go on with the devices of this node. This start of it runs nothing any more, holds no lease, and
+    /// asks for none.
+    Ended { node: NodeNumber, start: Start },
+}
+
+/// Which start of a node it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Its [`Member::incarnation`](super::state::Member::incarnation).
+    pub run: u64,
+    /// How often the node had been given up in the state by which it has its devices.
+    pub given_up: u64,
 }
 
 /// What a node is answered that asks for its lease.
@@ -122,6 +134,8 @@ pub(super) enum Answer {
     /// Nothing was done, and why.
     Failed(String),
     Renewed(Renewal),
+    /// Nothing of that start of the node counts any more.
+    Ended,
 }
 
 /// How a node reaches others: what openraft, and whoever proposes, goes through.

@@ -297,6 +297,9 @@ pub enum Command {
     Retire { device: DeviceNumber, term: u64 },
     /// The first of all, in place of `Found`, of a cluster that begins with what another had: see [`State::anew`].
     Restore(Box<State>),
+    /// A node has ended in good order: as `GiveUp`, of the start of it with this incarnation, which holds no lease any more and asks for
+    /// none. One that has started since knows nothing of it.
+    Ended { node: NodeNumber, run: u64, times: u64, devices: BTreeMap<DeviceNumber, NodeNumber> },
 }
 
 /// Who comes.
@@ -384,6 +387,12 @@ impl State {
                 self.in_sync(device, (term, changes), node, in_sync)
             }
             Command::GiveUp { node, times, devices } => self.give_up(node, times, &devices),
+            Command::Ended { node, run, times, devices } => {
+                if self.nodes.get(&node).is_some_and(|member| member.incarnation != run) {
+                    return Err(Refused::StartedAgain(node));
+                }
+                self.give_up(node, times, &devices)
+            }
             Command::UseToken { serial, expires_s, now_s } => self.use_token(serial, expires_s, now_s),
             Command::Retire { device, term } => self.retire(device, term),
             Command::Restore(state) => self.restore(*state),
@@ -644,9 +653,11 @@ impl State {
                 shard.term += 1;
             }
         }
-        // Nor does any device wait for its copies: once it is back and has everything, it is in sync again.
+        // Nor does any device wait for its copies: once it is back and has everything, it is in sync again. What was proposed of that
+        // before comes too late.
         for device in self.devices.values_mut().filter(|device| device.node != node) {
-            device.changes += u64::from(device.in_sync.remove(&node));
+            let concerned = device.in_sync.remove(&node) || device.replicas.contains(&node);
+            device.changes += u64::from(concerned);
         }
         self.given_up.insert(node, now + 1);
         Ok(Outcome::Done)

@@ -12,11 +12,11 @@ use openraft::metrics::RaftMetrics;
 use openraft::{Instant as _, ServerState};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::lease::{Event, Grantor, Holder, LOOKS_PER_LEASE, Verdict, Voter};
 use super::mistake::{self, Mistake};
-use super::network::{Answer, Renewal, Request};
+use super::network::{Answer, Renewal, Request, Start};
 use super::state::{Command, DeviceNumber, NodeNumber};
 use super::types::{LogId, Types};
 use super::{Control, Role, Timing, failover};
@@ -26,6 +26,9 @@ use crate::network::Network;
 const ASKS_PER_LEASE: u32 = 4;
 /// Questions that are on their way at a time, at most.
 const ASKS_MAX: usize = 8;
+
+/// Which node is given which device.
+type Given = BTreeMap<DeviceNumber, NodeNumber>;
 
 /// Whether a node may run its devices now. Clones are the same one.
 #[derive(Clone)]
@@ -89,16 +92,16 @@ pub enum Dismissed {
 pub(super) struct Tenure {
     lease: Lease,
     /// The node is about to end: that others do not reach it any more says nothing of them.
-    ending: AtomicBool,
-    halves: Mutex<Halves>,
+    pub(super) ending: AtomicBool,
+    pub(super) halves: Mutex<Halves>,
 }
 
-struct Halves {
+pub(super) struct Halves {
     holder: Holder,
-    grantor: Grantor,
+    pub(super) grantor: Grantor,
     voter: Voter,
     /// The term in which this node leads and has applied all that was left by leaders before.
-    serving: Option<u64>,
+    pub(super) serving: Option<u64>,
     /// Others are about to vote: that is being agreed on.
     joining: bool,
     /// Others were to vote beside these members, and whether they may elect another is not known as long as no other members are.
@@ -114,7 +117,7 @@ impl Tenure {
         Tenure { lease: Lease::new(network), ending: AtomicBool::new(false), halves: Mutex::new(halves) }
     }
 
-    fn now_us(&self) -> u64 {
+    pub(super) fn now_us(&self) -> u64 {
         self.lease.0.network.steady_us()
     }
 
@@ -181,14 +184,16 @@ impl Control {
         self.0.tenure.lease.clone()
     }
 
-    /// Keeps this node's lease, until the node must end, because it was given up or removed. `given_up` is how often it had been given
-    /// up in the state by which it has its devices.
-    pub async fn keep_lease(&self, given_up: u64) -> Dismissed {
+    /// Keeps the lease of this start of the node, until the node must end, because it was given up or removed.
+    pub async fn keep_lease(&self, start: Start) -> Dismissed {
+        let given_up = start.given_up;
         let own = self.number() as NodeNumber;
         let mut asks = FuturesUnordered::new();
         let mut due = interval(self.0.timing.lease / ASKS_PER_LEASE);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut is_due, mut asked) = (true, None);
+        // Whoever has just been elected may have to find out first what leaders before it have left.
+        let (mut again, mut is_again) = (Instant::now(), false);
         loop {
             let seen = self.changes();
             if self.state().times_given_up(own) > given_up {
@@ -199,9 +204,9 @@ impl Control {
             // Whoever has just been elected is asked at once.
             let alone = self.is_alone();
             if !alone && (is_due || leader != asked) && asks.len() < ASKS_MAX {
-                (is_due, asked) = (false, leader);
+                (is_due, is_again, asked) = (false, false, leader);
                 if let Some(leader) = leader {
-                    asks.push(self.renew(leader, own, given_up));
+                    asks.push(self.renew(leader, own, start));
                 }
             }
             tokio::select! {
@@ -212,7 +217,7 @@ impl Control {
                         let sent_us = if late { self.0.tenure.now_us() } else { sent_us };
                         self.take_in(&mut self.0.tenure.halves.lock(), Event::Granted { sent_us, span_us });
                     }
-                    Renewal::NotNow => {}
+                    Renewal::NotNow => (again, is_again) = (Instant::now() + self.0.timing.heartbeat, true),
                     Renewal::GivenUp { times } => {
                         tracing::warn!("the node was given up {times} times, and knows of {given_up}");
                         self.0.tenure.lease.show(0);
@@ -225,19 +230,21 @@ impl Control {
                 },
                 // Whoever votes alone asks nobody, and need not wake for it.
                 _ = due.tick(), if !alone => is_due = true,
+                () = sleep_until(again), if !alone && is_again => (is_due, is_again) = (true, false),
                 _ = self.changed(seen) => {}
             }
         }
     }
 
     /// Asks for this node's lease; says when, and what it was answered.
-    async fn renew(&self, leader: u64, node: NodeNumber, given_up: u64) -> (u64, Renewal) {
+    pub(super) async fn renew(&self, leader: u64, node: NodeNumber, start: Start) -> (u64, Renewal) {
         let sent_us = self.0.tenure.now_us();
+        let ends = self.0.tenure.ending.load(SeqCst);
         if leader == self.number() {
-            return (sent_us, self.renew_here(node, given_up));
+            return (sent_us, self.renew_here(node, start, ends));
         }
         let Some(peer) = self.peer(leader) else { return (sent_us, Renewal::NotNow) };
-        let request = Request::Renew { node, given_up };
+        let request = Request::Renew { node, start, ends };
         match self.0.links.ask(leader, &peer.address, &request, self.0.timing.lease).await {
             Ok(Answer::Renewed(renewal)) => (sent_us, renewal),
             _ => (sent_us, Renewal::NotNow),
@@ -245,7 +252,8 @@ impl Control {
     }
 
     /// Answers a node that asks for its lease.
-    pub(super) fn renew_here(&self, node: NodeNumber, given_up: u64) -> Renewal {
+    pub(super) fn renew_here(&self, node: NodeNumber, start: Start, ends: bool) -> Renewal {
+        let Start { run, given_up } = start;
         let mut halves = self.0.tenure.halves.lock();
         let now_us = self.0.tenure.now_us();
         let age = self.metrics(|metrics| halves.age(metrics));
@@ -259,11 +267,15 @@ impl Control {
         if state.was_removed(node) {
             return Renewal::Removed;
         }
-        if times < given_up || !state.nodes.contains_key(&node) {
+        // Nor does one that has been started again since hold anything.
+        if times < given_up || state.nodes.get(&node).is_none_or(|member| member.incarnation != run) {
             return Renewal::NotNow;
         }
+        if ends {
+            halves.grantor.ends(node.into(), run);
+        }
         let age_us = age.as_micros() as u64;
-        match halves.grantor.asked(now_us, node.into(), age_us) {
+        match halves.grantor.asked(now_us, (node.into(), run), age_us) {
             Verdict::Granted { span_us } => {
                 halves.voter.led(now_us.saturating_sub(age_us));
                 Renewal::Granted { span_us }
@@ -288,7 +300,7 @@ impl Control {
         Event::Joined { lease_us: self.0.timing.lease.as_micros() as u64 }
     }
 
-    fn take_in(&self, halves: &mut Halves, event: Event) {
+    pub(super) fn take_in(&self, halves: &mut Halves, event: Event) {
         let now_us = self.0.tenure.now_us();
         if let Event::Joined { .. } = event {
             halves.voter.led(now_us);
@@ -326,8 +338,8 @@ impl Control {
             match role {
                 (Role::Leader, term) => {
                     self.serve(term).await;
-                    for (node, devices) in self.give_up(&mut silent) {
-                        decided.push(self.begin_elsewhere(term, node, devices));
+                    for (node, ended, devices) in self.give_up(&mut silent) {
+                        decided.push(self.begin_elsewhere(term, node, ended, devices));
                     }
                 }
                 _ => {
@@ -342,11 +354,6 @@ impl Control {
                 () = sleep(self.0.timing.lease / (2 * LOOKS_PER_LEASE as u32)), if self.state().nodes.len() > 1 => {}
             }
         }
-    }
-
-    /// From now on this node gives no other up, though it may still lead: it is about to end.
-    pub fn give_nobody_up(&self) {
-        self.0.tenure.ending.store(true, SeqCst);
     }
 
     fn serves(&self, term: Option<u64>) {
@@ -383,28 +390,27 @@ impl Control {
         }
     }
 
-    /// Who has been silent for too long, and where which of its devices begin. `silent`: of whom that has been said.
-    fn give_up(&self, silent: &mut BTreeSet<NodeNumber>) -> Vec<(NodeNumber, BTreeMap<DeviceNumber, NodeNumber>)> {
+    /// Who has been silent for too long, or which start of it has ended, and where which of its devices begin. `silent`: of whom that has
+    /// been said.
+    fn give_up(&self, silent: &mut BTreeSet<NodeNumber>) -> Vec<(NodeNumber, Option<u64>, Given)> {
         let mut halves = self.0.tenure.halves.lock();
         let now_us = self.0.tenure.now_us();
         let state = self.state();
         let Some(term) = halves.serving.filter(|_| !self.0.tenure.ending.load(SeqCst)) else { return Vec::new() };
         // Itself it cannot: without a majority it decides nothing, and with one it has its lease.
-        let nodes = state.nodes.keys().map(|node| u64::from(*node)).filter(|node| *node != self.number());
+        let nodes = state.nodes.iter().map(|(node, member)| (u64::from(*node), member.incarnation));
+        let nodes = nodes.filter(|(node, _)| *node != self.number());
         let heard = self.heard();
         let shows_life = |node| heard.get(&node).is_some_and(|heard| *heard < self.0.timing.election_max);
         let given_up: Vec<_> =
             halves.grantor.give_up(now_us, nodes, shows_life).into_iter().map(|node| node as NodeNumber).collect();
-        let mut live: BTreeSet<_> = halves.grantor.holders(now_us).into_iter().map(|node| node as NodeNumber).collect();
-        // Who votes alone asks nobody for its lease.
-        if self.0.tenure.lease.holds() {
-            live.insert(self.number() as NodeNumber);
-        }
+        let live = self.live(&halves, now_us);
         silent.retain(|node| !live.contains(node));
         let mut decided = Vec::new();
         for node in given_up {
             let devices = failover::choose(&state, node, &live);
-            if silent.insert(node) {
+            let ended = halves.grantor.has_ended(node.into()).then(|| state.nodes[&node].incarnation);
+            if silent.insert(node) && ended.is_none() {
                 let (all, shards) = state.devices_of(node).fold((0, 0), |(devices, shards), (device, _)| {
                     (devices + 1, shards + state.shards_of(device).count())
                 });
@@ -416,10 +422,20 @@ impl Control {
             match devices.is_empty() {
                 // There is nothing to be done about it.
                 true => halves.grantor.settled(term, node.into()),
-                false => decided.push((node, devices)),
+                false => decided.push((node, ended, devices)),
             }
         }
         decided
+    }
+
+    /// Nodes to which something can be given.
+    pub(super) fn live(&self, halves: &Halves, now_us: u64) -> BTreeSet<NodeNumber> {
+        let mut live: BTreeSet<_> = halves.grantor.holders(now_us).into_iter().map(|node| node as NodeNumber).collect();
+        // Who votes alone asks nobody for its lease.
+        if self.0.tenure.lease.holds() && !self.0.tenure.ending.load(SeqCst) {
+            live.insert(self.number() as NodeNumber);
+        }
+        live
     }
 
     /// Has the cluster agree on it. Resolves once it is known what became of that, or that this node does not lead in the term any
@@ -428,9 +444,14 @@ impl Control {
         &self,
         term: u64,
         node: NodeNumber,
-        devices: BTreeMap<DeviceNumber, NodeNumber>,
+        ended: Option<u64>,
+        devices: Given,
     ) -> (u64, NodeNumber) {
-        let command = Command::GiveUp { node, times: self.state().times_given_up(node), devices };
+        let times = self.state().times_given_up(node);
+        let command = match ended {
+            Some(run) => Command::Ended { node, run, times, devices },
+            None => Command::GiveUp { node, times, devices },
+        };
         while self.role() == (Role::Leader, term) {
             // What may have been done already is refused the second time.
             match self.propose_here(command.clone(), self.0.timing.append).await {

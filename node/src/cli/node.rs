@@ -46,15 +46,21 @@ pub fn start(
         .build()
         .map_err(|error| failed(&format!("the node cannot start its threads: {error}")))?;
     runtime.block_on(async {
+        let mut signals = Signals::new()?;
         if let Some(token) = &token {
-            super::cluster::enrol(&config, token).await?;
+            tokio::select! {
+                enrolled = super::cluster::enrol(&config, token) => enrolled?,
+                name = signals.next() => {
+                    info!("{name} before the node had been let join: it ends. If its token is refused the next time, have another made");
+                    return Ok(exit::OK);
+                }
+            }
         }
-        serve(&config, registry, output).await
+        serve(&config, registry, signals, output).await
     })
 }
 
-async fn serve(config: &Config, registry: Registry, output: Output) -> Result<u8, Failure> {
-    let mut signals = Signals::new()?;
+async fn serve(config: &Config, registry: Registry, mut signals: Signals, output: Output) -> Result<u8, Failure> {
     let environment = Environment::real(config).map_err(|error| failed(&error))?;
     let node = tokio::select! {
         node = Node::start(config, registry, environment) => node.map_err(|error| failed(&error))?,

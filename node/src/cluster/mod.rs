@@ -12,6 +12,7 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use parking_lot::Mutex;
 use ringhold_cluster::control::state::{
     AboutDevice, Admission, Command, DeviceNumber, NodeNumber, Outcome, Refused, Shard, State, id_text,
 };
-use ringhold_cluster::control::{Calls, Control, Dismissed, Lease};
+use ringhold_cluster::control::{Calls, Control, Dismissed, Lease, Start};
 use ringhold_cluster::fault::Fault;
 use ringhold_cluster::network::{BoxFuture, Network};
 use ringhold_cluster::peers::lane::LaneStream;
@@ -83,6 +84,10 @@ pub struct Cluster {
     known: Mutex<Known>,
     /// The node has to end.
     dismissed: (OnceLock<Dismissed>, Notify),
+    /// The node ends: nothing is taken for its actors any more.
+    closed: (AtomicBool, Notify),
+    /// It runs nothing any more, nor does it keep anything up to date.
+    over: AtomicBool,
 }
 
 /// Who takes what actors of other nodes send to this one's.
@@ -124,6 +129,8 @@ struct Belongs {
 const RETIRE_LIMIT: Duration = Duration::from_secs(3);
 /// How long a node that leads has for handing that over as it ends.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
+/// How long a node that has ended has for saying so.
+const ENDED_LIMIT: Duration = Duration::from_millis(1_500);
 /// How long another may take to take over until it is asked again.
 const HAND_OVER_PAUSE: Duration = Duration::from_millis(500);
 
@@ -148,6 +155,8 @@ impl Cluster {
             inlet: OnceLock::new(),
             known: Mutex::new(known),
             dismissed: Default::default(),
+            closed: Default::default(),
+            over: AtomicBool::new(false),
         })
     }
 
@@ -322,7 +331,7 @@ impl Cluster {
 
     /// Does what a node has to do for its cluster, for as long as the node runs.
     pub async fn run(self: Arc<Cluster>) {
-        let (control, given_up) = (self.control(), self.known.lock().given_up);
+        let control = self.control();
         tokio::select! {
             biased;
             why = control.stopped() => {
@@ -332,7 +341,7 @@ impl Cluster {
                 );
                 std::future::pending().await
             }
-            why = control.keep_lease(given_up) => {
+            why = control.keep_lease(self.this_start()) => {
                 // It is kept once.
                 let _ = self.dismissed.0.set(why);
                 self.dismissed.1.notify_waiters();
@@ -385,22 +394,71 @@ impl Cluster {
         }
     }
 
-    /// The node is about to end, and takes no calls soon: another is to lead, and to vote in its place where it is to leave.
+    /// The node is about to end: nothing is given to it any more, and another is to lead, and to vote in its place where it is to leave.
     pub async fn prepare_to_end(&self) {
         let control = self.control();
-        control.give_nobody_up();
+        control.will_end();
         let leaves = self.state().nodes.get(&self.number()).is_some_and(|member| member.draining);
         if leaves && let Ok(Err(why)) = timeout(HAND_OVER_LIMIT, control.look_after_voters()).await {
             tracing::debug!("who votes in place of this node was not agreed on: {why}");
         }
         let _ = timeout(HAND_OVER_LIMIT, self.hand_over()).await;
+        control.say_that_it_ends(self.this_start()).await;
     }
 
-    /// Ends the node's part: where it leads it has another lead, so that nobody waits for an election.
-    pub async fn end(&self) {
-        let _ = timeout(HAND_OVER_LIMIT, self.hand_over()).await;
-        self.control().shutdown().await;
+    /// From now on nothing is taken of what other nodes have for this one's actors. What concerns the cluster, and copies of checkpoints,
+    /// goes on.
+    pub fn close(&self) {
+        self.closed.0.store(true, SeqCst);
+        self.closed.1.notify_waiters();
+    }
+
+    /// Resolves once [`Cluster::close`] was called.
+    async fn closed(&self) {
+        loop {
+            let told = self.closed.1.notified();
+            if self.closed.0.load(SeqCst) {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// Ends the node's part: where it leads it has another lead, so that nobody waits for an election; and where it runs no device any
+    /// more it says so, so that nobody waits for its lease.
+    pub async fn end(&self, nothing_runs: bool) {
+        let control = self.control();
+        self.over.store(true, SeqCst);
+        let ending = async {
+            let _ = timeout(HAND_OVER_LIMIT, self.hand_over()).await;
+            if self.state().nodes.len() == 1 {
+                return;
+            }
+            let said = match nothing_runs {
+                true => control.ended(self.this_start(), ENDED_LIMIT).await.map_err(|why| why.to_string()),
+                false => Err("not all of its devices have ended in order".into()),
+            };
+            match said {
+                Ok(()) => tracing::info!("the cluster knows that the node has ended"),
+                Err(why) => {
+                    tracing::info!(
+                        "its devices begin on other nodes, where there are copies, once its lease has run out: {why}"
+                    );
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            // Others may end too, and have nobody else to say it to.
+            () = control.keep_leases() => {}
+            () = ending => {}
+        }
+        control.shutdown().await;
         self.peers.stop();
+    }
+
+    fn this_start(&self) -> Start {
+        Start { run: self.incarnation, given_up: self.known.lock().given_up }
     }
 
     /// Returns once another leads, or nobody can.
@@ -460,6 +518,7 @@ impl Cluster {
                 Some(doors) => Ok(Reply::Response(Box::new(doors.request(*request).await))),
                 None => Err("the node is starting".into()),
             },
+            Message::Replica { .. } if self.over.load(SeqCst) => Err(STOPPING.into()),
             Message::Replica { device, term, asked } => match (&self.options.held, self.control.get()) {
                 (Some(held), Some(control)) => {
                     let own = control.number() as NodeNumber;
@@ -501,6 +560,8 @@ impl Cluster {
 /// How long the node may take that has an actor which another is asked for: its state may come in many parts, each of which waits for
 /// a commit. Whoever asks has a deadline of his own.
 const OWNER_LIMIT: Duration = Duration::from_secs(30);
+/// What another node is answered once this one ends.
+const STOPPING: &str = "the node is stopping";
 /// How long the members may take to agree on another.
 const JOIN_LIMIT: Duration = Duration::from_secs(4);
 
@@ -542,8 +603,14 @@ impl PeerService for Cluster {
 
     fn answer(&self, from: PeerName, request: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, String>> {
         Box::pin(async move {
-            let reply = self.reply(from, message::decode(&request)?).await?;
-            message::encode(&reply)
+            let message = message::decode(&request)?;
+            let is_for_actors = matches!(message, Message::Moving(_) | Message::Backup(_) | Message::Request(_));
+            let reply = tokio::select! {
+                biased;
+                () = self.closed(), if is_for_actors => Err(STOPPING.into()),
+                reply = self.reply(from, message) => reply,
+            };
+            message::encode(&reply?)
         })
     }
 
@@ -552,9 +619,11 @@ impl PeerService for Cluster {
             // Until both are so, the stream ends, and the other node opens another.
             let Some(inlet) = self.inlet.get().and_then(Weak::upgrade) else { return Ok(()) };
             let node = self.state().by_id(&stream.node.id).map(|(number, _)| number);
-            match node {
-                Some(node) => inlet.take_from(node, stream).await,
-                None => Ok(()),
+            let Some(node) = node else { return Ok(()) };
+            tokio::select! {
+                biased;
+                () = self.closed() => Ok(()),
+                taken = inlet.take_from(node, stream) => taken,
             }
         })
     }

@@ -200,6 +200,9 @@ const REQUEST_TURN_LIMIT: Duration = Duration::from_secs(2);
 /// How long a client may take to read the answer to a request.
 const RESPONSE_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Why a connection ends as the node does.
+const STOPPING: &[u8] = b"the node is stopping";
+
 /// A running server. Clones are the same server.
 #[derive(Clone)]
 pub struct Server {
@@ -226,6 +229,8 @@ struct Shared {
     draining: Signal,
     /// What still comes is refused.
     refusing: Signal,
+    /// Sessions end, whatever is under way.
+    closing: Signal,
     /// Something that a drain waits for has happened.
     progress: Notify,
 }
@@ -294,6 +299,7 @@ impl Server {
             waiting_requests: Semaphore::new(WAITING_REQUESTS_MAX),
             draining: Signal::default(),
             refusing: Signal::default(),
+            closing: Signal::default(),
             progress: Notify::new(),
         });
         let accepting = (endpoint.clone(), shared.clone());
@@ -334,27 +340,41 @@ impl Server {
         &self.shared.counters
     }
 
-    /// Lets no new client in, has those there are finish what they have begun, and closes.
+    /// [Has clients finish](Server::finish), and [closes](Server::close).
+    pub async fn drain(&self, limit: Duration) -> Drained {
+        let drained = self.finish(limit).await;
+        self.close().await;
+        drained
+    }
+
+    /// Lets no new client in, and has those there are finish what they have begun; then their sessions end. Other nodes are served until
+    /// [`Server::close`].
     ///
     /// Clients are told, stop writing, and keep what they have not written for their next connection. Whatever
     /// reached the node by then is admitted and answered. After two seconds, or half of `limit`, what has still
     /// not been admitted is refused: asks are answered with [`Reason::Stopping`], tells become dead letters.
-    pub async fn drain(&self, limit: Duration) -> Drained {
+    pub async fn finish(&self, limit: Duration) -> Drained {
         let started = Instant::now();
         let shared = &self.shared;
         shared.draining.set();
         shared.sessions.wake_writers();
         let grace = started + DRAIN_GRACE.min(limit / 2);
-        let mut complete = timeout_at(grace, shared.all_finished()).await.is_ok();
+        let mut complete = timeout_at(grace, shared.until(Sessions::all_finished)).await.is_ok();
         if !complete {
             shared.refusing.set();
-            complete = timeout_at(started + limit, shared.all_finished()).await.is_ok();
+            complete = timeout_at(started + limit, shared.until(Sessions::all_finished)).await.is_ok();
         }
         let unanswered = shared.sessions.asks_waiting();
-        self.endpoint.close(Close::Stopping.code(), b"the node is stopping");
-        // The close itself should reach the clients; one that is gone is not waited for.
-        let _ = timeout(wire::REFUSAL_DEADLINE, self.endpoint.wait_idle()).await;
+        shared.closing.set();
+        let _ = timeout(wire::REFUSAL_DEADLINE, shared.until(Sessions::is_empty)).await;
         Drained { complete, unanswered }
+    }
+
+    /// Ends all connections there are.
+    pub async fn close(&self) {
+        self.endpoint.close(Close::Stopping.code(), STOPPING);
+        // The close itself should reach the others; one that is gone is not waited for.
+        let _ = timeout(wire::REFUSAL_DEADLINE, self.endpoint.wait_idle()).await;
     }
 }
 
@@ -372,12 +392,12 @@ impl Shared {
         self.doors.get().expect("clients are let in once the server is open")
     }
 
-    async fn all_finished(&self) {
+    async fn until(&self, is_so: impl Fn(&Sessions) -> bool) {
         loop {
             let progress = self.progress.notified();
             tokio::pin!(progress);
             progress.as_mut().enable();
-            if self.sessions.all_finished() {
+            if is_so(&self.sessions) {
                 return;
             }
             progress.await;
@@ -397,7 +417,8 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
         }
         let peers_max = if shared.peers.is_some() { wire::PEERS_MAX } else { 0 };
         let connections_max = shared.sessions_max + peers_max + 2 * wire::HANDSHAKES_MAX;
-        if shared.draining.is_set()
+        // Who it is that comes is known later, and other nodes are let in to the last.
+        if shared.draining.is_set() && shared.peers.is_none()
             || under_way >= 2 * wire::HANDSHAKES_MAX
             || endpoint.open_connections() >= connections_max
         {
@@ -482,6 +503,11 @@ async fn greet(connection: Connection, shared: &Arc<Shared>) {
         }
         Ok(First::Newcomer(send, recv)) => {
             let served = match &shared.peers {
+                Some(_) if shared.draining.is_set() => {
+                    bump(&counters.refused_enrolments);
+                    enrol::refuse(&connection, send, EnrolRefused::Stopping).await;
+                    Ok(())
+                }
                 Some(peers) => peers.enrol(&connection, send, recv, counters).await,
                 None => {
                     bump(&counters.refused_enrolments);
@@ -686,6 +712,10 @@ async fn serve(
             biased;
             () = &mut gone => {
                 tracing::debug!(session = session.number(), "nothing came from the client any more");
+                return Err(None);
+            }
+            () = shared.closing.wait() => {
+                connection.close(Close::Stopping.code(), STOPPING);
                 return Err(None);
             }
             () = session.replaced() => {

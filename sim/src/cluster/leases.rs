@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ringhold_cluster::control::state::{Command, Device, DeviceNumber, NodeNumber};
-use ringhold_cluster::control::{Control, Members};
+use ringhold_cluster::control::{Control, Members, Start};
 use tokio::time::{Instant, sleep};
 
 use super::site::{Order, Site};
@@ -20,6 +20,8 @@ const REPLICATE: Duration = Duration::from_millis(300);
 const REPLICATED_BUDGET: Duration = Duration::from_secs(10);
 /// A process that has ended because its node was given up is started again after so long.
 const RESTART: Duration = Duration::from_millis(200);
+/// A node that has ended has so long to say so.
+const ENDED_LIMIT: Duration = Duration::from_millis(1_500);
 /// A device of a dead node is another's so soon after its lease is over, where the leader goes on,
 const FAILOVER_BUDGET: Duration = Duration::from_millis(600);
 /// so much later where another is elected meanwhile,
@@ -32,9 +34,10 @@ pub async fn take_part(site: Arc<Site>, world: Arc<World>, node: Control) {
     let part = async {
         // What a process knows that has just started, before it runs anything.
         while node.read(PATIENCE).await.is_err() {}
+        come_back(&site, &world, &node).await;
         tokio::select! {
             biased;
-            _ = node.keep_lease(node.state().times_given_up(site.number as NodeNumber)) => {}
+            _ = node.keep_lease(start(&site, &node)) => {}
             () = node.keep_leases() => {}
             () = replicate(&node) => {}
         }
@@ -46,6 +49,30 @@ pub async fn take_part(site: Arc<Site>, world: Arc<World>, node: Control) {
     }
     world.trace.event(format_args!("node {} was given up", site.number));
     site.order(Order::Crash { down: RESTART });
+}
+
+fn start(site: &Site, node: &Control) -> Start {
+    Start { run: site.run(), given_up: node.state().times_given_up(site.number as NodeNumber) }
+}
+
+/// A node that has ended is taken in again, as one that was started since; unless it was removed meanwhile.
+async fn come_back(site: &Site, world: &World, node: &Control) {
+    let number = site.number as NodeNumber;
+    while node.state().nodes.get(&number).is_some_and(|member| member.incarnation != site.run()) {
+        world.admit(number as u8, &site.address(), site.run()).await;
+        sleep(PATIENCE / 10).await;
+    }
+}
+
+/// Ends a node in good order: nothing runs in it from then on, and whoever leads is told so.
+pub async fn end(site: &Site, world: &World, node: &Control) {
+    let start = start(site, node);
+    node.will_end();
+    let _ = node.hand_over().await;
+    node.say_that_it_ends(start).await;
+    let said = node.ended(start, ENDED_LIMIT).await;
+    world.trace.event(format_args!("node {} has ended: {said:?}", site.number));
+    world.figures.lock().ended += u64::from(said.is_ok());
 }
 
 /// Replicas of its devices are in sync after a while. It does not end.

@@ -81,6 +81,8 @@ pub struct Figures {
     pub left: u64,
     pub wiped: u64,
     pub paused: u64,
+    /// Nodes that ended in good order, and of which others took notice.
+    pub ended: u64,
     /// Devices that began on another node.
     pub failovers: u64,
     /// The longest that a device of a dead node was nobody's, at the end.
@@ -90,7 +92,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    pub fn named(&self) -> [(&'static str, u64); 18] {
+    pub fn named(&self) -> [(&'static str, u64); 19] {
         [
             ("operations", self.operations),
             ("unknown", self.unknown),
@@ -106,6 +108,7 @@ impl Figures {
             ("left", self.left),
             ("wiped", self.wiped),
             ("paused", self.paused),
+            ("ended", self.ended),
             ("failovers", self.failovers),
             ("failover_ms", self.failover_ms),
             ("failover_of_leader_ms", self.failover_of_leader_ms),
@@ -268,6 +271,7 @@ impl World {
         }
         let mut others = JoinSet::new();
         others.spawn(pause(self.clone()));
+        others.spawn(end(self.clone()));
         let until = Instant::now() + self.plan.span;
         for (after, mishap) in &self.plan.mishaps {
             sleep(*after).await;
@@ -299,21 +303,23 @@ impl World {
             }
             sleep(Duration::from_millis(50)).await;
         }
-        self.admit(1, &first.address()).await;
+        self.admit(1, &first.address(), 1).await;
         for number in 2..=self.plan.nodes {
             let address = format!("10.0.0.{number}:7000");
-            match self.admit(number as u8, &address).await {
+            match self.admit(number as u8, &address, 1).await {
                 Some(given) if given == number => drop(self.add_site(number)),
                 other => self.violation(format!("node {number} was given the number {other:?}")),
             }
         }
     }
 
-    /// Has a node admitted, by its id; says its number.
-    async fn admit(&self, id: u8, address: &str) -> Option<u64> {
+    /// Has a node admitted in this start of it, by its id; says its number.
+    async fn admit(&self, id: u8, address: &str, run: u64) -> Option<u64> {
+        // One that has been a member before is the same or none.
+        let number = (run > 1).then_some(id.into());
         let member = Member {
             id: [id; 16],
-            incarnation: 1,
+            incarnation: run,
             name: format!("n{id}"),
             address: address.into(),
             zone: ["a", "b", "c"][id as usize % 3].into(),
@@ -330,8 +336,7 @@ impl World {
             memory_bytes: None,
             place: Default::default(),
         };
-        let admit =
-            Command::Admit(Admission { cluster: CLUSTER, number: None, member, devices: vec![device], fresh: false });
+        let admit = Command::Admit(Admission { cluster: CLUSTER, number, member, devices: vec![device], fresh: false });
         match self.settle(admit).await? {
             Outcome::Admitted { node, .. } => Some(node.into()),
             Outcome::Done => None,
@@ -593,7 +598,7 @@ async fn happen(world: Arc<World>, mishap: Mishap) {
             crash(&world, &site, Order::Move { down });
             sleep(down + Duration::from_millis(500)).await;
             // What a node does when it starts: it says where it is.
-            world.admit(site.number as u8, &site.address()).await;
+            world.admit(site.number as u8, &site.address(), site.run()).await;
         }
         Mishap::Wipe { node } => {
             let Some(site) = world.pick_mobile(node).filter(|site| site.is_in()) else { return };
@@ -636,6 +641,21 @@ async fn pause(world: Arc<World>) {
     }
 }
 
+/// Has nodes end in good order, and be started again.
+async fn end(world: Arc<World>) {
+    let until = Instant::now() + world.plan.span;
+    for (after, node, down) in world.plan.ends.clone() {
+        sleep(after).await;
+        if Instant::now() >= until {
+            return;
+        }
+        let site = world.pick(node);
+        if site.is_in() && !site.wiped.load(Relaxed) {
+            site.order(Order::End { down });
+        }
+    }
+}
+
 fn crash(world: &World, site: &Site, order: Order) {
     if site.node().is_some() {
         world.figures.lock().power_failures += 1;
@@ -651,7 +671,7 @@ async fn join(world: &Arc<World>) {
         return;
     }
     let address = format!("10.0.0.{id}:7000");
-    let Some(number) = world.admit(id, &address).await else { return };
+    let Some(number) = world.admit(id, &address, 1).await else { return };
     if number == u64::from(id) && !world.sites.lock().contains_key(&number) {
         world.figures.lock().joined += 1;
         world.add_site(number);

@@ -33,6 +33,8 @@ pub struct Plan {
     pub mishaps: Vec<(Duration, Mishap)>,
     /// Nodes that are paused, drawn as those are, and for how long: beside all that.
     pub pauses: Vec<(Duration, u64, Duration)>,
+    /// Nodes that end in good order, drawn as those are, and for how long they are down: beside all that.
+    pub ends: Vec<(Duration, u64, Duration)>,
 }
 
 /// What happens to nodes. A node is drawn from those that there are then, by a number.
@@ -121,6 +123,7 @@ impl Plan {
             span: ms(r.between(15_000, 60_000)),
             mishaps,
             pauses: Plan::pauses(seed),
+            ends: Plan::ends(seed),
         }
     }
 
@@ -147,6 +150,17 @@ impl Plan {
         let pause =
             |r: &mut Random| (ms(r.between(500, 8_000)), r.below(1 << 20), ms(r.pick(&[150, 350, 450, 700, 2_500])));
         (0..random.between(2, 8)).map(|_| pause(&mut random)).collect()
+    }
+
+    /// These came later: the other seeds go on standing for what they stood for.
+    fn ends(seed: u64) -> Vec<(Duration, u64, Duration)> {
+        if seed % 4 != 3 {
+            return Vec::new();
+        }
+        let mut random = Random::new(seed, Stream::Plan, 5);
+        let ms = Duration::from_millis;
+        let end = |r: &mut Random| (ms(r.between(500, 12_000)), r.below(1 << 20), ms(r.pick(&[10, 300, 4_000])));
+        (0..random.between(1, 6)).map(|_| end(&mut random)).collect()
     }
 
     /// By how much the clock of a node is fast, of a thousand parts.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -25,6 +25,8 @@ pub struct Site {
     network: Arc<Machine>,
     timing: Timing,
     state: Mutex<State>,
+    /// The number of the start of the node of which its cluster knows: another one after each that has ended in good order.
+    run: AtomicU64,
     /// The node has died.
     dead: Notify,
     ordered: Notify,
@@ -53,6 +55,10 @@ pub enum Order {
         down: Duration,
     },
     Wipe,
+    /// In good order.
+    End {
+        down: Duration,
+    },
     /// For ever.
     Stop,
 }
@@ -75,6 +81,7 @@ impl Site {
                 order: None,
                 random,
             }),
+            run: AtomicU64::new(1),
             dead: Notify::new(),
             ordered: Notify::new(),
             wiped: AtomicBool::new(false),
@@ -84,6 +91,10 @@ impl Site {
     /// The node, while it runs.
     pub fn node(&self) -> Option<Control> {
         self.state.lock().node.clone()
+    }
+
+    pub fn run(&self) -> u64 {
+        self.run.load(Relaxed)
     }
 
     pub fn address(&self) -> String {
@@ -161,6 +172,16 @@ impl Site {
             self.ordered.notified().await;
             let Some(order) = self.state.lock().order.take() else { continue };
             world.trace.event(format_args!("node {}: {order:?}", self.number));
+            if let Order::End { down } = order {
+                if let Some(node) = self.node() {
+                    world.wires.while_awake(self.number, leases::end(self, world, &node)).await;
+                    // What it said is of this start of it, also where nobody has heard it.
+                    self.run.fetch_add(1, Relaxed);
+                    // That it has been given up, as it may have heard, is nothing to its next start.
+                    self.state.lock().order.take_if(|order| matches!(order, Order::Crash { .. }));
+                }
+                return Some(down);
+            }
             let mut state = self.state.lock();
             match order {
                 Order::Crash { down } => return Some(down),
@@ -178,7 +199,7 @@ impl Site {
                     }
                     return Some(Duration::from_millis(500));
                 }
-                Order::Stop => return None,
+                Order::End { .. } | Order::Stop => return None,
             }
         }
     }

@@ -12,6 +12,8 @@ pub enum Holder {
     Until(u64),
     /// It leads and votes alone: nobody can be elected without it, so there is nobody who could give its devices to others.
     Alone,
+    /// It has ended: it holds none and is granted none, whatever comes late.
+    Ended,
 }
 
 /// What happens to a holder.
@@ -23,12 +25,15 @@ pub enum Event {
     Alone,
     /// Others are about to vote too. From now on its own word is good for this span, as any other's.
     Joined { lease_us: u64 },
+    /// The node runs nothing any more.
+    Ended,
 }
 
 impl Holder {
     /// Takes in what has happened.
     pub fn step(&mut self, now_us: u64, event: Event) {
         *self = match (event, *self) {
+            (Event::Ended, _) | (_, Holder::Ended) => Holder::Ended,
             (Event::Alone, _) | (Event::Granted { .. }, Holder::Alone) => Holder::Alone,
             // An answer may come late, after that to a later question.
             (Event::Granted { sent_us, span_us }, before) => {
@@ -42,7 +47,7 @@ impl Holder {
     /// Until when it holds the lease; 0 without, and the end of time alone.
     pub fn until_us(&self) -> u64 {
         match *self {
-            Holder::Without => 0,
+            Holder::Without | Holder::Ended => 0,
             Holder::Until(until_us) => until_us,
             Holder::Alone => u64::MAX,
         }

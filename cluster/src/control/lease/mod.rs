@@ -22,6 +22,9 @@
 //!   either before it has applied all that was left by leaders before it; then it knows what these had decided. And with its question
 //!   a node says how often it knows to have been given up: who does not know of the last time is granted nothing.
 //!
+//! * A node that ends in good order says so once it runs nothing: it has dropped its lease, and takes none any more. What it says is
+//!   good for that start of it alone: its next one runs what it is told to have.
+//!
 //! C. Gray and D. Cheriton, *Leases: An Efficient Fault-Tolerant Mechanism for Distributed File Cache Consistency* (1989).
 
 mod grantor;

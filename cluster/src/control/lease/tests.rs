@@ -34,6 +34,10 @@ enum Mistake {
     CountsWithoutWaiting,
     /// A voter that has started again takes what it does not know for nothing.
     ForgetsWhatItHeard,
+    /// A node says that it has ended, and still holds its lease.
+    EndsTooEarly,
+    /// What one start of a node has said counts for the next.
+    TakesStartsForOne,
 }
 
 /// Something that will happen.
@@ -45,20 +49,33 @@ enum Next {
         from: u64,
         at: u64,
         sent_us: u64,
-        given_up: u64,
+        start: Start,
     },
     Answered {
         node: u64,
+        run: u64,
         sent_us: u64,
         span_us: u64,
     },
+    /// One of the nodes ends in good order.
+    Ends,
+    /// It is known where it says so.
+    EndArrives {
+        from: u64,
+        at: u64,
+        start: Start,
+    },
+    /// It is started again.
+    Starts(u64),
     /// The leader looks whom it gives up.
     Looks(u64),
-    /// What a leader decided in a term comes to be agreed on, if it still leads.
+    /// What a leader decided in a term of a start of a node comes to be agreed on, if it still leads. `ended`: that one has said so.
     Agreed {
         term: u64,
         leader: u64,
         node: u64,
+        start: Start,
+        ended: bool,
         to: u64,
     },
     /// A node hears of what has been agreed on.
@@ -80,7 +97,26 @@ enum Next {
     Pauses,
 }
 
+/// What is agreed on.
+#[derive(Clone, Copy, Debug)]
+enum Decision {
+    /// Another node has the devices of this one.
+    GivenUp { node: u64, to: u64 },
+    /// A node was started once more.
+    Started(u64),
+}
+
+/// A start of a node: which, and how often the node had been given up as far as it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Start {
+    run: u64,
+    given_up: u64,
+}
+
 struct Node {
+    /// It was started so often again; and it has ended, and was not started since.
+    run: u64,
+    has_ended: bool,
     /// Its clock: where it began, and parts of a thousand that it advances in one of true time.
     began_us: u64,
     rate_per_mille: f64,
@@ -105,8 +141,10 @@ struct World {
     /// The last one that was elected, and its term.
     leader: u64,
     term: u64,
-    /// Who was given up, for whom, in the order in which that was agreed on.
-    agreed: Vec<(u64, u64)>,
+    /// In the order in which it was agreed on.
+    agreed: Vec<Decision>,
+    /// Devices that began elsewhere because their node had ended.
+    handed_on: usize,
 }
 
 impl World {
@@ -118,6 +156,8 @@ impl World {
         let nodes = began
             .into_iter()
             .map(|began_us| Node {
+                run: 0,
+                has_ended: false,
                 began_us,
                 rate_per_mille: 1_000.0 + drift * ((random.next_u64() % 2_001) as f64 / 1_000.0 - 1.0),
                 holder: Holder::default(),
@@ -139,11 +179,13 @@ impl World {
             leader: 0,
             term: 0,
             agreed: Vec::new(),
+            handed_on: 0,
         };
         (0..NODES).for_each(|node| world.plan(0, Next::Asks(node)));
         (0..NODES).for_each(|node| world.plan(0, Next::Looks(node)));
         world.plan(0, Next::Elected);
         world.plan(0, Next::Pauses);
+        world.plan(0, Next::Ends);
         world
     }
 
@@ -173,14 +215,41 @@ impl World {
     /// Who has each device, as this many decisions have it.
     fn owners(&self, agreed: usize) -> [u64; DEVICES] {
         let mut owners = std::array::from_fn(|device| device as u64);
-        for (node, to) in &self.agreed[..agreed] {
-            owners.iter_mut().filter(|owner| *owner == node).for_each(|owner| *owner = *to);
+        for decision in &self.agreed[..agreed] {
+            if let Decision::GivenUp { node, to } = decision {
+                owners.iter_mut().filter(|owner| *owner == node).for_each(|owner| *owner = *to);
+            }
         }
         owners
     }
 
-    fn given_up(&self, node: u64, agreed: usize) -> u64 {
-        self.agreed[..agreed].iter().filter(|(given_up, _)| *given_up == node).count() as u64
+    /// The last start of a node, as this many decisions have it.
+    fn start_of(&self, node: u64, agreed: usize) -> Start {
+        let mut start = Start { run: 0, given_up: 0 };
+        for decision in &self.agreed[..agreed] {
+            match decision {
+                Decision::GivenUp { node: given_up, .. } => start.given_up += u64::from(*given_up == node),
+                Decision::Started(started) => start.run += u64::from(*started == node),
+            }
+        }
+        start
+    }
+
+    /// What a node knows of its own.
+    fn own_start(&self, node: u64) -> Start {
+        let about = &self.nodes[node as usize];
+        Start { run: about.run, ..self.start_of(node, about.knows) }
+    }
+
+    /// Has a decision be agreed on that a leader has proposed.
+    fn agree(&mut self, decision: Decision) {
+        self.agreed.push(decision);
+        let agreed = self.agreed.len();
+        self.nodes[self.leader as usize].knows = agreed;
+        for other in 0..NODES {
+            let delay = self.delay();
+            self.plan(delay, Next::Learns { node: other, agreed });
+        }
     }
 
     /// Goes on to the next thing that happens; says what was decided then.
@@ -189,9 +258,10 @@ impl World {
         self.now = due;
         let of = match &next {
             Next::Asks(node) | Next::Looks(node) => Some(*node),
-            Next::Arrives { at, .. } => Some(*at),
+            Next::Arrives { at, .. } | Next::EndArrives { at, .. } => Some(*at),
             Next::Answered { node, .. } | Next::Learns { node, .. } | Next::Deposed { node, .. } => Some(*node),
-            Next::Agreed { .. } | Next::Acknowledged { .. } | Next::Elected | Next::Pauses => None,
+            Next::Starts(node) => Some(*node),
+            Next::Agreed { .. } | Next::Acknowledged { .. } | Next::Elected | Next::Pauses | Next::Ends => None,
         };
         // A node that is paused does it when it goes on.
         if let Some(left) =
@@ -201,23 +271,33 @@ impl World {
         }
         match next {
             Next::Asks(node) => self.asks(node),
-            Next::Arrives { from, at, sent_us, given_up } => self.arrives(from, at, sent_us, given_up),
-            Next::Answered { node, sent_us, span_us } => {
+            Next::Arrives { from, at, sent_us, start } => self.arrives(from, at, sent_us, start),
+            // Another process has asked.
+            Next::Answered { node, run, .. } if self.nodes[node as usize].run != run => {}
+            Next::Answered { node, sent_us, span_us, .. } => {
                 let now_us = self.clock(node);
                 let sent_us = if self.mistake == Some(Mistake::CountsFromTheAnswer) { now_us } else { sent_us };
                 self.nodes[node as usize].holder.step(now_us, Event::Granted { sent_us, span_us });
             }
             Next::Looks(node) => self.looks(node),
-            Next::Agreed { term, leader, node, to } => {
+            Next::Ends => self.ends(),
+            Next::EndArrives { from, at, start } => self.end_arrives(from, at, start),
+            Next::Starts(node) => {
+                self.agree(Decision::Started(node));
+                let knows = self.agreed.len();
+                let about = &mut self.nodes[node as usize];
+                (about.run, about.has_ended, about.holder, about.knows) =
+                    (about.run + 1, false, Holder::default(), knows);
+            }
+            Next::Agreed { term, leader, node, start, ended, to } => {
                 if term == self.term {
-                    self.agreed.push((node, to));
-                    let agreed = self.agreed.len();
-                    self.nodes[leader as usize].knows = agreed;
-                    self.nodes[leader as usize].grantor.settled(term, node);
-                    for other in 0..NODES {
-                        let delay = self.delay();
-                        self.plan(delay, Next::Learns { node: other, agreed });
+                    let now = self.start_of(node, self.agreed.len());
+                    let other = ended && self.mistake != Some(Mistake::TakesStartsForOne) && now.run != start.run;
+                    if now.given_up == start.given_up && !other {
+                        self.handed_on += usize::from(ended);
+                        self.agree(Decision::GivenUp { node, to });
                     }
+                    self.nodes[leader as usize].grantor.settled(term, node);
                 }
             }
             Next::Learns { node, agreed } => {
@@ -263,30 +343,73 @@ impl World {
     fn asks(&mut self, node: u64) {
         let again = 80_000 + self.below(40_000);
         self.plan(again, Next::Asks(node));
-        let (sent_us, given_up) = (self.clock(node), self.given_up(node, self.nodes[node as usize].knows));
+        if self.nodes[node as usize].has_ended {
+            return;
+        }
+        let (sent_us, start) = (self.clock(node), self.own_start(node));
         // It may still ask one that was replaced.
         let at = if self.below(4) == 0 { self.below(NODES) } else { self.leader };
         if self.below(10) > 0 {
             let delay = self.delay();
-            self.plan(delay, Next::Arrives { from: node, at, sent_us, given_up });
+            self.plan(delay, Next::Arrives { from: node, at, sent_us, start });
         }
     }
 
-    fn arrives(&mut self, from: u64, at: u64, sent_us: u64, given_up: u64) {
+    fn arrives(&mut self, from: u64, at: u64, sent_us: u64, start: Start) {
         let Some((_, acknowledged)) = self.nodes[at as usize].leads else { return };
-        let knows = self.nodes[at as usize].knows;
-        if given_up != self.given_up(from, knows) && self.mistake != Some(Mistake::GrantsTheGivenUp) {
+        let known = self.start_of(from, self.nodes[at as usize].knows);
+        let given_up = start.given_up != known.given_up && self.mistake != Some(Mistake::GrantsTheGivenUp);
+        if given_up || start.run != known.run {
             return;
         }
         let age = (self.now - acknowledged) as f64 * self.nodes[at as usize].rate_per_mille / 1_000.0;
         let age_us = if self.mistake == Some(Mistake::GrantsWithoutMajority) { 0 } else { age as u64 };
         let now_us = self.clock(at);
-        if let Verdict::Granted { span_us } = self.nodes[at as usize].grantor.asked(now_us, from, age_us) {
+        let run = start.run;
+        if let Verdict::Granted { span_us } = self.nodes[at as usize].grantor.asked(now_us, (from, run), age_us) {
             self.nodes[at as usize].voter.led(now_us - age_us);
             if self.below(10) > 0 {
                 let delay = self.delay();
-                self.plan(delay, Next::Answered { node: from, sent_us, span_us });
+                self.plan(delay, Next::Answered { node: from, run, sent_us, span_us });
             }
+        }
+    }
+
+    fn ends(&mut self) {
+        let after = self.below(2_000_000);
+        self.plan(after, Next::Ends);
+        let node = self.below(NODES);
+        if self.nodes[node as usize].has_ended {
+            return;
+        }
+        let (now_us, start) = (self.clock(node), self.own_start(node));
+        if self.mistake != Some(Mistake::EndsTooEarly) {
+            self.nodes[node as usize].holder.step(now_us, Event::Ended);
+        }
+        self.nodes[node as usize].has_ended = true;
+        // Said more than once, for it may be lost.
+        for _ in 0..2 {
+            let at = if self.below(4) == 0 { self.below(NODES) } else { self.leader };
+            let delay = self.delay();
+            self.plan(delay, Next::EndArrives { from: node, at, start });
+        }
+        let down = self.below(800_000);
+        self.plan(down, Next::Starts(node));
+    }
+
+    fn end_arrives(&mut self, from: u64, at: u64, start: Start) {
+        let Some((term, _)) = self.nodes[at as usize].leads else { return };
+        let known = self.start_of(from, self.nodes[at as usize].knows);
+        let other = start.run != known.run && self.mistake != Some(Mistake::TakesStartsForOne);
+        if start.given_up != known.given_up || other {
+            return;
+        }
+        let now_us = self.clock(at);
+        let grantor = &mut self.nodes[at as usize].grantor;
+        grantor.ended(from, start.run);
+        if let Some(to) = grantor.holders(now_us).into_iter().find(|to| *to != from) {
+            let delay = self.delay();
+            self.plan(delay, Next::Agreed { term, leader: at, node: from, start, ended: true, to });
         }
     }
 
@@ -306,14 +429,18 @@ impl World {
         self.plan(again, Next::Looks(leader));
         let Some((term, _)) = self.nodes[leader as usize].leads else { return };
         let now_us = self.clock(leader);
+        let runs = (0..NODES).map(|node| (node, self.start_of(node, self.nodes[leader as usize].knows).run));
+        let runs: Vec<_> = runs.collect();
         let grantor = &mut self.nodes[leader as usize].grantor;
-        let given_up = grantor.give_up(now_us, 0..NODES, |_| false);
+        let given_up: Vec<_> =
+            grantor.give_up(now_us, runs, |_| false).into_iter().map(|node| (node, grantor.has_ended(node))).collect();
         let holders = grantor.holders(now_us);
-        for node in given_up {
+        for (node, ended) in given_up {
+            let start = self.start_of(node, self.nodes[leader as usize].knows);
             match holders.iter().next() {
                 Some(to) => {
                     let (delay, to) = (self.delay(), *to);
-                    self.plan(delay, Next::Agreed { term, leader, node, to });
+                    self.plan(delay, Next::Agreed { term, leader, node, start, ended, to });
                 }
                 None => self.nodes[leader as usize].grantor.settled(term, node),
             }
@@ -368,9 +495,10 @@ impl World {
     }
 }
 
-/// Whether a device was ever held twice in one of so many histories; and how many devices began elsewhere.
-fn held_twice(seeds: u64, mistake: Option<Mistake>) -> (bool, usize) {
-    let mut moved = 0;
+/// Whether a device was ever held twice in one of so many histories; and how many devices began elsewhere, for what was silent and for
+/// what had ended.
+fn held_twice(seeds: u64, mistake: Option<Mistake>) -> (bool, [usize; 2]) {
+    let mut moved = [0; 2];
     for seed in 0..seeds {
         let mut world = World::new(seed, mistake);
         while world.now < 20_000_000 {
@@ -379,7 +507,9 @@ fn held_twice(seeds: u64, mistake: Option<Mistake>) -> (bool, usize) {
                 return (true, moved);
             }
         }
-        moved += world.agreed.len();
+        let given_up = |decision: &&Decision| matches!(decision, Decision::GivenUp { .. });
+        moved[0] += world.agreed.iter().filter(given_up).count() - world.handed_on;
+        moved[1] += world.handed_on;
     }
     (false, moved)
 }
@@ -388,7 +518,7 @@ fn held_twice(seeds: u64, mistake: Option<Mistake>) -> (bool, usize) {
 fn no_two_nodes_hold_a_device() {
     let (twice, moved) = held_twice(100, None);
     assert!(!twice);
-    assert!(moved > 300, "devices began elsewhere only {moved} times");
+    assert!(moved[0] > 300 && moved[1] > 300, "devices began elsewhere only {moved:?} times");
 }
 
 #[test]
@@ -402,6 +532,8 @@ fn mistakes_are_noticed() {
         Mistake::ElectsAtOnce,
         Mistake::CountsWithoutWaiting,
         Mistake::ForgetsWhatItHeard,
+        Mistake::EndsTooEarly,
+        Mistake::TakesStartsForOne,
     ] {
         assert!(held_twice(200, Some(mistake)).0, "{mistake:?} was not noticed");
     }
@@ -443,23 +575,37 @@ fn who_votes_alone_holds_its_lease_until_others_are_about_to_vote() {
     assert_eq!(holder.until_us(), 1_396_000);
 }
 
+#[test]
+fn who_has_ended_holds_no_lease_whatever_comes_late() {
+    for before in [Holder::Without, Holder::Until(1_000), Holder::Alone] {
+        let mut holder = before;
+        holder.step(0, Event::Ended);
+        holder.step(0, Event::Granted { sent_us: 0, span_us: LEASE_US });
+        holder.step(0, Event::Joined { lease_us: LEASE_US });
+        holder.step(0, Event::Alone);
+        assert_eq!(holder.until_us(), 0, "{before:?}");
+    }
+}
+
 /// Looks who is silent, as often as one has to, from one moment to another; says who was given up, and when.
 fn look(grantor: &mut Grantor, from_us: u64, until_us: u64) -> Vec<(u64, u64)> {
     let moments = (from_us..=until_us).step_by(10_000);
     moments
-        .flat_map(|now_us| grantor.give_up(now_us, [1, 2], |_| false).into_iter().map(move |node| (node, now_us)))
+        .flat_map(|now_us| {
+            grantor.give_up(now_us, [(1, 0), (2, 0)], |_| false).into_iter().map(move |node| (node, now_us))
+        })
         .collect()
 }
 
 #[test]
 fn a_silent_node_is_given_up_once_and_granted_nothing_until_that_is_settled() {
     let mut grantor = Grantor::new(LEASE_US, SPARE_US);
-    assert_eq!(grantor.asked(0, 1, 0), Verdict::NotNow, "it does not lead");
+    assert_eq!(grantor.asked(0, (1, 0), 0), Verdict::NotNow, "it does not lead");
     grantor.leads(0, 7, 0);
-    assert_eq!(grantor.asked(0, 1, 0), Verdict::Granted { span_us: 400_000 });
+    assert_eq!(grantor.asked(0, (1, 0), 0), Verdict::Granted { span_us: 400_000 });
     assert!(look(&mut grantor, 0, 300_000).is_empty());
-    assert_eq!(grantor.asked(300_000, 1, 100_000), Verdict::Granted { span_us: 298_000 });
-    assert_eq!(grantor.asked(300_000, 2, 400_000), Verdict::NotNow, "a majority was not heard of for too long");
+    assert_eq!(grantor.asked(300_000, (1, 0), 100_000), Verdict::Granted { span_us: 298_000 });
+    assert_eq!(grantor.asked(300_000, (2, 0), 400_000), Verdict::NotNow, "a majority was not heard of for too long");
     // Of node 2 it is not known what leaders before had granted it; and it asked just before.
     let (before, last) = (at_least(LEASE_US) + SPARE_US, 300_000 + at_least(298_000) + SPARE_US);
     let given_up = look(&mut grantor, 310_000, 1_000_000);
@@ -469,16 +615,16 @@ fn a_silent_node_is_given_up_once_and_granted_nothing_until_that_is_settled() {
         assert!(*node == wanted && (from_us..=from_us + 10_001).contains(at_us), "{given_up:?}");
     }
     let now = 1_000_000;
-    assert_eq!(grantor.asked(now, 1, 0), Verdict::NotNow);
+    assert_eq!(grantor.asked(now, (1, 0), 0), Verdict::NotNow);
     grantor.settled(6, 1);
-    assert_eq!(grantor.asked(now, 1, 0), Verdict::NotNow, "that was another leader's");
+    assert_eq!(grantor.asked(now, (1, 0), 0), Verdict::NotNow, "that was another leader's");
     grantor.settled(7, 1);
-    assert_eq!(grantor.asked(now, 1, 0), Verdict::Granted { span_us: 400_000 });
+    assert_eq!(grantor.asked(now, (1, 0), 0), Verdict::Granted { span_us: 400_000 });
     assert_eq!(grantor.holders(now + 1).into_iter().collect::<Vec<_>>(), [1]);
     grantor.leads(now + 2, 8, 0);
     assert!(grantor.holders(now + 3).is_empty(), "a new term begins with nothing");
     grantor.follows();
-    assert_eq!(grantor.asked(now + 4, 1, 0), Verdict::NotNow);
+    assert_eq!(grantor.asked(now + 4, (1, 0), 0), Verdict::NotNow);
 }
 
 #[test]
@@ -487,23 +633,51 @@ fn nobody_is_given_up_for_what_was_the_leaders_own_silence() {
     grantor.leads(0, 7, 0);
     for now_us in (0..=900_000).step_by(100_000) {
         for node in [1, 2] {
-            grantor.asked(now_us, node, 0);
+            grantor.asked(now_us, (node, 0), 0);
         }
         look(&mut grantor, now_us, now_us + 90_000);
     }
     // It is paused; then the first comes to word, and a little later the other.
     let resumed = 3_000_000;
     assert!(look(&mut grantor, resumed, resumed).is_empty());
-    grantor.asked(resumed, 1, 0);
+    grantor.asked(resumed, (1, 0), 0);
     assert!(look(&mut grantor, resumed, resumed + 90_000).is_empty());
-    grantor.asked(resumed + 95_000, 2, 0);
+    grantor.asked(resumed + 95_000, (2, 0), 0);
     assert!(look(&mut grantor, resumed + 100_000, resumed + 300_000).is_empty());
     // Without a majority nothing is granted, and who asks is not silent.
     for now_us in (resumed + 300_000..resumed + 2_000_000).step_by(100_000) {
         for node in [1, 2] {
-            assert_eq!(grantor.asked(now_us, node, 10_000_000), Verdict::NotNow);
+            assert_eq!(grantor.asked(now_us, (node, 0), 10_000_000), Verdict::NotNow);
         }
         assert!(look(&mut grantor, now_us, now_us + 90_000).is_empty());
     }
     assert_eq!(look(&mut grantor, resumed + 2_000_000, resumed + 3_000_000).len(), 2, "then they are silent");
+}
+
+#[test]
+fn what_a_node_says_of_its_end_is_good_for_that_start_of_it() {
+    let mut grantor = Grantor::new(LEASE_US, SPARE_US);
+    grantor.leads(0, 7, 0);
+    let holders = |grantor: &Grantor, now_us| grantor.holders(now_us).into_iter().collect::<Vec<_>>();
+    for node in [1, 2] {
+        assert_eq!(grantor.asked(0, (node, 5), 0), Verdict::Granted { span_us: LEASE_US });
+    }
+    grantor.ends(1, 5);
+    assert_eq!(holders(&grantor, 1), [2], "nothing is given to it");
+    assert_eq!(grantor.asked(1, (1, 5), 0), Verdict::Granted { span_us: LEASE_US }, "and it runs what it has");
+    grantor.ended(1, 5);
+    assert_eq!(grantor.asked(2, (1, 5), 0), Verdict::NotNow, "a question that comes late");
+    grantor.ends(1, 5);
+    assert_eq!(grantor.asked(3, (1, 5), 0), Verdict::NotNow);
+    assert!(grantor.is_ending(1) && holders(&grantor, 4) == [2]);
+    assert_eq!(grantor.asked(5, (1, 6), 0), Verdict::Granted { span_us: LEASE_US }, "it was started again");
+    assert!(!grantor.is_ending(1) && holders(&grantor, 6) == [1, 2]);
+    // What could not be given to others at once is as soon as that can be.
+    grantor.ended(1, 6);
+    assert_eq!(grantor.give_up(7, [(1, 6), (2, 5)], |_| false), [1]);
+    assert!(grantor.give_up(8, [(1, 6), (2, 5)], |_| false).is_empty(), "that is under way");
+    grantor.settled(7, 1);
+    assert_eq!(grantor.give_up(9, [(1, 6), (2, 5)], |_| false), [1]);
+    grantor.settled(7, 1);
+    assert!(grantor.give_up(10, [(1, 7), (2, 5)], |_| false).is_empty(), "it was started again");
 }

@@ -366,3 +366,31 @@ fn a_node_that_was_given_up_comes_back_with_devices_that_are_new() {
     assert_eq!(admit(&mut state, 1, &["a"]), Ok(Outcome::Admitted { node: 1, devices: vec![3] }));
     assert_eq!(state.devices_of(1).count(), 2);
 }
+
+#[test]
+fn a_node_that_has_ended_is_given_up_at_once_and_only_the_start_of_it_that_said_so() {
+    let mut state = three();
+    state.apply(Command::Replicate { device: 0, replicas: vec![2] }).unwrap();
+    state.apply(in_sync(&state, 0, 2, true)).unwrap();
+    let run = state.nodes[&1].incarnation;
+    let ended = |run| Command::Ended { node: 1, run, times: 0, devices: BTreeMap::from([(0, 2)]) };
+    // It has been started again meanwhile, and its devices run.
+    let mut again = state.clone();
+    let mut admission = Admission { fresh: false, ..admission(1, &["a"]) };
+    admission.member.incarnation = run + 1;
+    again.apply(Command::Admit(admission.clone())).unwrap();
+    let before = again.clone();
+    assert_eq!(again.apply(ended(run)), Err(Refused::StartedAgain(1)));
+    assert_eq!(again, before);
+
+    // A copy that was about to be in sync there is not any more.
+    state.apply(Command::Replicate { device: 1, replicas: vec![1] }).unwrap();
+    let late = in_sync(&state, 1, 1, true);
+    state.apply(ended(run)).unwrap();
+    assert_eq!((state.devices[&0].node, state.times_given_up(1)), (2, 1));
+    assert_eq!(state.apply(late), Err(Refused::Changed { device: 1 }));
+    assert!(matches!(state.apply(ended(run)), Err(Refused::GivenUp { .. })), "once");
+    // It comes back as a member with devices that have nothing yet.
+    assert_eq!(state.apply(Command::Admit(admission)), Ok(Outcome::Admitted { node: 1, devices: vec![3] }));
+    assert!(matches!(state.apply(ended(run)), Err(Refused::StartedAgain(1))));
+}

@@ -81,8 +81,10 @@ struct Known {
 /// What is known of one replica.
 #[derive(Default)]
 struct Copy {
-    /// The newest that it has said it has.
+    /// The newest that it has said it has,
     has: Option<Mark>,
+    /// when its node had been given up so often: one that was since may be gone, and is asked anew.
+    given_up: u64,
     /// It has all adoptions that there were when this was their count.
     adopted: Option<u64>,
     /// It was proposed to be in sync, when who is had changed so many times: until it has changed once more, it may be.
@@ -296,6 +298,12 @@ impl Copies {
 
     /// Sends a replica all that it lacks.
     async fn bring(&self, node: NodeNumber) -> Result<(), Failed> {
+        let given_up = self.cluster.state().times_given_up(node);
+        self.update(node, |copy| {
+            if copy.given_up != given_up {
+                *copy = Copy { given_up, entering: copy.entering, ..Copy::default() };
+            }
+        });
         let mut has = self.known.lock().copies.get(&node).and_then(|copy| copy.has);
         let mut answered = None;
         if has.is_none() {
@@ -414,8 +422,9 @@ impl Copies {
             // Whatever is committed from here on waits for it.
             let mut known = self.known.lock();
             let (newest, adoptions) = (self.newest(), known.adoptions);
-            let copy = known.copies.get_mut(&node).filter(|copy| copy.is_whole(newest, adoptions));
-            let Some(copy) = copy else { return };
+            let given_up = state.times_given_up(node);
+            let can = |copy: &&mut Copy| copy.given_up == given_up && copy.is_whole(newest, adoptions);
+            let Some(copy) = known.copies.get_mut(&node).filter(can) else { return };
             copy.entering = Some(device.changes);
         }
         if let Err(why) = self.propose(device, node, true).await {
