@@ -207,7 +207,7 @@ async fn a_client_that_knows_one_node_reaches_the_actors_of_both_and_follows_sha
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_device_that_was_put_into_another_slot_is_the_same_and_the_cluster_knows_where_it_is() {
     let authority = Authority::in_memory(&RealNetwork).unwrap();
-    let kept = Place::new("00000000-0000-4000-8000-00000000000a", "a");
+    let kept = Place::new("a", LEASE);
     for slot in ["0000:3b:00.0", "0000:af:00.0"] {
         let node = kept.start_with(Arc::new(Slot(slot)), &authority, None).await;
         let state = node.cluster().unwrap().control().state();
@@ -328,6 +328,14 @@ async fn what_a_stopped_node_ran_goes_on_elsewhere_without_waiting_for_its_lease
     cluster.stop(&[owner, first]).await;
     assert!(in_sync.contains(&cluster.owner()) && ![owner, first].contains(&cluster.owner()));
     assert_eq!(cluster.state().devices[&0].term, term + 1, "nothing was given to the other");
+
+    // Three of the five voters are left, and one more is stopped: the other two could not run what it has.
+    let (before, last) = (cluster.state(), cluster.owner());
+    let drained = cluster.nodes.remove(&last).unwrap().drain().await;
+    assert!(drained.complete, "{drained:?}");
+    let state = cluster.state();
+    assert_eq!((state.devices[&0].node, state.devices[&0].term), (last, before.devices[&0].term));
+    assert_eq!(state.times_given_up(last), before.times_given_up(last));
 
     // And all that are left.
     let left: Vec<NodeNumber> = cluster.nodes.keys().copied().collect();

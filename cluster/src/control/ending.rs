@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::lease::Event;
 use super::network::{Answer, Request, Start};
 use super::state::{Command, DeviceNumber, NodeNumber, Refused};
+use super::tenure::Halves;
 use super::{Control, Error, Role, failover};
 
 /// How long a node that is about to end waits until the leader knows.
@@ -73,6 +74,14 @@ impl Control {
         nodes.iter().copied().filter(|node| halves.grantor.is_ending(*node)).collect()
     }
 
+    /// Whether it is known here that a node ends.
+    fn ends(&self, halves: &Halves, node: u64) -> bool {
+        match node == self.number() {
+            true => self.0.tenure.ending.load(SeqCst),
+            false => halves.grantor.is_ending(node),
+        }
+    }
+
     /// Answers a node that has ended. The answer may be asked for once more, and what was begun for it dropped at any time.
     pub(super) async fn ended_here(&self, node: NodeNumber, start: Start) -> Answer {
         let (began, mut unknown) = (Instant::now(), String::new());
@@ -118,16 +127,20 @@ impl Control {
         if !counts || state.times_given_up(node) != given_up {
             return Next::Answer(Answer::Ended);
         }
+        let heard = self.heard();
+        let stays = |voter: u64| {
+            let is_live = heard.get(&voter).is_some_and(|heard| *heard < self.0.timing.election_max);
+            voter != u64::from(node) && is_live && !self.ends(&halves, voter)
+        };
+        if !majority_stays(&self.members().voters, stays) {
+            // None of those that are left could run them.
+            return Next::Answer(Answer::Failed(format!("without node {node} there is no majority of the voters")));
+        }
         halves.grantor.ended(node.into(), run);
         let live = self.live(&halves, self.0.tenure.now_us());
         let devices = failover::choose(&state, node, &live);
-        let may_come = |other: &NodeNumber| {
-            let ends = match u64::from(*other) == self.number() {
-                true => self.0.tenure.ending.load(SeqCst),
-                false => halves.grantor.is_ending(u64::from(*other)),
-            };
-            *other != node && !ends && !live.contains(other)
-        };
+        let may_come =
+            |other: &NodeNumber| *other != node && !self.ends(&halves, (*other).into()) && !live.contains(other);
         let left = || state.devices_of(node).filter(|(number, _)| !devices.contains_key(number));
         if meets && left().any(|(_, device)| device.in_sync.iter().any(may_come)) {
             return Next::Meet;
@@ -142,6 +155,11 @@ impl Control {
     }
 }
 
+/// Whether those of the voters that stay are a majority of them.
+fn majority_stays(voters: &BTreeSet<u64>, stays: impl Fn(u64) -> bool) -> bool {
+    2 * voters.iter().filter(|voter| stays(**voter)).count() > voters.len()
+}
+
 /// What a leader does about a node that has ended.
 enum Next {
     /// Has the cluster agree that these devices begin on these nodes.
@@ -149,4 +167,17 @@ enum Next {
     /// Waits for others to ask for their leases.
     Meet,
     Answer(Answer),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_left_has_to_be_a_majority_of_those_that_vote() {
+        let stay = |voters: u64, stay: &[u64]| majority_stays(&(1..=voters).collect(), |voter| stay.contains(&voter));
+        assert!(stay(1, &[1]) && stay(3, &[2, 3]) && stay(5, &[1, 2, 5]));
+        assert!(!stay(1, &[]) && !stay(3, &[2]) && !stay(4, &[1, 2]) && !stay(5, &[3, 4]));
+        assert!(!stay(3, &[1, 4, 5]), "others do not count");
+    }
 }
