@@ -101,7 +101,7 @@ impl Control {
                 Ok(applied) => match applied.0 {
                     Ok(_) => return Answer::Ended,
                     // Of another decision, which came first.
-                    Err(Refused::CannotBegin { .. } | Refused::NoSuchDevice(_)) => {}
+                    Err(Refused::CannotBegin { .. } | Refused::NoSuchDevice(_)) => sleep(MEETS_AGAIN).await,
                     Err(refused) => {
                         tracing::debug!("that node {node} has ended is nothing to the cluster any more: {refused}");
                         return Answer::Ended;
