@@ -212,13 +212,25 @@ impl Copies {
         // Since when it has not answered, and until when it is not to come in again.
         let (mut silent, mut out_until) = (None, None);
         let mut pause = PAUSE_MIN;
+        // How often it was given up; and that it has not answered since.
+        let mut times = self.cluster.state().times_given_up(node);
+        let mut is_gone = times > 0;
         loop {
             let made = self.made.notified();
             let seen = self.cluster.control().changes();
             let began = Instant::now();
             let may_enter = out_until.is_none_or(|until| began >= until);
-            match self.bring(node, may_enter).await {
+            let brought = tokio::select! {
+                biased;
+                now = self.given_up(node, times) => {
+                    (times, is_gone) = (now, true);
+                    Err(Failed::There { why: "it was silent, and was given up".into(), answered: None })
+                }
+                brought = self.bring(node, may_enter, is_gone) => brought,
+            };
+            match brought {
                 Ok(()) => {
+                    is_gone = false;
                     (silent, pause) = (None, PAUSE_MIN);
                     if may_enter {
                         self.enter(node).await;
@@ -250,7 +262,7 @@ impl Copies {
                     }
                     silent = answered.or(silent).or(Some(began));
                     let since = silent.unwrap_or(began);
-                    if since.elapsed() >= SILENT_MAX && self.is_in(node) {
+                    if (is_gone || since.elapsed() >= SILENT_MAX) && self.is_in(node) {
                         tracing::warn!(
                             device = self.name,
                             node,
@@ -263,20 +275,40 @@ impl Copies {
                             }),
                         }
                     }
-                    sleep(pause).await;
+                    tokio::select! {
+                        biased;
+                        _ = self.given_up(node, times) => {}
+                        () = sleep(pause) => {}
+                    }
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
             }
         }
     }
 
-    /// Sends a replica all that it lacks. Where it `may_enter` then, the device waits for it in the end.
-    async fn bring(&self, node: NodeNumber, may_enter: bool) -> Result<(), Failed> {
+    /// Resolves once a node was given up more often than so many times: how often.
+    async fn given_up(&self, node: NodeNumber, times: u64) -> u64 {
+        let control = self.cluster.control();
+        loop {
+            let seen = control.changes();
+            let now = control.state().times_given_up(node);
+            if now > times {
+                return now;
+            }
+            control.changed(seen).await;
+        }
+    }
+
+    /// Sends a replica all that it lacks. Where it `may_enter` then, the device waits for it in the end. One that may be gone is not
+    /// waited for longer than one that is given up.
+    async fn bring(&self, node: NodeNumber, may_enter: bool, may_be_gone: bool) -> Result<(), Failed> {
         let mut rounds = Rounds::default();
         let mut has = self.known.lock().copies.get(&node).and_then(|copy| copy.has);
         let mut answered = None;
         if has.is_none() {
-            has = match self.ask(node, Asked::Newest).await {
+            let lease = || Some(self.cluster.state().nodes.get(&node)?.lease_ms.into());
+            let patience = lease().filter(|_| may_be_gone).map_or(SILENT_MAX, Duration::from_millis);
+            has = match self.ask_within(node, Asked::Newest, patience.min(SILENT_MAX)).await {
                 Ok(Copied::Has(newest)) => newest.map(|(epoch, at_us)| Mark { epoch, at_us }),
                 Ok(_) => return Err(Failed::There { why: "it answered another question".into(), answered }),
                 Err(why) => return Err(Failed::There { why, answered }),
@@ -364,6 +396,10 @@ impl Copies {
     }
 
     async fn ask(&self, node: NodeNumber, asked: Asked) -> Result<Copied, String> {
+        self.ask_within(node, asked, SILENT_MAX).await
+    }
+
+    async fn ask_within(&self, node: NodeNumber, asked: Asked, limit: Duration) -> Result<Copied, String> {
         let state = self.cluster.state();
         let (Some(member), Some(device)) = (state.nodes.get(&node), state.devices.get(&self.device)) else {
             return Err(format!("there is no node {node}, or no device {}", self.device));
@@ -372,7 +408,7 @@ impl Copies {
             return Err(format!("node {} runs device {}", device.node, self.device));
         }
         let message = Message::Replica { device: self.device, term: device.term, asked };
-        match self.cluster.call(&member.address, &message, SILENT_MAX).await {
+        match self.cluster.call(&member.address, &message, limit).await {
             Ok(Reply::Replica(copied)) => Ok(copied),
             Ok(_) => Err("it answered another question".into()),
             Err(why) => Err(why.to_string()),
