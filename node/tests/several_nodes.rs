@@ -7,12 +7,12 @@ use std::time::Duration;
 use ringhold::client::{Client, Options};
 use ringhold::config::{self, Config};
 use ringhold::device::host::{DeviceHost, Devices, Planned, RealDevices};
-use ringhold::device::keeper::Blocking;
+use ringhold::device::keeper::{Blocking, Jobs};
 use ringhold::node::{Environment, Node, Storage};
 use ringhold::shards::{ELSEWHERE, ShardSet};
 use ringhold::{Key, Registry};
 use ringhold_cluster::control::state::{Command, ranges};
-use ringhold_cluster::network::RealNetwork;
+use ringhold_cluster::network::{BoxFuture, RealNetwork};
 use ringhold_cluster::placement;
 use ringhold_cluster::tls::{Authority, Role};
 use ringhold_kernels::outbox::{SHARDS, shard_of};
@@ -59,13 +59,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Place {
     id: &'static str,
     name: &'static str,
+    /// From one checkpoint of its device to the next.
+    interval: Duration,
     checkpoints: Arc<InMemory>,
     log: Arc<InMemory>,
 }
 
 impl Place {
     fn new(id: &'static str, name: &'static str) -> Place {
-        Place { id, name, checkpoints: Arc::default(), log: Arc::default() }
+        Place { id, name, interval: Duration::from_secs(1), checkpoints: Arc::default(), log: Arc::default() }
     }
 
     async fn start(&self, authority: &Authority, join: Option<&Node>) -> Node {
@@ -73,6 +75,16 @@ impl Place {
     }
 
     async fn start_with(&self, devices: Arc<dyn Devices>, authority: &Authority, join: Option<&Node>) -> Node {
+        self.start_on(devices, Arc::new(Blocking), authority, join).await
+    }
+
+    async fn start_on(
+        &self,
+        devices: Arc<dyn Devices>,
+        jobs: Arc<dyn Jobs>,
+        authority: &Authority,
+        join: Option<&Node>,
+    ) -> Node {
         let (kind, host) = (config::DeviceKind::Cpu, config::Host::InProcess);
         let device = config::Device { kind, workers: Some(1), host, ..Default::default() };
         let mut config = Config { devices: config::Devices(vec![device]), ..Config::default() };
@@ -80,6 +92,7 @@ impl Place {
         config.node.name = Some(self.name.into());
         // Nobody else goes on with its device while it is away.
         config.node.lease = Duration::from_secs(60);
+        config.checkpoints.interval = self.interval;
         config.node.join = join.map(|node| node.address().to_string()).into_iter().collect();
         let mut registry = Registry::new();
         registry.register::<tally::Actor>().unwrap();
@@ -90,7 +103,7 @@ impl Place {
             dead_letters: Arc::new(dead_letters::InMemory::new(100)),
             checkpoints: Some(checkpoints),
             shards: None,
-            jobs: Arc::new(Blocking),
+            jobs,
             control: Some(Arc::new(RaftLog::open(self.log.clone(), Path::new("log")).unwrap())),
             folder: None,
         };
@@ -208,4 +221,59 @@ async fn a_device_that_was_put_into_another_slot_is_the_same_and_the_cluster_kno
         assert_eq!(state.shard_counts()[&0], SHARDS as u32);
         node.drain().await;
     }
+}
+
+/// A disk for which everything takes its time.
+struct SlowDisk;
+
+impl Jobs for SlowDisk {
+    fn run(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Blocking.run(job).await;
+        })
+    }
+
+    fn rest(&self, span: Duration) {
+        Blocking.rest(span);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_replica_comes_in_though_checkpoints_are_made_faster_than_it_takes_them() {
+    let authority = Authority::in_memory(&RealNetwork).unwrap();
+    let places = [
+        Place::new("00000000-0000-4000-8000-00000000000a", "a"),
+        Place::new("00000000-0000-4000-8000-00000000000b", "b"),
+    ]
+    .map(|place| Place { interval: Duration::from_millis(10), ..place });
+    let a = places[0].start(&authority, None).await;
+    let identity = authority.identity(Role::Client, &RealNetwork).unwrap();
+    let options = Options::new(a.address().to_string(), identity).with::<tally::Actor>();
+    let client = Client::connect(options).await.unwrap();
+    let teller = tokio::spawn({
+        let client = client.clone();
+        async move {
+            for number in 0.. {
+                client.tell(Key(7), tally::Message::Put { number }).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    });
+    let b = places[1].start_on(Arc::new(RealDevices::default()), Arc::new(SlowDisk), &authority, Some(&a)).await;
+    let comes_in = async {
+        let control = a.cluster().unwrap().control();
+        let mut seen = control.changes();
+        while !control.state().devices[&0].in_sync.contains(&2) {
+            seen = control.changed(seen).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, comes_in).await.expect("it comes in while the client sends");
+    assert!(!teller.is_finished());
+    teller.abort();
+    client.flush().await.unwrap();
+    let (number, out_of_order) = read(&client, 7).await;
+    assert!(number > 0 && out_of_order == 0, "{number}, {out_of_order}");
+    client.close().await.unwrap();
+    drop((a, b));
 }
