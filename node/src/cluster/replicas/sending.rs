@@ -219,20 +219,19 @@ impl Copies {
             let made = self.made.notified();
             let seen = self.cluster.control().changes();
             let began = Instant::now();
-            let may_enter = out_until.is_none_or(|until| began >= until);
             let brought = tokio::select! {
                 biased;
                 now = self.given_up(node, times) => {
                     (times, is_gone) = (now, true);
                     Err(Failed::There { why: "it was silent, and was given up".into(), answered: None })
                 }
-                brought = self.bring(node, may_enter, is_gone) => brought,
+                brought = self.bring(node, out_until, is_gone) => brought,
             };
             match brought {
                 Ok(()) => {
                     is_gone = false;
                     (silent, pause) = (None, PAUSE_MIN);
-                    if may_enter {
+                    if out_until.is_none_or(|until| Instant::now() >= until) {
                         self.enter(node).await;
                     }
                     let state = self.cluster.state();
@@ -299,9 +298,9 @@ impl Copies {
         }
     }
 
-    /// Sends a replica all that it lacks. Where it `may_enter` then, the device waits for it in the end. One that may be gone is not
-    /// waited for longer than one that is given up.
-    async fn bring(&self, node: NodeNumber, may_enter: bool, may_be_gone: bool) -> Result<(), Failed> {
+    /// Sends a replica all that it lacks. Unless it is still to stay out, the device waits for it in the end. One that may be gone has
+    /// a lease to say that it is not.
+    async fn bring(&self, node: NodeNumber, out_until: Option<Instant>, may_be_gone: bool) -> Result<(), Failed> {
         let mut rounds = Rounds::default();
         let mut has = self.known.lock().copies.get(&node).and_then(|copy| copy.has);
         let mut answered = None;
@@ -314,44 +313,55 @@ impl Copies {
                 Err(why) => return Err(Failed::There { why, answered }),
             };
         }
-        let here = |why: checkpoints::Error| Failed::Here(why.to_string());
         loop {
-            if self.has_newest(node, has) {
-                if self.bring_adoptions(node).await? {
-                    return Ok(());
-                }
-                continue;
-            }
             let began = Instant::now();
-            let (store, name) = (self.store.clone(), self.name.clone());
-            for mut sending in on(&*self.jobs, move || store.lacks(&name, has)).await.map_err(here)? {
-                let mark = sending.mark();
-                loop {
-                    let next = on(&*self.jobs, move || {
-                        let piece = sending.next(PIECE_BYTES).map(|piece| piece.map(|piece| piece.to_bytes()));
-                        (sending, piece)
-                    });
-                    let piece;
-                    (sending, piece) = next.await;
-                    let Some(piece) = piece.map_err(here)? else { break };
-                    match self.ask(node, Asked::Piece(piece)).await {
-                        Ok(Copied::Some) => {}
-                        Ok(Copied::Whole) => has = Some(mark),
-                        // It has lost what it had, or something has come late: once more, from what it has.
-                        Ok(Copied::Has(_)) => {
-                            let why = "it did not take what was sent, and is asked anew what it has".into();
-                            return Err(Failed::There { why, answered });
-                        }
-                        Err(why) => return Err(Failed::There { why, answered }),
-                    }
-                    answered = Some(Instant::now());
-                }
+            if !self.has_newest(node, has) {
+                self.bring_checkpoints(node, &mut has, &mut answered).await?;
+            } else if self.bring_adoptions(node).await? {
+                return Ok(());
             }
-            if may_enter && has != self.newest() && rounds.ended(began.elapsed()) {
+            let is_behind = !self.has_newest(node, has) || !self.has_adoptions(node);
+            let may_enter = out_until.is_none_or(|until| Instant::now() >= until);
+            if is_behind && rounds.ended(began.elapsed()) && may_enter {
                 let times = self.cluster.state().times_given_up(node);
                 self.update(node, |copy| copy.awaited = Some(times));
             }
         }
+    }
+
+    /// Sends a replica the checkpoints that there are now, and notes which of them it has.
+    async fn bring_checkpoints(
+        &self,
+        node: NodeNumber,
+        has: &mut Option<Mark>,
+        answered: &mut Option<Instant>,
+    ) -> Result<(), Failed> {
+        let here = |why: checkpoints::Error| Failed::Here(why.to_string());
+        let (store, name, before) = (self.store.clone(), self.name.clone(), *has);
+        for mut sending in on(&*self.jobs, move || store.lacks(&name, before)).await.map_err(here)? {
+            let mark = sending.mark();
+            loop {
+                let next = on(&*self.jobs, move || {
+                    let piece = sending.next(PIECE_BYTES).map(|piece| piece.map(|piece| piece.to_bytes()));
+                    (sending, piece)
+                });
+                let piece;
+                (sending, piece) = next.await;
+                let Some(piece) = piece.map_err(here)? else { break };
+                match self.ask(node, Asked::Piece(piece)).await {
+                    Ok(Copied::Some) => {}
+                    Ok(Copied::Whole) => *has = Some(mark),
+                    // It has lost what it had, or something has come late: once more, from what it has.
+                    Ok(Copied::Has(_)) => {
+                        let why = "it did not take what was sent, and is asked anew what it has".into();
+                        return Err(Failed::There { why, answered: *answered });
+                    }
+                    Err(why) => return Err(Failed::There { why, answered: *answered }),
+                }
+                *answered = Some(Instant::now());
+            }
+        }
+        Ok(())
     }
 
     /// Sends a replica the adoptions that there are; false where there is something new meanwhile.
@@ -381,6 +391,11 @@ impl Copies {
         }
         self.update(node, |copy| copy.adopted = Some(adoptions));
         Ok(false)
+    }
+
+    fn has_adoptions(&self, node: NodeNumber) -> bool {
+        let known = self.known.lock();
+        known.copies.get(&node).is_some_and(|copy| copy.adopted == Some(known.adoptions))
     }
 
     /// Notes what a replica has, and whether that is the newest.
