@@ -287,6 +287,7 @@ impl fmt::Display for Lost {
             Lost::TimedOut => f.write_str("nothing came from the peer any more"),
             Lost::Reset => f.write_str("the peer has restarted"),
             Lost::Closed { close: Some(Close::Stopping), .. } => f.write_str("the node is stopping"),
+            Lost::Closed { close: Some(Close::Dropped), .. } => f.write_str("the peer has let go of the connection"),
             Lost::Closed { code, reason, .. } => write!(f, "the peer closed the connection ({code}): {reason}"),
             Lost::Here => f.write_str("the connection was closed on this side"),
             Lost::Other(text) => f.write_str(text),

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use ringhold::client::{Client, Options};
 use ringhold::config::{self, Config};
 use ringhold::device::host::{DeviceHost, Devices, Planned, RealDevices};
-use ringhold::device::keeper::Blocking;
+use ringhold::device::keeper::{Blocking, Jobs};
 use ringhold::node::{Environment, Node, Storage};
 use ringhold::shards::{ELSEWHERE, ShardSet};
 use ringhold::{Key, Registry};
 use ringhold_cluster::control::failover;
 use ringhold_cluster::control::state::{Command, NodeNumber, State, ranges};
-use ringhold_cluster::network::RealNetwork;
+use ringhold_cluster::network::{BoxFuture, RealNetwork};
 use ringhold_cluster::placement;
 use ringhold_cluster::tls::{Authority, Role};
 use ringhold_kernels::outbox::{SHARDS, shard_of};
@@ -66,6 +66,8 @@ struct Place {
     id: String,
     name: &'static str,
     lease: Duration,
+    /// From one checkpoint of its device to the next.
+    interval: Duration,
     checkpoints: Arc<InMemory>,
     log: Arc<InMemory>,
 }
@@ -73,7 +75,8 @@ struct Place {
 impl Place {
     fn new(name: &'static str, lease: Duration) -> Place {
         let id = format!("00000000-0000-4000-8000-0000000000{:02x}", name.as_bytes()[0]);
-        Place { id, name, lease, checkpoints: Arc::default(), log: Arc::default() }
+        let interval = Duration::from_secs(1);
+        Place { id, name, lease, interval, checkpoints: Arc::default(), log: Arc::default() }
     }
 
     async fn start(&self, authority: &Authority, join: Option<&Node>) -> Node {
@@ -81,12 +84,23 @@ impl Place {
     }
 
     async fn start_with(&self, devices: Arc<dyn Devices>, authority: &Authority, join: Option<&Node>) -> Node {
+        self.start_on(devices, Arc::new(Blocking), authority, join).await
+    }
+
+    async fn start_on(
+        &self,
+        devices: Arc<dyn Devices>,
+        jobs: Arc<dyn Jobs>,
+        authority: &Authority,
+        join: Option<&Node>,
+    ) -> Node {
         let (kind, host) = (config::DeviceKind::Cpu, config::Host::InProcess);
         let device = config::Device { kind, workers: Some(1), host, ..Default::default() };
         let mut config = Config { devices: config::Devices(vec![device]), ..Config::default() };
         config.node.listen = "127.0.0.1:0".parse().unwrap();
         config.node.name = Some(self.name.into());
         config.node.lease = self.lease;
+        config.checkpoints.interval = self.interval;
         config.actors.committed = vec!["tally".into()];
         config.node.join = join.map(|node| node.address().to_string()).into_iter().collect();
         let mut registry = Registry::new();
@@ -98,7 +112,7 @@ impl Place {
             dead_letters: Arc::new(dead_letters::InMemory::new(100)),
             checkpoints: Some(checkpoints),
             shards: None,
-            jobs: Arc::new(Blocking),
+            jobs,
             control: Some(Arc::new(RaftLog::open(self.log.clone(), Path::new("log")).unwrap())),
             folder: None,
         };
@@ -287,6 +301,22 @@ impl Running {
     }
 }
 
+/// A disk for which everything takes its time.
+struct SlowDisk;
+
+impl Jobs for SlowDisk {
+    fn run(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Blocking.run(job).await;
+        })
+    }
+
+    fn rest(&self, span: Duration) {
+        Blocking.rest(span);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_a_stopped_node_ran_goes_on_elsewhere_without_waiting_for_its_lease() {
     let authority = Authority::in_memory(&RealNetwork).unwrap();
@@ -340,4 +370,39 @@ async fn what_a_stopped_node_ran_goes_on_elsewhere_without_waiting_for_its_lease
     // And all that are left.
     let left: Vec<NodeNumber> = cluster.nodes.keys().copied().collect();
     cluster.stop(&left).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_replica_comes_in_though_checkpoints_are_made_faster_than_it_takes_them() {
+    let authority = Authority::in_memory(&RealNetwork).unwrap();
+    let places = ["a", "b"].map(|name| Place { interval: Duration::from_millis(10), ..Place::new(name, LEASE) });
+    let a = places[0].start(&authority, None).await;
+    let identity = authority.identity(Role::Client, &RealNetwork).unwrap();
+    let options = Options::new(a.address().to_string(), identity).with::<tally::Actor>();
+    let client = Client::connect(options).await.unwrap();
+    let teller = tokio::spawn({
+        let client = client.clone();
+        async move {
+            for number in 0.. {
+                client.tell(Key(7), tally::Message::Put { number }).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    });
+    let b = places[1].start_on(Arc::new(RealDevices::default()), Arc::new(SlowDisk), &authority, Some(&a)).await;
+    let comes_in = async {
+        let control = a.cluster().unwrap().control();
+        let mut seen = control.changes();
+        while !control.state().devices[&0].in_sync.contains(&2) {
+            seen = control.changed(seen).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, comes_in).await.expect("it comes in while the client sends");
+    assert!(!teller.is_finished());
+    teller.abort();
+    client.flush().await.unwrap();
+    let (number, out_of_order) = read(&client, 7).await;
+    assert!(number > 0 && out_of_order == 0, "{number}, {out_of_order}");
+    client.close().await.unwrap();
+    drop((a, b));
 }

@@ -45,11 +45,13 @@ fn a_fixed_set_of_seeds_passes_and_exercises_everything() {
 /// node (122); one whose ask was durable and not answered did not come back for the answer (109); shards that were given to a device
 /// that began on the very node that gave them were nobody's (13). What a node that had been given up was sent for its device was passed
 /// on without its number, and came twice (1227); one that was asked to hold what it sends to shards, by a node that had started again
-/// since, did so for ever (1920). And what the scenario itself took for wrong: that a node which is cut off and stops refuses what it
-/// cannot let in (298), and that nobody knows that his node is gone who has not noticed yet (1148).
+/// since, did so for ever (1920). A node that was given up just when another died did not count any more as having everything of that
+/// one's devices, and they were nobody's for ever (10226); one that stopped without its lease refused, and kept as a dead letter, what
+/// its client had another handle that had its devices by then (11677). And what the scenario itself took for wrong: that a node which is
+/// cut off and stops refuses what it cannot let in (298), and that nobody knows that his node is gone who has not noticed yet (1148).
 #[test]
 fn seeds_that_once_failed_pass() {
-    for seed in [13, 17, 92, 109, 122, 298, 1148, 1227, 1920] {
+    for seed in [13, 17, 92, 109, 122, 298, 1148, 1227, 1920, 10226, 11677] {
         let report = plain(seed);
         assert!(report.violations.is_empty(), "seed {seed}: {:#?}", report.violations);
     }

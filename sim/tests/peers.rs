@@ -140,6 +140,17 @@ async fn scenario(seed: u64) -> (u64, Duration) {
     net.cut(&nodes[0].machine, &nodes[1].machine, false);
     let mended = nodes[0].ask_until_answered(&nodes[1]).await;
 
+    // One does not reach the other, but hears it: what it sends meanwhile is sent again ever more seldom.
+    net.cut_one_way(&nodes[0].machine, &nodes[1].machine, true);
+    let cut = Instant::now();
+    while cut.elapsed() < Duration::from_millis(10_500) {
+        nodes[0].ask(&nodes[1], b"x").await.unwrap_err();
+        sleep(Duration::from_millis(20)).await;
+    }
+    net.cut_one_way(&nodes[0].machine, &nodes[1].machine, false);
+    let heard = nodes[0].ask_until_answered(&nodes[1]).await;
+    assert!(heard < Duration::from_secs(5), "seed {seed}: it took {heard:?} after it was out of reach");
+
     // A node loses its power and starts again, as the same one.
     let gone = nodes.pop().unwrap();
     net.power_off(&gone.machine);

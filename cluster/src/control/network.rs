@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -23,9 +24,10 @@ use super::state::{Command, NodeNumber};
 use super::types::{Applied, Peer, Raft, SnapshotMeta, Types, Vote, decode, encode};
 use super::{Calls, Timing};
 
-/// What the entries of one call have room for.
-const APPEND_BYTES_MAX: usize = 16 << 20;
-/// What one call carries of a snapshot.
+/// What the entries of one call have room for. Each that fails is followed by one of half its size, for the line may be too narrow
+/// for more in the time there is; one that arrives by one of twice the size.
+const APPEND_BYTES: Range<usize> = 32 << 10..16 << 20;
+/// What one call carries of a snapshot at most.
 const PIECE_BYTES: usize = 4 << 20;
 
 /// What a node says that has not the log of the member whose number it has.
@@ -152,6 +154,8 @@ struct Inner {
     own: Mutex<Sender>,
     /// Who has which address now.
     raft: OnceLock<Weak<Raft>>,
+    /// Of nodes for which a call has less room than there is at most: how many bytes it has.
+    room: Mutex<BTreeMap<u64, usize>>,
     /// The last term in which this node was to be elected because its leader handed over.
     handed_over: AtomicU64,
 }
@@ -159,9 +163,9 @@ struct Inner {
 impl Links {
     pub fn new(calls: Arc<dyn Calls>, timing: Timing, number: u64, log: [u8; 16]) -> Links {
         let own = Mutex::new(Sender { number, log, address: String::new() });
-        let (silent, moved) = (Mutex::default(), Mutex::default());
+        let (silent, moved, room) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (raft, handed_over) = (OnceLock::new(), AtomicU64::new(0));
-        Links(Arc::new(Inner { calls, timing, silent, moved, own, raft, handed_over }))
+        Links(Arc::new(Inner { calls, timing, silent, moved, own, raft, room, handed_over }))
     }
 
     /// Where this node is, for others.
@@ -230,6 +234,22 @@ impl Links {
         self.0.silent.lock().get(&number).cloned()
     }
 
+    /// For how many bytes of what it has not yet a call to this node has room.
+    fn room(&self, number: u64) -> usize {
+        self.0.room.lock().get(&number).copied().unwrap_or(APPEND_BYTES.end)
+    }
+
+    /// Takes in whether so many bytes have got there in time.
+    fn note_room(&self, number: u64, bytes: usize, arrived: bool) {
+        let mut room = self.0.room.lock();
+        let before = room.get(&number).copied().unwrap_or(APPEND_BYTES.end);
+        let after = if arrived { before.max(bytes * 2) } else { before.min(bytes / 2).max(APPEND_BYTES.start) };
+        match after < APPEND_BYTES.end {
+            true => room.insert(number, after),
+            false => room.remove(&number),
+        };
+    }
+
     fn peer(&self, number: u64) -> Option<Peer> {
         let raft = self.0.raft.get()?.upgrade()?;
         let metrics = raft.metrics();
@@ -265,6 +285,15 @@ impl Link {
             Err(why) => Err(unreachable(why)),
         }
     }
+
+    /// Asks with so many bytes of what the node has not yet.
+    async fn bring(&mut self, rpc: Rpc, bytes: usize, within: Duration) -> Result<Answer, Unreachable<Types>> {
+        let answer = self.ask(rpc, within).await;
+        if bytes > 0 {
+            self.links.note_room(self.number, bytes, answer.is_ok());
+        }
+        answer
+    }
 }
 
 fn unreachable(why: String) -> Unreachable<Types> {
@@ -286,11 +315,11 @@ impl RaftNetworkV2<Types> for Link {
         // A follower may wait for its disk.
         let timing = self.links.0.timing;
         let within = if request.entries.is_empty() { option.hard_ttl() } else { timing.append.max(option.hard_ttl()) };
-        let fitting = fitting(&request)?;
+        let (fitting, bytes) = fitting(&request, self.links.room(self.number))?;
         let cut = fitting < request.entries.len();
         request.entries.truncate(fitting);
         let last = request.entries.last().map(|entry| entry.log_id());
-        match self.ask(Rpc::Append(request), within).await? {
+        match self.bring(Rpc::Append(request), bytes, within).await? {
             Answer::Append(AppendEntriesResponse::Success) if cut => Ok(AppendEntriesResponse::PartialSuccess(last)),
             Answer::Append(response) => Ok(response),
             _ => Err(unexpected()),
@@ -332,11 +361,11 @@ impl RaftNetworkV2<Types> for Link {
         let send = async {
             let whole = snapshot.snapshot.len() as u64;
             let mut offset = 0;
-            for bytes in snapshot.snapshot.chunks(PIECE_BYTES) {
+            for bytes in snapshot.snapshot.chunks(PIECE_BYTES.min(self.links.room(self.number))) {
                 let meta = snapshot.meta.clone();
                 let piece = Piece { vote, meta, offset, whole, bytes: bytes.to_vec() };
                 offset += bytes.len() as u64;
-                match self.ask(Rpc::Snapshot(piece), option.hard_ttl()).await? {
+                match self.bring(Rpc::Snapshot(piece), bytes.len(), option.hard_ttl()).await? {
                     Answer::More if offset < whole => {}
                     Answer::Snapshot(response) => return Ok(response),
                     _ => return Err(unexpected()),
@@ -368,16 +397,17 @@ impl RaftNetworkV2<Types> for Link {
     }
 }
 
-/// How many of the entries one call has room for: at least one, where there are any.
-fn fitting(request: &AppendEntriesRequest<Types>) -> Result<usize, RPCError<Types>> {
+/// How many of the entries a call has room for, at least one where there are any, and their bytes.
+fn fitting(request: &AppendEntriesRequest<Types>, room: usize) -> Result<(usize, usize), RPCError<Types>> {
     let mut bytes = 0;
     for (number, entry) in request.entries.iter().enumerate() {
-        bytes += encode(entry).map_err(|e| RPCError::from(unreachable(e.to_string())))?.len();
-        if bytes > APPEND_BYTES_MAX && number > 0 {
-            return Ok(number);
+        let more = encode(entry).map_err(|e| RPCError::from(unreachable(e.to_string())))?.len();
+        if bytes + more > room && number > 0 {
+            return Ok((number, bytes));
         }
+        bytes += more;
     }
-    Ok(request.entries.len())
+    Ok((request.entries.len(), bytes))
 }
 
 /// The pieces of a snapshot that is on its way here.

@@ -653,11 +653,10 @@ impl State {
                 shard.term += 1;
             }
         }
-        // Nor does any device wait for its copies: once it is back and has everything, it is in sync again. What was proposed of that
-        // before comes too late.
+        // Whether others' devices go on without its copies, their own nodes propose, and those of nodes that have died as well never do:
+        // there it has everything still, and they can begin on it once it is back. What was proposed of that before comes too late.
         for device in self.devices.values_mut().filter(|device| device.node != node) {
-            let concerned = device.in_sync.remove(&node) || device.replicas.contains(&node);
-            device.changes += u64::from(concerned);
+            device.changes += u64::from(device.replicas.contains(&node));
         }
         self.given_up.insert(node, now + 1);
         Ok(Outcome::Done)

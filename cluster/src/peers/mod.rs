@@ -153,8 +153,13 @@ impl Peers {
         }
         let deadline = Instant::now() + within;
         let late = |_| CallError::TimedOut { address: address.into(), within };
-        let (link, mut send, mut recv) =
-            timeout_at(deadline, self.open_stream(address, expect)).await.map_err(late)??;
+        let link = timeout_at(deadline, self.link(address, expect)).await.map_err(late)??;
+        link.silent_for();
+        let was_late = |passed| {
+            link.was_late();
+            late(passed)
+        };
+        let (mut send, mut recv) = timeout_at(deadline, open_stream(&link, address)).await.map_err(was_late)??;
         let lost = |e: ControlError| CallError::Lost { address: address.into(), why: why(&link, &e) };
         let asking = request::ask((&mut send, &mut recv), link.version, request);
         match timeout_at(deadline, asking).await {
@@ -163,7 +168,7 @@ impl Peers {
             Err(passed) => {
                 // What is on its way is not worth sending any more.
                 let _ = (send.reset(Close::TooSlow.code()), recv.stop(Close::TooSlow.code()));
-                Err(late(passed))
+                Err(was_late(passed))
             }
         }
     }
@@ -176,7 +181,8 @@ impl Peers {
     pub async fn open_lane(&self, address: &str, expect: [u8; 16], within: Duration) -> Result<LaneStream, CallError> {
         let late = |_| CallError::TimedOut { address: address.into(), within };
         let opening = async {
-            let (link, mut send, recv) = self.open_stream(address, Some(expect)).await?;
+            let link = self.link(address, Some(expect)).await?;
+            let (mut send, recv) = open_stream(&link, address).await?;
             let preamble = Preamble { version: link.version, kind: StreamKind::PeerLane }.to_bytes();
             // What is small and asked goes before it.
             let _ = send.set_priority(LANE_PRIORITY);
@@ -192,22 +198,15 @@ impl Peers {
         timeout(within, opening).await.map_err(late)?
     }
 
-    /// Opens a stream on the connection to an address.
-    async fn open_stream(
-        &self,
-        address: &str,
-        expect: Option<[u8; 16]>,
-    ) -> Result<(Arc<Link>, SendStream, RecvStream), CallError> {
+    /// The connection to an address.
+    async fn link(&self, address: &str, expect: Option<[u8; 16]>) -> Result<Arc<Link>, CallError> {
         let link = pool::link(&self.0, address).await?;
         if let Some(expected) = expect.filter(|id| *id != link.peer.node.id) {
             let found = Box::new(link.peer.node.clone());
             let refused = PeerRefused::AnotherNode { expected, found };
             return Err(CallError::Refused { address: address.into(), refused });
         }
-        match link.connection.open_bi().await {
-            Ok((send, recv)) => Ok((link, send, recv)),
-            Err(e) => Err(CallError::Lost { address: address.into(), why: why(&link, &e.into()) }),
-        }
+        Ok(link)
     }
 
     /// Lets go of an address: of its connection, and of what is known of it.
@@ -247,6 +246,11 @@ impl Peers {
         let Inner { network, identity, service, .. } = &*self.0;
         enrol::serve(network, identity, service, connection, (send, recv), counters).await
     }
+}
+
+async fn open_stream(link: &Link, address: &str) -> Result<(SendStream, RecvStream), CallError> {
+    let opened = link.connection.open_bi().await;
+    opened.map_err(|e| CallError::Lost { address: address.into(), why: why(link, &e.into()) })
 }
 
 /// Why nothing came back, as far as this side knows.

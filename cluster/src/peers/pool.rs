@@ -24,12 +24,41 @@ use crate::wire::{self, Close, ControlError, PEER_HELLO_BYTES_MAX, Preamble, Str
 /// From the first packet to the greeting. A node that is there answers sooner; one that is not is tried again.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
+/// How long nothing may come from a node that owes an answer. What was sent to one that was out of reach is sent again ever more
+/// seldom, so that another connection is there sooner than it goes on.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
+
 /// A connection that another node has welcomed.
 pub(super) struct Link {
     pub connection: Connection,
     pub peer: PeerHello,
     /// What is spoken on it.
     pub version: u16,
+    /// How many datagrams had come when that was last looked at, and when one was first seen to have come.
+    heard: Mutex<(u64, Instant)>,
+}
+
+impl Link {
+    fn new(connection: Connection, peer: PeerHello, version: u16) -> Link {
+        Link { connection, peer, version, heard: Mutex::new((0, Instant::now())) }
+    }
+
+    /// For how long nothing has come, as far as was looked.
+    pub fn silent_for(&self) -> Duration {
+        let came = self.connection.stats().udp_rx.datagrams;
+        let mut heard = self.heard.lock();
+        if heard.0 != came {
+            *heard = (came, Instant::now());
+        }
+        heard.1.elapsed()
+    }
+
+    /// Takes in that an answer has not come in time: the connection is given up if nothing else has.
+    pub fn was_late(&self) {
+        if self.silent_for() >= SILENCE_MAX {
+            self.connection.close(Close::TooSlow.code(), b"nothing came from the node that was asked");
+        }
+    }
 }
 
 /// A new one, with what keeps it.
@@ -329,7 +358,7 @@ async fn connect_to(inner: Arc<Inner>, address: String, to: SocketAddr) -> Resul
             .map(|presence| (version, hello, presence)),
     };
     match judged {
-        Ok((version, peer, presence)) => Ok(Made { link: Link { connection, peer, version }, control, presence }),
+        Ok((version, peer, presence)) => Ok(Made { link: Link::new(connection, peer, version), control, presence }),
         Err(refused) => {
             connection.close(Close::Refused.code(), refused.to_string().as_bytes());
             Err(CallError::Refused { address, refused })

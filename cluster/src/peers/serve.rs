@@ -47,7 +47,8 @@ pub(super) async fn serve(
             let served = streams(inner, connection, peer, send, recv, &admitted.presence, counters).await;
             let why = connection.close_reason().map(|reason| Lost::of(&reason));
             match &why {
-                Some(Lost::Here | Lost::Closed { close: Some(Close::Done | Close::Stopping), .. }) => {}
+                Some(Lost::Here | Lost::Closed { close: Some(Close::Done | Close::Dropped | Close::Stopping), .. }) => {
+                }
                 Some(Lost::Closed { close: Some(Close::Refused), .. }) => bump(&counters.refused_peers),
                 _ => bump(&counters.peers_lost),
             }

@@ -6,8 +6,9 @@ use quinn::VarInt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Close {
-    /// The side that closed has nothing more to say.
-    Done = 0,
+    /// The side that closed has let go of it without a word, which is what QUIC says then: an attempt that was given up, or a
+    /// program that has ended. It may come back.
+    Dropped = 0,
     /// The node stops; what it admitted it has answered. A client reconnects, here or elsewhere.
     Stopping = 1,
     /// A stream did not start with a preamble that this node knows, or was of a kind not allowed there.
@@ -26,6 +27,8 @@ pub enum Close {
     Internal = 8,
     /// The client will connect again, here or elsewhere.
     Again = 9,
+    /// The side that closed has nothing more to say, and as a client will not come back.
+    Done = 10,
 }
 
 impl Close {
@@ -36,7 +39,7 @@ impl Close {
     pub fn from_code(code: VarInt) -> Option<Close> {
         use Close::*;
         let code = code.into_inner();
-        [Done, Stopping, Preamble, Refused, Frame, TooSlow, TooMany, Control, Internal, Again]
+        [Dropped, Stopping, Preamble, Refused, Frame, TooSlow, TooMany, Control, Internal, Again, Done]
             .into_iter()
             .find(|c| *c as u64 == code)
     }

@@ -160,6 +160,40 @@ async fn a_node_that_was_away_gets_what_it_missed() {
     converged(&nodes).await;
 }
 
+/// Whatever is too much to get there in the time that a call has.
+#[tokio::test(start_paused = true)]
+async fn a_node_gets_what_it_missed_over_a_narrow_line_too() {
+    let timing = Timing { snapshot_entries: 300, ..Timing::default() };
+    let world = World::new(7, timing);
+    let mut nodes = cluster(&world, 3).await;
+    let large = |n: u64| {
+        let serial = [vec![n as u8; 20_000], n.to_be_bytes().to_vec()].concat();
+        Command::UseToken { serial, expires_s: 1_000, now_s: 1 }
+    };
+    let away = nodes.pop().unwrap();
+    world.cut_off(&[address(3)]);
+    for n in 0..100 {
+        proposed(&nodes[0], large(n)).await.unwrap();
+    }
+    world.narrow(300_000);
+    world.heal();
+    nodes.push(away);
+    let status = nodes[2].status();
+    converged(&nodes).await;
+    assert_eq!(status.snapshot, nodes[2].status().snapshot, "it got entries");
+
+    // Ten seconds are too few for a piece of a snapshot, too.
+    world.cut_off(&[address(3)]);
+    world.narrow(u64::MAX);
+    for n in 100..800 {
+        proposed(&nodes[0], large(n)).await.unwrap();
+    }
+    world.narrow(300_000);
+    world.heal();
+    converged(&nodes).await;
+    assert!(nodes[2].status().snapshot > status.snapshot, "it got a snapshot: {:?}", nodes[2].status());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_without_its_disk_is_not_who_it_was() {
     let world = World::new(6, Timing::default());

@@ -37,6 +37,8 @@ struct Inner {
     disks: BTreeMap<String, Arc<InMemory>>,
     /// Bytes of requests that were brought.
     brought: usize,
+    /// What a line takes in a second.
+    bytes_per_s: u64,
 }
 
 impl World {
@@ -49,6 +51,7 @@ impl World {
             cut: BTreeSet::new(),
             disks: BTreeMap::new(),
             brought: 0,
+            bytes_per_s: u64::MAX,
         })))
     }
 
@@ -102,12 +105,17 @@ impl World {
         }
     }
 
-    /// Takes as long as a message does. One that does not get there takes for ever.
-    async fn travel(&self, from: &str, to: &str) {
+    /// Has all lines take so many bytes in a second.
+    pub fn narrow(&self, bytes_per_s: u64) {
+        self.0.lock().unwrap().bytes_per_s = bytes_per_s;
+    }
+
+    /// Takes as long as a message of so many bytes does. One that does not get there takes for ever.
+    async fn travel(&self, from: &str, to: &str, bytes: usize) {
         let (delay, cut) = {
             let mut inner = self.0.lock().unwrap();
-            let delay = Duration::from_micros(500 + inner.random.next_u64() % 2_000);
-            (delay, inner.cut.contains(&(from.into(), to.into())))
+            let delay = 500 + inner.random.next_u64() % 2_000 + bytes as u64 * 1_000_000 / inner.bytes_per_s;
+            (Duration::from_micros(delay), inner.cut.contains(&(from.into(), to.into())))
         };
         if cut {
             std::future::pending::<()>().await;
@@ -142,11 +150,12 @@ impl Calls for From {
     fn call<'a>(&'a self, to: &'a str, request: Vec<u8>, _: Duration) -> BoxFuture<'a, Result<Vec<u8>, String>> {
         Box::pin(async move {
             assert!(request.len() < 17 << 20, "a call of {} bytes", request.len());
-            self.world.0.lock().unwrap().brought += request.len();
-            self.world.travel(&self.address, to).await;
+            let bytes = request.len();
+            self.world.0.lock().unwrap().brought += bytes;
+            self.world.travel(&self.address, to, bytes).await;
             let there = self.world.0.lock().unwrap().there.get(to).cloned();
             let answer = there.ok_or("nobody is there")?.answer(request).await;
-            self.world.travel(to, &self.address).await;
+            self.world.travel(to, &self.address, answer.len()).await;
             Ok(answer)
         })
     }

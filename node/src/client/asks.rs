@@ -145,6 +145,11 @@ impl Asks {
         self.by_ticket.values().any(|index| self.slots[usize::from(*index)].state == State::Waiting)
     }
 
+    /// The shard of an ask, where there is one of this ticket.
+    pub fn shard(&self, ticket: Ticket) -> Option<u16> {
+        self.by_ticket.get(&ticket).map(|index| self.slots[usize::from(*index)].shard)
+    }
+
     /// The shards of asks that wait.
     pub fn shards(&self) -> BTreeSet<u16> {
         let slots = self.by_ticket.values().map(|index| &self.slots[usize::from(*index)]);

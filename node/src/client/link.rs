@@ -17,11 +17,11 @@ use ringhold_cluster::wire::{
     self, Before, Close, ControlError, Lane, Owners, Request, Response, Resumed, StreamKind, Welcome,
 };
 use ringhold_kernels::id::TypeId;
-use ringhold_kernels::message::{self, Kind};
+use ringhold_kernels::message::{self, Header, Kind, Reason};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::asks::Asks;
+use super::asks::{Asks, Ticket};
 use super::connect::{Connected, NoneWould, connect_any, open};
 use super::outbox::Outbox;
 use super::retained::{Retained, Written};
@@ -788,7 +788,7 @@ async fn read(
     frames: &AtomicU64,
 ) -> Result<Read, LaneError> {
     let mut reader = FrameReader::default();
-    let mut wakers = Vec::new();
+    let (mut wakers, mut lost) = (Vec::new(), Vec::new());
     while let Some((header, body)) = reader.next(recv).await? {
         frames.fetch_add(1, Relaxed);
         let mut rest = &*body;
@@ -800,11 +800,15 @@ async fn read(
                     Some(Kind::Reply | Kind::Error | Kind::Inspected) => {}
                     kind => return Err(FrameError::Kind(kind.map_or(0, |k| k as u8)).into()),
                 }
-                // The high half is the session, which is this client.
-                wakers.extend(asks.complete(header.to().key.0 as u32, &header, payload));
                 rest = after;
+                if header.reason() == Some(Reason::ConnectionLost) {
+                    lost.push(header);
+                    continue;
+                }
+                wakers.extend(asks.complete(ticket_of(&header), &header, payload));
             }
         }
+        wakers.extend(complete_lost(shared, link, lost.drain(..)));
         if !rest.is_empty() {
             return Err(FrameError::Count.into());
         }
@@ -832,6 +836,28 @@ async fn read(
         }
     }
     Ok(Read::Finished)
+}
+
+/// Which ask an answer is for. The high half is the session, which is this client.
+fn ticket_of(answer: &Header) -> Ticket {
+    answer.to().key.0 as Ticket
+}
+
+/// Takes in that the node does not know these asks. Of one whose shard has become another's since the node was asked, that one says
+/// what became of it.
+fn complete_lost(shared: &Shared, link: &Link, answers: impl ExactSizeIterator<Item = Header>) -> Vec<Waker> {
+    if answers.len() == 0 {
+        return Vec::new();
+    }
+    let outbox = shared.outbox.lock();
+    let mut asks = shared.asks.lock();
+    let ours =
+        |asks: &Asks, ticket| asks.shard(ticket).is_some_and(|shard| outbox.routes.of_shard(shard) == link.index);
+    answers
+        .filter_map(|answer| {
+            ours(&asks, ticket_of(&answer)).then(|| asks.complete(ticket_of(&answer), &answer, &[]))?
+        })
+        .collect()
 }
 
 pub(super) fn request_name(request: &Request) -> &'static str {

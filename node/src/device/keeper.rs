@@ -831,8 +831,13 @@ impl Collecting {
 
 #[cfg(test)]
 mod tests {
+    use ringhold_kernels::hlc::Hlc;
+    use ringhold_kernels::id::{ActorId, Key, TypeId};
+    use ringhold_kernels::message::Header;
+    use ringhold_kernels::outbox::shard_of;
     use ringhold_storage::blocks::InMemory;
 
+    use super::super::door::Left;
     use super::*;
 
     /// A disk that answers after a minute.
@@ -864,6 +869,66 @@ mod tests {
         sleep(Duration::from_secs(2)).await;
         assert_eq!(keeper.figures.lock().failed.as_deref(), Some("the disk has not answered for 30 s"));
         assert_eq!(running.await.unwrap(), 7);
+    }
+
+    /// A ring kernel would have it leave the device and come in again, behind what its sender sends to the same actor meanwhile.
+    #[test]
+    fn what_was_sent_to_shards_that_have_arrived_since_is_behind_what_arrives_and_leaves_no_more() {
+        const DEVICE: &str = "cuda0";
+        let actor = |key| ActorId { type_id: TypeId(1), key: Key(key) };
+        let (sender, arrives, elsewhere) = (actor(0), actor(1), actor(2));
+        let header = |kind, to, payload: &[u8]| Header::new(kind, to, sender, payload.len(), Hlc(1));
+        let pushed = |kind, of, to, payload: &[u8]| {
+            let mut bytes = Vec::new();
+            checkpoint::push_message(&mut bytes, kind, 0, &header(of, to, payload), payload);
+            bytes
+        };
+
+        // It had sent three messages to each of two actors of another device: of each the last two have not left it.
+        let store = Checkpoints::open(Arc::new(InMemory::default()), checkpoints::Options::default()).unwrap();
+        let mut draft = store.begin(DEVICE, 1, None).unwrap();
+        let (out, queued) = (RecordKind::Out, RecordKind::Queued);
+        for payload in [b"2", b"3"] {
+            for to in [arrives, elsewhere] {
+                draft.append(Part::Lane(0), &pushed(out, MessageKind::Tell, to, payload)).unwrap();
+            }
+        }
+        // An answer is for who asked, whatever the number of that ask.
+        draft.append(Part::Lane(0), &pushed(out, MessageKind::Reply, arrives, b"answer")).unwrap();
+        let mut cut = Vec::new();
+        checkpoint::push_cut(&mut cut, &Cut { epoch: 1, ..Cut::default() });
+        draft.append(Part::Lane(0), &cut).unwrap();
+        draft.commit(About { lanes: 1, ..About::default() }).unwrap();
+        // The first was with the actor that has arrived.
+        let mut left = LeftLane::default();
+        let shards = [shard_of(arrives.key)].into_iter().collect();
+        let first = pushed(queued, MessageKind::Tell, arrives, b"1");
+        left.look(&shards, &checkpoint::records(&first).next().unwrap().unwrap(), &first);
+        let adoption = Carried::new(1, 0, &shards, &[left], &Left::default());
+
+        let lane_of = |record: &Record<'_>| match record {
+            Record::Queued { header, .. } => (header.to() == arrives).then_some(0),
+            Record::Out { .. } => Some(0),
+            _ => None,
+        };
+        let lane = Mutex::new(Vec::new());
+        let pass_on = |_, bytes: Vec<u8>| {
+            lane.lock().extend(bytes);
+            Ok(())
+        };
+        read(&store, DEVICE, 1, &[adoption], 0, 1, lane_of, pass_on).unwrap();
+        let lane = lane.into_inner();
+        let (mut leave, mut come) = (Vec::new(), Vec::new());
+        for record in checkpoint::records(&lane) {
+            match record.unwrap() {
+                Record::Out { header, payload } => leave.push((header.to(), payload)),
+                Record::Queued { header, payload, .. } => come.push((header.to(), payload)),
+                Record::Cut(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(come, [b"1", b"2", b"3"].map(|payload| (arrives, &payload[..])));
+        assert_eq!(leave, [(elsewhere, &b"2"[..]), (elsewhere, b"3"), (arrives, b"answer")]);
     }
 
     #[test]

@@ -128,6 +128,6 @@ impl Router {
         }
         let mut door = device.door.lock();
         let clients = door.clients();
-        self.sessions.remember(clients.clients(), clients.forgotten());
+        self.sessions.remember(clients.clients(), clients.forgotten(), self.network.steady_us());
     }
 }

@@ -115,12 +115,14 @@ impl Clients {
         self.known = clients.into_iter().map(known).collect();
     }
 
-    /// Takes in what a device that begins here while the node runs knows of clients. They are away, but for those that are here.
-    pub fn remember(&mut self, clients: impl Iterator<Item = Client>, forgotten: u64) {
+    /// Takes in what a device that begins here while the node runs knows of clients. They are away since now, for the device has
+    /// counted by another machine's clock; but for those that are here.
+    pub fn remember(&mut self, clients: impl Iterator<Item = Client>, forgotten: u64, now_us: u64) {
         self.forgotten = self.forgotten.max(forgotten);
         for client in clients {
             self.last_born = self.last_born.max(client.born);
-            self.known.entry(client.id).or_insert(Known { client, connection: None });
+            let seen = Client { seen_us: now_us, ..client };
+            self.known.entry(client.id).or_insert(Known { client: seen, connection: None });
         }
     }
 
@@ -275,6 +277,11 @@ mod tests {
         assert_eq!(clients.forget_old(late - 1), [], "not yet");
         assert_eq!(clients.forget_old(late), [Gone { number: 1, for_good: false }]);
         assert_eq!(arrive(&mut clients, 1, named(&old), late).0.resumed, Resumed::Forgotten);
+
+        // A device that begins here has counted by the clock of a machine that has not been up for so long.
+        let other = Client { number: 3, id: [3; 16], born: 150, seen_us: 1 };
+        clients.remember([other].into_iter(), 0, late);
+        assert_eq!(clients.forget_old(late + 1), []);
 
         // The node dies, and remembers that it forgot.
         let mut clients = Clients::default();

@@ -82,11 +82,7 @@ async fn read(
         counters.frames_in.fetch_add(1, Relaxed);
         counters.bytes_in.fetch_add((body.len() + FRAME_HEADER_BYTES) as u64, Relaxed);
         session.expect_answers(checked.asks);
-        tokio::select! {
-            biased;
-            () = shared.refusing.wait() => {}
-            () = held(shared) => {}
-        }
+        held(shared).await;
         let Admitted { refused, left } = admit(body, session, shared).await;
         let left = (left > 0).then(|| split(body, body.len() - left, header.mark));
         received = left.as_ref().map_or(checked.last, |left| left.last);
@@ -162,6 +158,9 @@ async fn admit(body: &[u8], session: &Arc<Session>, shared: &Shared) -> Admitted
     let mut rest = body;
     loop {
         if shared.refusing.is_set() {
+            // Without its lease a node takes nothing, and refusing is taking: another may have the devices by now, and what the client
+            // sends that one is handled.
+            held(shared).await;
             let own = own(rest, shared);
             return Admitted { refused: refuse(&rest[..own], session, shared), left: rest.len() - own };
         }

@@ -352,7 +352,8 @@ impl Server {
     ///
     /// Clients are told, stop writing, and keep what they have not written for their next connection. Whatever
     /// reached the node by then is admitted and answered. After two seconds, or half of `limit`, what has still
-    /// not been admitted is refused: asks are answered with [`Reason::Stopping`], tells become dead letters.
+    /// not been admitted is refused: asks are answered with [`Reason::Stopping`], tells become dead letters. Without its lease the node
+    /// refuses nothing, and clients keep it for whoever has the devices.
     pub async fn finish(&self, limit: Duration) -> Drained {
         let started = Instant::now();
         let shared = &self.shared;

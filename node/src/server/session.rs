@@ -370,8 +370,8 @@ impl Sessions {
     }
 
     /// Takes in what a device that begins here knows of clients.
-    pub fn remember(&self, clients: impl Iterator<Item = Client>, forgotten: u64) {
-        self.clients.lock().remember(clients, forgotten);
+    pub fn remember(&self, clients: impl Iterator<Item = Client>, forgotten: u64, now_us: u64) {
+        self.clients.lock().remember(clients, forgotten, now_us);
     }
 
     /// Forgets clients that have been away for too long.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quinn::{Connection, RecvStream, SendStream};
 use ringhold::client::{Client, Options};
-use ringhold::server::{self, About, Doors, Server, Session, Sessions};
+use ringhold::server::{self, About, Doors, Gone, Server, Session, Sessions};
 use ringhold_cluster::counters::Counters;
 use ringhold_cluster::frame::{FRAME_HEADER_BYTES, FrameHeader, client_id, session_and_number};
 use ringhold_cluster::network::{BoxFuture, Network, RealNetwork};
@@ -238,6 +238,10 @@ fn reply_to(ask: &Header) -> Header {
 }
 
 impl Doors for EchoDoors {
+    fn forget(&self, gone: Gone) {
+        self.marks.lock().retain(|(client, _), _| *client != gone.number);
+    }
+
     fn admit(&self, session: &Arc<Session>, batch: &[u8]) -> usize {
         let mut slots = self.slots.load(SeqCst);
         let mut rest = batch;

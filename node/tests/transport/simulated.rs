@@ -211,6 +211,26 @@ async fn a_client_that_comes_back_ends_its_last_session_and_is_who_it_was() {
     assert_ne!(welcome.session, again.session);
 }
 
+/// QUIC says that a connection is closed where it is let go of, as by an attempt that took too long: then its client comes again.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_let_go_of_its_connection_is_known_until_it_is_done() {
+    let (_, node) = node();
+    let mut hello = hello();
+    let (mut first, welcome) = node.raw_lane_as(&hello).await;
+    first.lane.write_all(&frame(0, &[tell(1), tell(2)])).await.unwrap();
+    until("they arrive", || node.doors.numbers().len() == 2).await;
+    drop(first);
+    until("the session is gone", || node.server.sessions().is_empty()).await;
+    hello.lane.before = Some(wire::Before { home: welcome.home, session: welcome.session, born: welcome.born });
+    let (mut second, again) = node.raw_lane_as(&hello).await;
+    assert_eq!((again.resumed, again.session), (Resumed::Known, welcome.session));
+    second.lane.write_all(&frame(0, &[tell(1), tell(2), tell(3)])).await.unwrap();
+    until("what is new arrives", || node.doors.numbers().len() == 3).await;
+    assert_eq!(node.doors.numbers(), [1, 2, 3]);
+    second.connection.close(Close::Done.code(), b"");
+    until("it is forgotten", || node.doors.marks.lock().is_empty()).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_keeps_so_much_until_it_is_durable_and_then_waits() {
     const TELLS: u64 = 40_000;

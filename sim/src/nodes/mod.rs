@@ -249,6 +249,10 @@ impl World {
             clients.push(client.expect("a client's panic is noted where it happens"));
         }
         if let Some(node) = self.plan.failover {
+            // Shards that were just moving have come to a device of which others may not have everything yet.
+            if let Err(why) = self.well_within(WELL_BUDGET).await {
+                self.violation(format!("{} s after the last move {why}", WELL_BUDGET.as_secs()));
+            }
             clients.extend(self.lose_one(node).await);
         }
         self.end(clients).await;

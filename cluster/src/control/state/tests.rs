@@ -1,6 +1,7 @@
 //! What may be agreed on, and what is refused.
 
 use super::*;
+use crate::control::failover;
 
 const CLUSTER: [u8; 16] = [7; 16];
 
@@ -203,16 +204,21 @@ fn a_replica_is_in_sync_once_its_devices_node_has_said_so_in_its_present_term() 
 }
 
 #[test]
-fn no_device_waits_for_copies_at_a_node_that_was_given_up() {
+fn a_node_that_was_given_up_still_has_everything_of_a_device_whose_node_has_died_as_well() {
     let mut state = three();
     state.apply(Command::Replicate { device: 0, replicas: vec![2] }).unwrap();
     let enters = in_sync(&state, 0, 2, true);
     state.apply(enters).unwrap();
     let late = in_sync(&state, 0, 2, true);
     state.apply(Command::GiveUp { node: 2, times: 0, devices: BTreeMap::new() }).unwrap();
-    let Device { in_sync, replicas, .. } = &state.devices[&0];
-    assert_eq!((in_sync, &replicas[..]), (&BTreeSet::from([1]), &[2][..]), "it is to come back");
     assert_eq!(state.apply(late), Err(Refused::Changed { device: 0 }), "what was said of it before is old");
+    // Node 1 says that it goes on without it where it lives. Here it does not.
+    assert_eq!(state.devices[&0].in_sync, BTreeSet::from([1, 2]));
+    assert_eq!(failover::choose(&state, 1, &BTreeSet::from([3])), BTreeMap::new(), "not before it is back");
+    let begins = failover::choose(&state, 1, &BTreeSet::from([2, 3]));
+    assert_eq!(begins, BTreeMap::from([(0, 2)]));
+    state.apply(Command::GiveUp { node: 1, times: 0, devices: begins }).unwrap();
+    assert_eq!(state.devices[&0].node, 2);
 }
 
 #[test]

@@ -7,10 +7,13 @@
 //!
 //! | | file |
 //! |---|---|
-//! | the device's node: what is sent, who is waited for | `sending.rs` |
+//! | the device's node: what is sent, who is waited for | `sending.rs`, `known.rs` |
+//! | when it waits for one that is not in sync yet | `rounds.rs` |
 //! | the replica's node: what is kept, whom it refuses | `held.rs` |
 
 mod held;
+mod known;
+mod rounds;
 mod sending;
 
 use ringhold_storage::checkpoints::{Mark, Taken};

@@ -14,6 +14,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::super::Cluster;
 use super::super::message::{Message, Reply};
+use super::known::{Copy, Known};
+use super::rounds::Rounds;
 use super::{Asked, Copied};
 use crate::device::keeper::{Jobs, on};
 use crate::device::mistake::{self, Mistake};
@@ -67,42 +69,6 @@ pub enum NotCopied {
         "it is on this node's disk alone: {0}; and no majority of the nodes answers that could agree to go on without"
     )]
     Alone(String),
-}
-
-#[derive(Default)]
-struct Known {
-    /// Why the newest checkpoint cannot be read to be sent, if it cannot.
-    unreadable: Option<String>,
-    /// How often there has been another adoption: what is to be taken in beside that checkpoint.
-    adoptions: u64,
-    copies: BTreeMap<NodeNumber, Copy>,
-}
-
-/// What is known of one replica.
-#[derive(Default)]
-struct Copy {
-    /// The newest that it has said it has,
-    has: Option<Mark>,
-    /// when its node had been given up so often: one that was since may be gone, and is asked anew.
-    given_up: u64,
-    /// It has all adoptions that there were when this was their count.
-    adopted: Option<u64>,
-    /// It was proposed to be in sync, when who is had changed so many times: until it has changed once more, it may be.
-    entering: Option<u64>,
-    /// Why it does not have the newest.
-    why: String,
-}
-
-impl Copy {
-    /// Whether it has everything there is.
-    fn is_whole(&self, newest: Option<Mark>, adoptions: u64) -> bool {
-        self.has == newest && self.adopted == Some(adoptions)
-    }
-
-    /// Whether it may be in sync though this node's state does not say so yet.
-    fn may_enter(&self, device: &Device) -> bool {
-        self.entering.is_some_and(|changes| changes >= device.changes)
-    }
 }
 
 impl Copies {
@@ -190,8 +156,8 @@ impl Copies {
         let newest = self.newest();
         let known = self.known.lock();
         let name = |node: &NodeNumber| state.nodes.get(node).map_or("?", |member| member.name.as_str());
-        let may_enter = known.copies.iter().filter(|(_, copy)| copy.may_enter(device)).map(|(node, _)| node);
-        let needed = device.in_sync.iter().chain(may_enter).filter(|node| **node != own);
+        let others = known.copies.iter().filter(|(node, copy)| copy.is_needed(&state, device, **node));
+        let needed = device.in_sync.iter().chain(others.map(|(node, _)| node)).filter(|node| **node != own);
         needed
             .filter(|node| known.copies.get(node).is_none_or(|copy| !copy.is_whole(newest, known.adoptions)))
             .map(|node| {
@@ -246,12 +212,24 @@ impl Copies {
         // Since when it has not answered, and until when it is not to come in again.
         let (mut silent, mut out_until) = (None, None);
         let mut pause = PAUSE_MIN;
+        // How often it was given up; and that it has not answered since.
+        let mut times = self.cluster.state().times_given_up(node);
+        let mut is_gone = times > 0;
         loop {
             let made = self.made.notified();
             let seen = self.cluster.control().changes();
             let began = Instant::now();
-            match self.bring(node).await {
+            let brought = tokio::select! {
+                biased;
+                now = self.given_up(node, times) => {
+                    (times, is_gone) = (now, true);
+                    Err(Failed::There { why: "it was silent, and was given up".into(), answered: None })
+                }
+                brought = self.bring(node, out_until, is_gone) => brought,
+            };
+            match brought {
                 Ok(()) => {
+                    is_gone = false;
                     (silent, pause) = (None, PAUSE_MIN);
                     if out_until.is_none_or(|until| Instant::now() >= until) {
                         self.enter(node).await;
@@ -272,11 +250,18 @@ impl Copies {
                     sleep(PAUSE_MAX).await;
                 }
                 Err(Failed::There { why, answered }) => {
-                    // It is asked anew what it has.
-                    self.update(node, |copy| (copy.has, copy.adopted, copy.why) = (None, None, why.clone()));
+                    // It is asked anew what it has; and it was waited for in vain.
+                    let mut was_awaited = false;
+                    self.update(node, |copy| {
+                        was_awaited = copy.awaited.take().is_some();
+                        (copy.has, copy.adopted, copy.why) = (None, None, why.clone());
+                    });
+                    if was_awaited {
+                        out_until = Some(Instant::now() + OUT_MIN);
+                    }
                     silent = answered.or(silent).or(Some(began));
                     let since = silent.unwrap_or(began);
-                    if since.elapsed() >= SILENT_MAX && self.is_in(node) {
+                    if (is_gone || since.elapsed() >= SILENT_MAX) && self.is_in(node) {
                         tracing::warn!(
                             device = self.name,
                             node,
@@ -289,63 +274,94 @@ impl Copies {
                             }),
                         }
                     }
-                    sleep(pause).await;
+                    tokio::select! {
+                        biased;
+                        _ = self.given_up(node, times) => {}
+                        () = sleep(pause) => {}
+                    }
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
             }
         }
     }
 
-    /// Sends a replica all that it lacks.
-    async fn bring(&self, node: NodeNumber) -> Result<(), Failed> {
-        let given_up = self.cluster.state().times_given_up(node);
-        self.update(node, |copy| {
-            if copy.given_up != given_up {
-                *copy = Copy { given_up, entering: copy.entering, ..Copy::default() };
+    /// Resolves once a node was given up more often than so many times: how often.
+    async fn given_up(&self, node: NodeNumber, times: u64) -> u64 {
+        let control = self.cluster.control();
+        loop {
+            let seen = control.changes();
+            let now = control.state().times_given_up(node);
+            if now > times {
+                return now;
             }
-        });
+            control.changed(seen).await;
+        }
+    }
+
+    /// Sends a replica all that it lacks. Unless it is still to stay out, the device waits for it in the end. One that may be gone has
+    /// a lease to say that it is not.
+    async fn bring(&self, node: NodeNumber, out_until: Option<Instant>, may_be_gone: bool) -> Result<(), Failed> {
+        let mut rounds = Rounds::default();
         let mut has = self.known.lock().copies.get(&node).and_then(|copy| copy.has);
         let mut answered = None;
         if has.is_none() {
-            has = match self.ask(node, Asked::Newest).await {
+            let lease = || Some(self.cluster.state().nodes.get(&node)?.lease_ms.into());
+            let patience = lease().filter(|_| may_be_gone).map_or(SILENT_MAX, Duration::from_millis);
+            has = match self.ask_within(node, Asked::Newest, patience.min(SILENT_MAX)).await {
                 Ok(Copied::Has(newest)) => newest.map(|(epoch, at_us)| Mark { epoch, at_us }),
                 Ok(_) => return Err(Failed::There { why: "it answered another question".into(), answered }),
                 Err(why) => return Err(Failed::There { why, answered }),
             };
         }
-        let here = |why: checkpoints::Error| Failed::Here(why.to_string());
         loop {
-            if self.has_newest(node, has) {
-                if self.bring_adoptions(node).await? {
-                    return Ok(());
-                }
-                continue;
+            let began = Instant::now();
+            if !self.has_newest(node, has) {
+                self.bring_checkpoints(node, &mut has, &mut answered).await?;
+            } else if self.bring_adoptions(node).await? {
+                return Ok(());
             }
-            let (store, name) = (self.store.clone(), self.name.clone());
-            for mut sending in on(&*self.jobs, move || store.lacks(&name, has)).await.map_err(here)? {
-                let mark = sending.mark();
-                loop {
-                    let next = on(&*self.jobs, move || {
-                        let piece = sending.next(PIECE_BYTES).map(|piece| piece.map(|piece| piece.to_bytes()));
-                        (sending, piece)
-                    });
-                    let piece;
-                    (sending, piece) = next.await;
-                    let Some(piece) = piece.map_err(here)? else { break };
-                    match self.ask(node, Asked::Piece(piece)).await {
-                        Ok(Copied::Some) => {}
-                        Ok(Copied::Whole) => has = Some(mark),
-                        // It has lost what it had, or something has come late: once more, from what it has.
-                        Ok(Copied::Has(_)) => {
-                            let why = "it did not take what was sent, and is asked anew what it has".into();
-                            return Err(Failed::There { why, answered });
-                        }
-                        Err(why) => return Err(Failed::There { why, answered }),
-                    }
-                    answered = Some(Instant::now());
-                }
+            let is_behind = !self.has_newest(node, has) || !self.has_adoptions(node);
+            let may_enter = out_until.is_none_or(|until| Instant::now() >= until);
+            if is_behind && rounds.ended(began.elapsed()) && may_enter {
+                let times = self.cluster.state().times_given_up(node);
+                self.update(node, |copy| copy.awaited = Some(times));
             }
         }
+    }
+
+    /// Sends a replica the checkpoints that there are now, and notes which of them it has.
+    async fn bring_checkpoints(
+        &self,
+        node: NodeNumber,
+        has: &mut Option<Mark>,
+        answered: &mut Option<Instant>,
+    ) -> Result<(), Failed> {
+        let here = |why: checkpoints::Error| Failed::Here(why.to_string());
+        let (store, name, before) = (self.store.clone(), self.name.clone(), *has);
+        for mut sending in on(&*self.jobs, move || store.lacks(&name, before)).await.map_err(here)? {
+            let mark = sending.mark();
+            loop {
+                let next = on(&*self.jobs, move || {
+                    let piece = sending.next(PIECE_BYTES).map(|piece| piece.map(|piece| piece.to_bytes()));
+                    (sending, piece)
+                });
+                let piece;
+                (sending, piece) = next.await;
+                let Some(piece) = piece.map_err(here)? else { break };
+                match self.ask(node, Asked::Piece(piece)).await {
+                    Ok(Copied::Some) => {}
+                    Ok(Copied::Whole) => *has = Some(mark),
+                    // It has lost what it had, or something has come late: once more, from what it has.
+                    Ok(Copied::Has(_)) => {
+                        let why = "it did not take what was sent, and is asked anew what it has".into();
+                        return Err(Failed::There { why, answered: *answered });
+                    }
+                    Err(why) => return Err(Failed::There { why, answered: *answered }),
+                }
+                *answered = Some(Instant::now());
+            }
+        }
+        Ok(())
     }
 
     /// Sends a replica the adoptions that there are; false where there is something new meanwhile.
@@ -377,6 +393,11 @@ impl Copies {
         Ok(false)
     }
 
+    fn has_adoptions(&self, node: NodeNumber) -> bool {
+        let known = self.known.lock();
+        known.copies.get(&node).is_some_and(|copy| copy.adopted == Some(known.adoptions))
+    }
+
     /// Notes what a replica has, and whether that is the newest.
     fn has_newest(&self, node: NodeNumber, has: Option<Mark>) -> bool {
         let newest = self.newest();
@@ -390,6 +411,10 @@ impl Copies {
     }
 
     async fn ask(&self, node: NodeNumber, asked: Asked) -> Result<Copied, String> {
+        self.ask_within(node, asked, SILENT_MAX).await
+    }
+
+    async fn ask_within(&self, node: NodeNumber, asked: Asked, limit: Duration) -> Result<Copied, String> {
         let state = self.cluster.state();
         let (Some(member), Some(device)) = (state.nodes.get(&node), state.devices.get(&self.device)) else {
             return Err(format!("there is no node {node}, or no device {}", self.device));
@@ -398,7 +423,7 @@ impl Copies {
             return Err(format!("node {} runs device {}", device.node, self.device));
         }
         let message = Message::Replica { device: self.device, term: device.term, asked };
-        match self.cluster.call(&member.address, &message, SILENT_MAX).await {
+        match self.cluster.call(&member.address, &message, limit).await {
             Ok(Reply::Replica(copied)) => Ok(copied),
             Ok(_) => Err("it answered another question".into()),
             Err(why) => Err(why.to_string()),
@@ -417,15 +442,16 @@ impl Copies {
         let state = self.cluster.state();
         let own = self.cluster.number();
         let behind = |device: &&Device| device.node == own && !device.in_sync.contains(&node);
-        let Some(device) = state.devices.get(&self.device).filter(behind) else { return };
+        let Some(device) = state.devices.get(&self.device).filter(behind) else {
+            return self.update(node, |copy| copy.awaited = None);
+        };
         {
             // Whatever is committed from here on waits for it.
             let mut known = self.known.lock();
             let (newest, adoptions) = (self.newest(), known.adoptions);
-            let given_up = state.times_given_up(node);
-            let can = |copy: &&mut Copy| copy.given_up == given_up && copy.is_whole(newest, adoptions);
-            let Some(copy) = known.copies.get_mut(&node).filter(can) else { return };
-            copy.entering = Some(device.changes);
+            let copy = known.copies.get_mut(&node).filter(|copy| copy.is_whole(newest, adoptions));
+            let Some(copy) = copy else { return };
+            (copy.entering, copy.awaited) = (Some(device.changes), None);
         }
         if let Err(why) = self.propose(device, node, true).await {
             tracing::debug!(device = self.name, node, "that a replica is in sync is not agreed on yet: {why}");

@@ -1,10 +1,12 @@
-//! What only a whole node shows: the demo, two devices, and device hosts that hang or crash under supervision.
+//! What only a whole node shows: the demo, two devices, shards that move, and device hosts that hang or crash under supervision.
 //!
 //! The node starts its device hosts through this binary. They are processes of their own, and end with the node: so a step that
 //! is killed leaves none behind.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use ringhold::client::{AskError, Client, Options};
@@ -90,7 +92,6 @@ impl Bench {
         let one: config::Device = config.devices.0[0].clone();
         config.devices.0.resize(devices, one);
         change(&mut config);
-
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
         let (node, client) = runtime.block_on(async {
             let environment = Environment::real(&config).map_err(failed)?;
@@ -159,6 +160,88 @@ pub fn two_devices(suite: &Suite) -> Checked {
         format!("the devices have handled {handled:?} messages, which should be {all}")
     })?;
     Ok(format!("{all} messages in order, {} on one device and {} on the other", handled[0], handled[1]))
+}
+
+/// Actors that talk, as many as a listener knows, those that listen to all of them, and those that a client asks.
+const TALKERS: u64 = 48;
+const LISTENERS: u32 = 12;
+const COUNTERS: u64 = 48;
+
+/// Shards move around two devices on the GPU and one on the CPU, while actors of all of them tell each other and a client asks.
+pub fn shards_move(suite: &Suite) -> Found {
+    let bench = Bench::start(suite, 2, |config| {
+        let cpu = config::Device { kind: DeviceKind::Cpu, workers: Some(2), ..config::Device::default() };
+        config.devices.0.push(cpu);
+    })?;
+    let node = bench.node.as_ref().expect("it has just been started");
+    let over = Arc::new(AtomicBool::new(false));
+    let talking = bench.runtime.spawn(talk(bench.client.clone(), over.clone(), suite.size(5, 50)));
+    let moved = bench.runtime.block_on(move_around(node, suite.size(2, 6)));
+    over.store(true, Relaxed);
+    let heard = bench.runtime.block_on(talking).map_err(failed)??;
+    let [between, away, back] = moved?;
+    let settled = bench.runtime.block_on(bench.client.settle(LIMIT)).map_err(failed)?;
+    expect(settled.settled, || format!("{} messages are still queued after {} ms", settled.queued, settled.waited_ms))?;
+    for key in 0..u64::from(LISTENERS) {
+        let reply = bench.ask(key, listener::Message::Read).map_err(failed)?;
+        let expected = listener::Reply::Heard { heard, out_of_order: 0 };
+        expect(reply == expected, || format!("listener {key}: {reply:?}, not {expected:?}"))?;
+    }
+    let devices = bench.devices()?;
+    bench.end()?;
+    // What only stands still has not failed, and has nothing to recover from.
+    let only_stood = |device: &DeviceStatus| {
+        device.restarts == 0 && device.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.recoveries == 0)
+    };
+    expect(devices.iter().all(|device| only_stood(device) && device.handled > 0), || {
+        format!("the devices are, after their shards have moved: {devices:?}")
+    })?;
+    let (moves, messages) = (between.len() + away.len() + back.len(), heard * u64::from(LISTENERS));
+    let figure = |from_to: &str, samples| {
+        let method = "how long nothing was let in for half of a device's shards, while actors of all devices talked";
+        Figure::new(format!("shards moved {from_to}, stood"), "ms", samples, &[50.0, 99.0]).method(method)
+    };
+    Ok((
+        format!("{moves} moves under {messages} messages, each of which is there once and in order"),
+        vec![figure("from GPU to CPU", away), figure("from CPU to GPU", back), figure("from GPU to GPU", between)],
+    ))
+}
+
+/// Has actors talk, and counters count, until it is over. Returns how many notes each listener is to have heard.
+async fn talk(client: Client, over: Arc<AtomicBool>, rounds: u32) -> Result<u64, Failed> {
+    let mut heard = 0;
+    for turn in 0.. {
+        if over.load(Relaxed) {
+            break;
+        }
+        for key in 0..TALKERS {
+            let talk = talker::Message::Talk { rounds, listeners: LISTENERS };
+            client.tell(Key(key), talk).await.map_err(failed)?;
+            heard += u64::from(rounds);
+        }
+        let (key, count) = (turn % COUNTERS, turn / COUNTERS + 1);
+        let reply = client.ask(Key(key), counter::Message::Add { amount: 1 }).await.map_err(failed)?;
+        expect(reply == counter::Reply::Count { count }, || format!("counter {key} has {reply:?}, not {count}"))?;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Ok(heard)
+}
+
+/// Half of what each device has moves on to the next of them, so many times around. Returns how long the shards of each device
+/// stood for it, in milliseconds.
+async fn move_around(node: &Node, turns: usize) -> Result<[Vec<f64>; 3], Failed> {
+    let devices = node.router().devices();
+    let mut stood = [const { Vec::new() }; 3];
+    for turn in 0..turns {
+        for (from, stood) in stood.iter_mut().enumerate() {
+            let own = node.router().shards().owned_by(from as u16);
+            // The other half the next time.
+            let half = own.iter().skip(turn % 2).step_by(2).collect();
+            let moved = node.migrate(half, &devices[(from + 1) % devices.len()].name).await;
+            stood.push(moved.map_err(failed)?.stood.as_secs_f64() * 1e3);
+        }
+    }
+    Ok(stood)
 }
 
 /// How long a worker of the node may hold a message: the least that a shared machine does not take for a hang.

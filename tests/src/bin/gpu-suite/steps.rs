@@ -35,7 +35,7 @@ macro_rules! step {
 }
 
 /// Correctness first.
-const STEPS: [Step; 28] = [
+const STEPS: [Step; 29] = [
     step!(check "where the GPU is", 30, place::is_known),
     step!(check "compile the ring kernels", 120, correctness::compile),
     step!(check "ordering and spill", 90, correctness::ordering_and_spill),
@@ -49,6 +49,7 @@ const STEPS: [Step; 28] = [
     step!(check "random programs equal to native", 240, programs::are_native),
     step!(check "flights demo equal to its reference", 120, nodes::demo),
     step!(check "two devices", 120, nodes::two_devices),
+    step!(both "shards move", 120, nodes::shards_move),
     step!(both "endless handler survived", 90, nodes::endless_handler),
     step!(both "bad address survived", 90, nodes::bad_address),
     step!(both "killed host comes back", 120, nodes::killed_host),
