@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use ringhold_cluster::control::{Blocking, Calls, Control, Options, Timing};
+use ringhold_cluster::control::{Blocking, Calls, Control, Options, Start, Timing};
 use ringhold_cluster::network::{BoxFuture, RealNetwork};
 use ringhold_storage::blocks::InMemory;
 use ringhold_storage::raft_log::RaftLog;
@@ -153,9 +153,10 @@ async fn start(number: u64, wires: &Wires) -> Result<Control, Failure> {
 /// Does what a node does for its cluster.
 async fn take_part(node: Control) {
     while node.read(PATIENCE).await.is_err() {}
+    let start = Start { run: node.number(), given_up: 0 };
     tokio::select! {
         biased;
-        _ = node.keep_lease(0) => {}
+        _ = node.keep_lease(start) => {}
         () = node.keep_leases() => {}
         () = node.keep_members() => {}
     }
