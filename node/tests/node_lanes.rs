@@ -457,11 +457,11 @@ async fn move_between_nodes(kinds: [DeviceKind; 2]) {
     // They are back where they were.
     for (number, key) in movers.iter().enumerate() {
         let all = rounds * 5;
-        let read = async || clients[0].ask(Key(*key), sure::Message::Read).await.unwrap();
+        let read = async || clients[0].ask_with(Key(*key), sure::Message::Read, PATIENCE).await.unwrap();
         until("all that is sure", read, |sure::Reply::Is { next, .. }| *next == all).await;
         let sure::Reply::Is { sent, out_of_order, .. } = read().await;
         assert_eq!((sent, out_of_order), (rounds * 3, 0), "{number}");
-        let read = async || clients[0].ask(Key(*key), quick::Message::Read).await.unwrap();
+        let read = async || clients[0].ask_with(Key(*key), quick::Message::Read, PATIENCE).await.unwrap();
         until("all that is quick", read, |quick::Reply::Is { next, .. }| *next == all).await;
         let quick::Reply::Is { sent, out_of_order, .. } = read().await;
         assert_eq!((sent, out_of_order), (rounds * 3, 0), "{number}");

@@ -57,7 +57,8 @@ impl Control {
             let seen = self.changes();
             if let Some(leader) = self.find_leader(left).await {
                 // It may be said as often as need be.
-                match self.ask_leader(leader, &request, left).await {
+                // It may be gone, and another lead.
+                match self.ask_leader(leader, &request, left.min(within / 2)).await {
                     Ok(Answer::Ended) => return Ok(()),
                     Ok(Answer::Unknown(why) | Answer::Failed(why)) => last = Some(Error::Unknown { leader, why }),
                     Ok(_) => {}
@@ -108,7 +109,10 @@ impl Control {
                     }
                 },
                 Err(Error::NotLeader(_)) => return Answer::NotLeader,
-                Err(why) => unknown = why.to_string(),
+                Err(why) => {
+                    unknown = why.to_string();
+                    sleep(MEETS_AGAIN).await;
+                }
             }
         }
         Answer::Unknown(unknown)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringhold_cluster::control::state::{
-    self, Admission, Command, DeviceNumber, Member, Outcome, Refused, State, id_text,
+    self, Admission, Command, Device, DeviceNumber, Member, Outcome, Refused, State, id_text,
 };
 use ringhold_cluster::control::{self, Control, Disk};
 use ringhold_cluster::network::{BoxFuture, Network};
@@ -51,6 +51,8 @@ pub enum Error {
         "the data folder's record of its cluster cannot be read ({0}): restore the folder from a backup, or join with an empty one"
     )]
     Record(String),
+    #[error("which copies of other nodes' devices there are cannot be read: {0}")]
+    Copies(#[from] ringhold_storage::checkpoints::Error),
     #[error("the cluster does not take this node: {0}")]
     Refused(#[from] Refused),
     #[error("node {address} does not take this one: {why}")]
@@ -107,6 +109,7 @@ pub(super) async fn start(cluster: &Cluster, server: &Server) -> Result<Vec<Devi
         joining.begin(&belongs).await?;
     }
     let devices = joining.come_back(&belongs).await?;
+    joining.give_up_lost_copies().await?;
     if !options.join.is_empty()
         && belongs.founder
         && cluster.state().nodes.len() == 1
@@ -325,6 +328,34 @@ impl Joining<'_> {
             self.say("for the cluster's log");
             let _ = tokio::time::timeout(PAUSE, control.changed(seen)).await;
         }
+    }
+
+    /// Has the cluster know which copies this node has not, although it was in sync with their devices: their disk was emptied. Before it
+    /// asks for its lease, for from then on it may be given these devices.
+    async fn give_up_lost_copies(&self) -> Result<(), Error> {
+        let own = self.cluster.number();
+        for number in self.cluster.copies_lost().await? {
+            loop {
+                let state = self.cluster.state();
+                let is_in = |device: &&Device| device.node != own && device.in_sync.contains(&own);
+                let Some(device) = state.devices.get(&number).filter(is_in) else { break };
+                let Device { term, changes, .. } = *device;
+                let command = Command::InSync { device: number, term, changes, node: own, in_sync: false };
+                match self.propose(command, "for the cluster to know which copies it has lost").await {
+                    Ok(_) => {
+                        tracing::warn!(
+                            device = device.about.name,
+                            "the copy of the device's checkpoints is gone: it is made anew"
+                        );
+                        break;
+                    }
+                    // Another decision about the device came first.
+                    Err(Error::Refused(_)) => sleep(PAUSE).await,
+                    Err(why) => return Err(why),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Nobody sends a log to a node that was removed; who is asked says so.

@@ -361,6 +361,18 @@ impl Cluster {
         }
     }
 
+    /// Of which devices of others the cluster thinks that this node has everything, while it has never had a copy of them: they were on a
+    /// disk that it has no more.
+    pub async fn copies_lost(&self) -> Result<Vec<DeviceNumber>, checkpoints::Error> {
+        let (state, own) = (self.state(), self.number());
+        let in_sync = state.devices.iter().filter(|(_, device)| device.node != own && device.in_sync.contains(&own));
+        let in_sync: Vec<DeviceNumber> = in_sync.map(|(number, _)| *number).collect();
+        match &self.options.held {
+            Some(held) if !in_sync.is_empty() => held.never_had(in_sync).await,
+            _ => Ok(Vec::new()),
+        }
+    }
+
     /// Takes nothing more of a device that begins here in this term from who has run it before.
     pub async fn close_copy(&self, device: DeviceNumber, term: u64) -> Result<(), checkpoints::Error> {
         match &self.options.held {
@@ -398,6 +410,8 @@ impl Cluster {
     pub async fn prepare_to_end(&self) {
         let control = self.control();
         control.will_end();
+        // Now, so that nothing is given to it; and to whom it has handed over.
+        control.say_that_it_ends(self.this_start()).await;
         let leaves = self.state().nodes.get(&self.number()).is_some_and(|member| member.draining);
         if leaves && let Ok(Err(why)) = timeout(HAND_OVER_LIMIT, control.look_after_voters()).await {
             tracing::debug!("who votes in place of this node was not agreed on: {why}");

@@ -357,13 +357,17 @@ impl Device {
         }
     }
 
+    /// The node is about to end: copies are not waited for any more where it has no lease.
+    pub fn will_end(&self) {
+        if let Some(copies) = self.keeper.as_ref().and_then(|keeper| keeper.options.copies.as_ref()) {
+            copies.end();
+        }
+    }
+
     /// Makes the last checkpoint before the device ends.
     pub async fn last_checkpoint(&self, outlet: &dyn Outlet, limit: Duration) {
         if self.keeper.is_none() || !self.is_running() {
             return;
-        }
-        if let Some(copies) = &self.keeper().options.copies {
-            copies.end();
         }
         match tokio::time::timeout(limit, self.checkpoint(outlet)).await {
             Ok(Ok(())) => {}

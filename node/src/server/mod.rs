@@ -363,7 +363,10 @@ impl Server {
         let mut complete = timeout_at(grace, shared.until(Sessions::all_finished)).await.is_ok();
         if !complete {
             shared.refusing.set();
-            complete = timeout_at(started + limit, shared.until(Sessions::all_finished)).await.is_ok();
+            // Without it nobody is told anything, that the node stops neither.
+            if shared.doors().lease().is_none_or(|lease| lease.holds()) {
+                complete = timeout_at(started + limit, shared.until(Sessions::all_finished)).await.is_ok();
+            }
         }
         let unanswered = shared.sessions.asks_waiting();
         shared.closing.set();

@@ -243,8 +243,12 @@ impl Checkpoints {
         store.sweep(u64::MAX)
     }
 
-    /// The newest term of a device that its copy here has heard of; 0 where it has heard of none.
-    fn term(&self, name: &str) -> Result<u64, Error> {
+    /// The newest term of a device that its copy of this name here has heard of; 0 where it has heard of none, as where there has never
+    /// been a copy.
+    ///
+    /// # Errors
+    /// Where the disk fails, or what it has of that is damaged.
+    pub fn copy_term(&self, name: &str) -> Result<u64, Error> {
         let key = term_key(name);
         let Some(value) = self.0.blocks.get(&key)? else { return Ok(0) };
         let held = unseal(&key, &value).map_err(|what| Error::Term { name: name.into(), what })?;
@@ -301,7 +305,7 @@ impl Replica {
     /// The copy of a device's checkpoints, by the device's number. Every byte of its newest one is read and checked.
     pub fn open(store: &Checkpoints, device: u16) -> Result<Replica, Error> {
         let name = replica_name(device);
-        let term = store.term(&name)?;
+        let term = store.copy_term(&name)?;
         let found = store.latest(&name)?;
         // Behind damage nothing is built; the next one comes as a whole, and takes the place of all.
         let newest = found.checkpoint.filter(|_| found.passed_over.is_empty()).map(|manifest| Mark::of(&manifest));

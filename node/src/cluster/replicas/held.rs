@@ -50,6 +50,24 @@ impl Held {
         Held { store, jobs, copies: Mutex::default() }
     }
 
+    /// Of which of these devices there has never been a copy here.
+    ///
+    /// # Errors
+    /// Where the disk fails, or is damaged.
+    pub async fn never_had(&self, devices: Vec<DeviceNumber>) -> Result<Vec<DeviceNumber>, Error> {
+        let store = self.store.clone();
+        on(&*self.jobs, move || {
+            let mut never = Vec::new();
+            for device in devices {
+                if store.copy_term(&replica_name(device))? == 0 {
+                    never.push(device);
+                }
+            }
+            Ok(never)
+        })
+        .await
+    }
+
     /// Answers who runs a device in this term; `own` is this node's number.
     ///
     /// # Errors

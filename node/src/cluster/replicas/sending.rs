@@ -212,9 +212,9 @@ impl Copies {
         // Since when it has not answered, and until when it is not to come in again.
         let (mut silent, mut out_until) = (None, None);
         let mut pause = PAUSE_MIN;
-        // How often it was given up; and that it has not answered since.
+        // How often it was given up; and that it was while this looked, and has not answered since.
         let mut times = self.cluster.state().times_given_up(node);
-        let mut is_gone = times > 0;
+        let mut is_gone = false;
         loop {
             let made = self.made.notified();
             let seen = self.cluster.control().changes();
@@ -232,7 +232,7 @@ impl Copies {
                     is_gone = false;
                     (silent, pause) = (None, PAUSE_MIN);
                     if out_until.is_none_or(|until| Instant::now() >= until) {
-                        self.enter(node).await;
+                        self.enter(node, times).await;
                     }
                     let state = self.cluster.state();
                     let is_agreed =
@@ -437,9 +437,13 @@ impl Copies {
         device.in_sync.contains(&node) || known.copies.get(&node).is_some_and(|copy| copy.may_enter(device))
     }
 
-    /// Has a replica be in sync that has everything, unless it is.
-    async fn enter(&self, node: NodeNumber) {
+    /// Has a replica be in sync that has everything, unless it is, or was given up more often than so many times: then it has not said
+    /// so since.
+    async fn enter(&self, node: NodeNumber, times: u64) {
         let state = self.cluster.state();
+        if state.times_given_up(node) != times {
+            return;
+        }
         let own = self.cluster.number();
         let behind = |device: &&Device| device.node == own && !device.in_sync.contains(&node);
         let Some(device) = state.devices.get(&self.device).filter(behind) else {
