@@ -37,9 +37,6 @@ use crate::router::{Parts, Router};
 use crate::server::{self, Doors, Server, Sessions};
 use crate::shards::{self, ELSEWHERE, ShardSet, ShardTable, Shards, Stored};
 
-/// How long the last checkpoint of a device may take at least, whatever time the others have used up.
-const LAST_CHECKPOINT_LIMIT: Duration = Duration::from_secs(2);
-
 /// The world a node lives in: the machine's, or the simulator's.
 pub struct Environment {
     pub network: Arc<dyn Network>,
@@ -486,7 +483,7 @@ impl Node {
         let settled = self.router.settled(left(self.drain_timeout)).await;
         for device in self.router.devices() {
             // So that the next start begins with all of it.
-            device.last_checkpoint(&*self.router, left(self.drain_timeout).max(LAST_CHECKPOINT_LIMIT)).await;
+            device.last_checkpoint(&*self.router, left(self.drain_timeout)).await;
         }
         for device in self.router.devices() {
             device.stop();

@@ -110,17 +110,12 @@ async fn connect(options: &Options, lane: &Lane, address: &str, to: SocketAddr) 
                 connection.close(Close::Done.code(), b"");
                 Err(Error::Refused { address: address.into(), refused })
             }
-            Err(ControlError::Connection(e)) => Err(connect_error(options, address, &Lost::of(&e))),
-            Err(e) => Err(match connection.close_reason() {
-                Some(reason) => connect_error(options, address, &Lost::of(&reason)),
-                None => Error::Protocol { address: address.into(), detail: e.to_string() },
-            }),
+            Err(e) => Err(not_open(options, address, &connection, &e)),
         }
     };
     let (connection, control, welcome) = timeout(limit, greeted).await.map_err(|_| too_late())??;
-    let lane = open(&connection, StreamKind::Lane)
-        .await
-        .map_err(|e| Error::Protocol { address: address.into(), detail: e.to_string() })?;
+    // The node may have ended since it said so.
+    let lane = open(&connection, StreamKind::Lane).await.map_err(|e| not_open(options, address, &connection, &e))?;
     Ok(Connected { connection, endpoint, address: address.into(), welcome, _control: control, lane })
 }
 
@@ -151,6 +146,15 @@ pub(super) async fn open(connection: &Connection, kind: StreamKind) -> Result<(S
         _ => ControlError::Reset,
     })?;
     Ok((send, recv))
+}
+
+/// Why a stream could not be used, in words for the user: the connection may have ended first.
+fn not_open(options: &Options, address: &str, connection: &Connection, error: &ControlError) -> Error {
+    match (error, connection.close_reason()) {
+        (ControlError::Connection(lost), _) => connect_error(options, address, &Lost::of(lost)),
+        (_, Some(lost)) => connect_error(options, address, &Lost::of(&lost)),
+        (error, None) => Error::Protocol { address: address.into(), detail: error.to_string() },
+    }
 }
 
 /// Why there is no connection, in words for the user.
