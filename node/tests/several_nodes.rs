@@ -1,6 +1,6 @@
 //! A client and two real nodes, each with a part of the shards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -405,4 +405,42 @@ async fn a_replica_comes_in_though_checkpoints_are_made_faster_than_it_takes_the
     assert!(number > 0 && out_of_order == 0, "{number}, {out_of_order}");
     client.close().await.unwrap();
     drop((a, b));
+}
+
+/// Two nodes lose their power at once, and one of them its checkpoints besides, but not the cluster's log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_whose_copies_are_gone_does_not_begin_a_device_with_nothing() {
+    let authority = Authority::in_memory(&RealNetwork).unwrap();
+    let mut places = ["a", "b", "c"].map(|name| Place::new(name, Duration::from_millis(600)));
+    let a = places[0].start(&authority, None).await;
+    let b = places[1].start(&authority, Some(&a)).await;
+    let c = places[2].start(&authority, Some(&a)).await;
+    let control = c.cluster().unwrap().control().clone();
+    let eventually = async |what: &str, is_so: &dyn Fn() -> bool| {
+        let since = Instant::now();
+        while !is_so() {
+            assert!(since.elapsed() < PATIENCE, "{what}: {:#?}", control.state().devices);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let both = BTreeSet::from([1, 2]);
+    let is_well = || control.state().devices[&0].in_sync == both && control.members().voters.len() == 3;
+    eventually("b has a copy, and all vote", &is_well).await;
+    let identity = authority.identity(Role::Client, &RealNetwork).unwrap();
+    let options = |node: &Node| Options::new(node.address().to_string(), identity.clone()).with::<tally::Actor>();
+    let client = Client::connect(options(&a)).await.unwrap();
+    for number in 0..10 {
+        client.ask_with(Key(7), tally::Message::Put { number }, PATIENCE).await.unwrap();
+    }
+    let _ = client.close().await;
+
+    drop((a, b));
+    places[1].checkpoints = Arc::default();
+    let b = places[1].start(&authority, Some(&c)).await;
+    // So long that it would be given up, if anybody could go on with its device.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let state = control.state();
+    assert_eq!((state.devices[&0].node, &state.devices[&0].in_sync), (1, &BTreeSet::from([1])));
+
+    drop((b, c));
 }
