@@ -427,8 +427,8 @@ async fn a_node_whose_copies_are_gone_does_not_begin_a_device_with_nothing() {
     let is_well = || control.state().devices[&0].in_sync == both && control.members().voters.len() == 3;
     eventually("b has a copy, and all vote", &is_well).await;
     let identity = authority.identity(Role::Client, &RealNetwork).unwrap();
-    let options = |node: &Node| Options::new(node.address().to_string(), identity.clone()).with::<tally::Actor>();
-    let client = Client::connect(options(&a)).await.unwrap();
+    let options = Options::new(a.address().to_string(), identity).with::<tally::Actor>();
+    let client = Client::connect(options).await.unwrap();
     for number in 0..10 {
         client.ask_with(Key(7), tally::Message::Put { number }, PATIENCE).await.unwrap();
     }
@@ -441,6 +441,5 @@ async fn a_node_whose_copies_are_gone_does_not_begin_a_device_with_nothing() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let state = control.state();
     assert_eq!((state.devices[&0].node, &state.devices[&0].in_sync), (1, &BTreeSet::from([1])));
-
     drop((b, c));
 }

@@ -56,8 +56,7 @@ impl Control {
             }
             let seen = self.changes();
             if let Some(leader) = self.find_leader(left).await {
-                // It may be said as often as need be.
-                // It may be gone, and another lead.
+                // One that is gone is not waited for to the end: another may lead by then, and this may be said as often as need be.
                 match self.ask_leader(leader, &request, left.min(within / 2)).await {
                     Ok(Answer::Ended) => return Ok(()),
                     Ok(Answer::Unknown(why) | Answer::Failed(why)) => last = Some(Error::Unknown { leader, why }),
